@@ -1,1 +1,1 @@
-"""."""
+"""The jobs room: Spark entry points, the command line and the demo; the only room that knows all others."""

@@ -1,0 +1,23 @@
+"""Errors of the jobs room; each is also a builtin, and its message says what to do next."""
+
+from __future__ import annotations
+
+
+class JobError(Exception):
+    """Base of everything the jobs room raises on purpose."""
+
+
+class BadSettings(JobError, ValueError):
+    """The settings file or an override does not fit the model."""
+
+
+class ConnectorMissing(JobError, FileNotFoundError):
+    """Spark runs without the Kafka connector's jars."""
+
+
+class CheckpointLost(JobError, RuntimeError):
+    """The table was written by another query than the checkpoint belongs to."""
+
+
+class ContractChanged(JobError, RuntimeError):
+    """The table's columns are not the ones this contract writes."""
