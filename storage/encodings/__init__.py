@@ -1,1 +1,67 @@
-"""."""
+"""Encodings of flat streams: one module each, an explicit tuple, permanent wire ids.
+
+`ALL` is every encoding that exists, `BY_ID` finds one by the id in a page, and `RESERVED_IDS` names the ids that the
+format has set aside, so that none is ever given out twice. Which encoding a stream gets is not decided here but in
+`headrace.storage.select`. Importing this package compiles nothing and does not import numba.
+
+>>> import numpy as np
+>>> payload = BY_ID[2].encode(np.arange(1000, 1010))
+>>> out = np.empty(10, np.int64)
+>>> BY_ID[2].decode(np.frombuffer(payload, np.uint8), out)
+>>> out[-1].item()
+1009
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from headrace.storage.encodings.bitpack import BitPack
+from headrace.storage.encodings.constant import Constant
+from headrace.storage.encodings.contract import DTYPES, Encoding, Stats, stats
+from headrace.storage.encodings.dictionary import Dictionary
+from headrace.storage.encodings.errors import CannotEncode, CorruptStream, EncodingError, UnsupportedArray
+from headrace.storage.encodings.plain import Plain
+from headrace.storage.encodings.rle import RLE
+
+ALL: Final[tuple[Encoding, ...]] = (Constant(), Plain(), BitPack(), Dictionary(), RLE())
+
+BY_ID: Final[Mapping[int, Encoding]] = MappingProxyType({encoding.id: encoding for encoding in ALL})
+
+RESERVED_IDS: Final[Mapping[int, str]] = MappingProxyType(
+    {
+        3: "PFOR: bit-packing with exceptions",
+        6: "DELTA_LANES: differences along 16 lanes, a base per lane",
+        7: "VARINT: bytes with a continuation bit, cold data",
+        8: "ZIGZAG: signed to unsigned, wraps another encoding",
+        9: "BYTE_SPLIT: all first bytes, all second bytes, and so on",
+        10: "ALP: decimal floats as integers and exceptions",
+        11: "ALP_RD: high and low parts of real doubles",
+        12: "BITMAP: one bit per bool",
+        13: "SPARSE_BOOL: positions of the rarer bool",
+        14: "MAINLY_CONST: a bitmap and the other values",
+        15: "FSST: strings by a table of substrings",
+        16: "STRING: offsets and bytes",
+        17: "SEQ_SLIDE: lists that slide by a few items per row",
+        18: "CAST: float32 as fp16, bf16 or fp8",
+        19: "INT8: an affine 8-bit integer per value",
+        20: "SPLIT32: float32 as two 16-bit halves, lossless",
+        30: "ZSTD: last stage over any stream",
+        31: "LZ4: last stage over any stream",
+    }
+)
+"""Wire ids that no encoding here has and none may take for another purpose. A reader refuses them by name."""
+
+__all__ = [
+    "ALL",
+    "BY_ID",
+    "DTYPES",
+    "RESERVED_IDS",
+    "CannotEncode",
+    "CorruptStream",
+    "Encoding",
+    "EncodingError",
+    "Stats",
+    "UnsupportedArray",
+    "stats",
+]

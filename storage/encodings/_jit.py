@@ -1,0 +1,75 @@
+"""The one kernel decorator, and the rule for when a kernel is worth its compiler.
+
+Importing numba takes one to three seconds and a first call some tenths more, so nothing here imports it until a
+stream is long enough to pay for it. Kernels have lazy signatures, are cached on disk where a cache folder is
+writable, release the GIL, fill arrays their caller owns, and never raise or allocate: whoever calls one has checked
+everything before.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final, Generic, ParamSpec
+
+import numpy as np
+from numpy.typing import NDArray
+
+P = ParamSpec("P")
+
+SMALL_VALUES: Final = 65_536
+"""Up to here (one row group) numpy takes about a millisecond, far less than importing a compiler."""
+
+
+class Kernel(Generic[P]):
+    """A function compiled by numba when first called."""
+
+    def __init__(self, function: Callable[P, None]) -> None:
+        self.function = function
+        self._compiled: Callable[P, None] | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether numba has been loaded for this kernel."""
+        return self._compiled is not None
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> None:
+        if self._compiled is None:
+            self._compiled = _compile(self.function)
+        self._compiled(*args, **kwargs)
+
+
+def kernel(function: Callable[P, None]) -> Kernel[P]:
+    """Decorate a loop over flat arrays: `njit(cache=True, nogil=True)`, applied on first use."""
+    return Kernel(function)
+
+
+def pick(n: int, twin: Callable[P, None], compiled: Kernel[P]) -> Callable[P, None]:
+    """The kernel for n values if they are many, or if it is compiled anyway; else its numpy twin."""
+    return compiled if n > SMALL_VALUES or compiled.ready else twin
+
+
+def words(payload: NDArray[np.uint8], dtype: str) -> NDArray[Any]:
+    """`payload` as integers of `dtype`, always read-only and aligned, so that each kernel compiles for one layout."""
+    view = payload.view(dtype)
+    if not view.flags.aligned:
+        view = view.copy()
+    view = view.view()
+    view.flags.writeable = False
+    return view
+
+
+def _compile(function: Callable[P, None]) -> Callable[P, None]:
+    import numba  # the lazy import that this module is for
+
+    if numba.config.DISABLE_JIT:
+
+        def interpreted(*args: P.args, **kwargs: P.kwargs) -> None:
+            # Machine words wrap silently and kernels rely on it; numpy's scalars would warn.
+            with np.errstate(over="ignore"):
+                function(*args, **kwargs)
+
+        return interpreted
+    try:
+        compiled: Callable[P, None] = numba.njit(cache=True, nogil=True)(function)
+    except (RuntimeError, OSError):
+        # No cache folder is writable: compile anew in each process instead.
+        compiled = numba.njit(nogil=True)(function)
+    return compiled

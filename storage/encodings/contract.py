@@ -1,0 +1,214 @@
+"""What an encoding must do, and what is counted about values before one is chosen.
+
+An encoding turns a *stream*, a flat array without nulls, into a *payload*, a run of bytes that needs nothing else to
+be read back but the number of values and their dtype, which the page knows. The writer counts `stats` once,
+`headrace.storage.select` compares sizes, one encoding writes; the reader looks the encoding up by its wire id and
+lets it fill an array of its own.
+
+Floats are never compared as numbers here: they are streams of their bit patterns, so NaN payloads and -0.0 come back
+bit for bit. All bytes are little-endian. Nulls, lists, strings and checksums belong to the page, not to encodings.
+The shape of this contract follows Vortex (one folder per idea, choice elsewhere) and zarr's codecs (frozen, stateless).
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.storage.encodings.errors import CannotEncode, CorruptStream, UnsupportedArray
+
+Array = NDArray[Any]
+Bytes = NDArray[np.uint8]
+
+DTYPES: Final = tuple(
+    np.dtype(name)
+    for name in (
+        *("int8", "int16", "int32", "int64"),
+        *("uint8", "uint16", "uint32", "uint64"),
+        *("float32", "float64", "bool"),
+    )
+)
+
+BLOCK_VALUES: Final = 1024
+"""The unit of bit-packing and of its base: 64 rows of 16 lanes, see `bitpack`."""
+
+DISTINCT_CAP: Final = 65_536
+"""A dictionary with more entries than a row group has rows saves nothing, so counting stops here."""
+
+MAX_VALUES: Final = 2**32 - 1
+"""Counts are written as u32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What `stats` counted about one stream; sizes are computed from this alone.
+
+    `min` and `max` are in the order of `ordered(values)`: numbers for integers, 0 and 1 for bools, bit patterns for
+    floats. They say how far apart stored integers lie and are not meant for filters.
+    """
+
+    n: int
+    """Number of values."""
+    dtype: np.dtype[Any]
+    min: int | None
+    """Smallest value; None when n is 0."""
+    max: int | None
+    """Largest value; None when n is 0."""
+    n_runs: int
+    """Number of maximal runs of equal values; 0 when n is 0."""
+    n_distinct: int | None
+    """Exact number of distinct values, or None when above `DISTINCT_CAP` or not counted."""
+    width_bits: int
+    """Bits of the widest 1,024-value block's range (max - min), 0..64."""
+
+
+class Encoding(ABC):
+    """One way to write a stream. Instances hold no state and are safe to share between threads."""
+
+    id: ClassVar[int]
+    """Wire id, 0..255, permanent."""
+    name: ClassVar[str]
+    """Word used in plans, errors and tools."""
+
+    @abstractmethod
+    def can_encode(self, stats: Stats) -> bool:
+        """Whether `encode` accepts values with these stats."""
+
+    @abstractmethod
+    def size(self, stats: Stats) -> int:
+        """Payload bytes that `encode` will write, exact unless the class documents a bound."""
+
+    @abstractmethod
+    def encode(self, values: Array) -> bytes:
+        """Write one stream.
+
+        Args:
+            values: any 1-D array with a dtype in `DTYPES`.
+
+        Raises:
+            UnsupportedArray: another shape or dtype, or more than `MAX_VALUES` values.
+            CannotEncode: `can_encode` is False for these values.
+        """
+
+    @abstractmethod
+    def decode(self, payload: Bytes, out: Array) -> None:
+        """Fill `out`, which the caller owns, with the stream's values.
+
+        Every length, width and count is checked against the bytes present before any value is written. No memory
+        is taken that `out` or the payload does not justify.
+
+        Args:
+            payload: uint8[n_bytes], exactly what `encode` returned; may be read-only and at any alignment.
+            out: 1-D contiguous writeable array, as long as the stream and of its dtype.
+
+        Raises:
+            CorruptStream: the payload cannot be one that `encode` wrote for such an array. What `out` holds then is
+                undefined.
+            UnsupportedArray: `out` or `payload` is not such an array.
+        """
+
+
+def stats(values: Array, *, count_distinct: bool = True) -> Stats:
+    """Count what sizes are computed from.
+
+    Args:
+        values: any 1-D array with a dtype in `DTYPES`.
+        count_distinct: False leaves `n_distinct` None and spares the costliest count, of use to dictionaries only.
+
+    Raises:
+        UnsupportedArray: another shape or dtype.
+
+    >>> stats(np.array([7, 7, 9], dtype=np.int16))
+    Stats(n=3, dtype=dtype('int16'), min=7, max=9, n_runs=2, n_distinct=2, width_bits=2)
+    """
+    integers = ordered(values)
+    n = len(integers)
+    if n == 0:
+        return Stats(0, values.dtype, None, None, 0, 0, 0)
+    lows, highs = block_extremes(integers)
+    return Stats(
+        n=n,
+        dtype=values.dtype,
+        min=int(lows.min()),
+        max=int(highs.max()),
+        n_runs=1 + int(np.count_nonzero(integers[1:] != integers[:-1])),
+        n_distinct=_count_distinct(integers) if count_distinct else None,
+        width_bits=range_bits(lows, highs),
+    )
+
+
+def checked(values: Array) -> Array:
+    """`values` as a contiguous array, if streams can hold it at all."""
+    if values.ndim != 1 or values.dtype not in DTYPES:
+        raise UnsupportedArray(
+            f"a stream is a 1-D array of one of {', '.join(map(str, DTYPES))}; got {values.ndim}-D {values.dtype}; "
+            "flatten lists and cast other types first"
+        )
+    if len(values) > MAX_VALUES:
+        raise UnsupportedArray(
+            f"a stream holds at most {MAX_VALUES} values, got {len(values)}; write several"
+        )
+    return np.ascontiguousarray(values)
+
+
+def bits(values: Array) -> Array:
+    """The same memory as unsigned integers of the same size: what is written for any dtype."""
+    return checked(values).view(f"u{values.dtype.itemsize}")
+
+
+def ordered(values: Array) -> Array:
+    """The same memory as the integers whose order keeps ranges narrow: signed stay signed, all else is unsigned."""
+    return checked(values) if values.dtype.kind == "i" else bits(values)
+
+
+def block_extremes(integers: Array) -> tuple[Array, Array]:
+    """Smallest and largest of each 1,024-value block: two arrays of n_blocks values."""
+    whole = len(integers) // BLOCK_VALUES
+    blocks = integers[: whole * BLOCK_VALUES].reshape(whole, BLOCK_VALUES)
+    lows, highs = blocks.min(axis=1), blocks.max(axis=1)
+    rest = integers[whole * BLOCK_VALUES :]
+    if not len(rest):
+        return lows, highs
+    return np.append(lows, rest.min()), np.append(highs, rest.max())
+
+
+def range_bits(lows: Array, highs: Array) -> int:
+    """Bits of the widest of the ranges `highs - lows`; 0 for no ranges."""
+    # The difference of two signed integers always fits their unsigned type, modulo its size.
+    return int((bits(highs) - bits(lows)).max(initial=0)).bit_length()
+
+
+def checked_target(payload: Bytes, out: Array) -> Array:
+    """`out` as unsigned integers, if a decoder can fill it from `payload`."""
+    if payload.ndim != 1 or payload.dtype != np.uint8 or not payload.flags.c_contiguous:
+        raise UnsupportedArray(f"a payload is a contiguous uint8 array, got {payload.ndim}-D {payload.dtype}")
+    if out.ndim != 1 or out.dtype not in DTYPES or not out.flags.c_contiguous or not out.flags.writeable:
+        raise UnsupportedArray(
+            "values are decoded into a 1-D, contiguous, writeable array of one of "
+            f"{', '.join(map(str, DTYPES))}; got {out.ndim}-D {out.dtype}"
+        )
+    return out.view(f"u{out.dtype.itemsize}")
+
+
+def checked_bools(out: Array, encoding: str) -> None:
+    """Refuse bytes other than 0 and 1 in an array of bools: numpy's behaviour on them is undefined."""
+    if out.dtype.kind == "b" and out.view(np.uint8).max(initial=0) > 1:
+        raise CorruptStream(f"{encoding}: a bool stream held a value other than 0 and 1; read another copy")
+
+
+def refuse_encode(encoding: str, why: str) -> CannotEncode:
+    """The error for values that `encoding` cannot write."""
+    return CannotEncode(
+        f"{encoding} cannot write these values: {why}; ask can_encode first, or select.choose"
+    )
+
+
+def _count_distinct(integers: Array) -> int | None:
+    seen = np.unique(integers[:DISTINCT_CAP])
+    for start in range(DISTINCT_CAP, len(integers), DISTINCT_CAP):
+        seen = np.union1d(seen, integers[start : start + DISTINCT_CAP])
+        if len(seen) > DISTINCT_CAP:
+            return None
+    return len(seen)

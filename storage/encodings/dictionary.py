@@ -1,0 +1,124 @@
+"""Dictionary: each distinct value once, elsewhere; here only its number, bit-packed.
+
+The payload is that of `bitpack` for uint32 codes with every base zero. Codes count entries from 1; code 0 is never
+written and means *erased*: zero bases and a fixed width let an eraser overwrite any code by 0 where it lies. The
+entries live outside the page, in the dictionary of the chunk or file, so this class speaks of codes only:
+
+    entries, codes = build(values)          # once per chunk
+    payload = Dictionary().encode(codes)    # once per page, any slice of the codes
+    Dictionary().decode(payload, codes)
+    gather(entries, codes, out)             # erased values come out as zero bits; the caller masks codes == 0
+
+Wins on values that repeat but are far apart: item ids, prices, categories, hashes. Loses to bit-packing when the
+range of values is as narrow as their number. (BtrBlocks, SIGMOD 2023, section 2.2; the reserved code is our own.)
+Strings use the same codes; their entries are the page format's concern.
+"""
+
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.storage.encodings._jit import kernel, pick
+from headrace.storage.encodings.bitpack import pack, packed_bytes, unpack
+from headrace.storage.encodings.contract import (
+    BLOCK_VALUES,
+    Array,
+    Bytes,
+    Encoding,
+    Stats,
+    bits,
+    checked,
+    checked_target,
+    ordered,
+    refuse_encode,
+)
+from headrace.storage.encodings.errors import CorruptStream, UnsupportedArray
+
+Codes = NDArray[np.uint32]
+
+
+@kernel
+def _gather(table: Array, codes: Array, out: Array) -> None:
+    """uint[1 + n_entries], uint32[n] all below len(table) -> uint[n]."""
+    for i in range(len(codes)):
+        out[i] = table[codes[i]]
+
+
+def _gather_numpy(table: Array, codes: Array, out: Array) -> None:
+    """The numpy twin of `_gather`; 'clip' because take would copy `out` to be able to raise."""
+    np.take(table, codes, out=out, mode="clip")
+
+
+def build(values: Array) -> tuple[Array, Codes]:
+    """Number the distinct values in ascending order (floats: of their bit patterns).
+
+    Returns:
+        entries: values' dtype [n_distinct], ascending and distinct.
+        codes: uint32[n], 1..n_distinct, with values == entries[codes - 1].
+
+    >>> build(np.array([30, 10, 30]))
+    (array([10, 30]), array([2, 1, 2], dtype=uint32))
+    """
+    entries, inverse = np.unique(ordered(values), return_inverse=True)
+    return entries.view(values.dtype), (inverse + 1).astype(np.uint32)
+
+
+def gather(entries: Array, codes: Codes, out: Array) -> None:
+    """Fill `out` with the entries that codes name; code 0, erased, gives zero bits.
+
+    Args:
+        entries: [n_entries], of `out`'s dtype.
+        codes: uint32[n], 0..n_entries.
+        out: [n], contiguous and writeable.
+
+    Raises:
+        CorruptStream: a code above n_entries.
+        UnsupportedArray: lengths or dtypes differ.
+    """
+    if entries.dtype != out.dtype or codes.dtype != np.uint32 or codes.shape != out.shape:
+        raise UnsupportedArray(
+            f"gather fills as many values as codes, uint32, in the entries' dtype {entries.dtype}; "
+            f"got {len(codes)} codes of {codes.dtype} for {len(out)} values of {out.dtype}"
+        )
+    highest = int(codes.max(initial=0))
+    if highest > len(entries):
+        raise CorruptStream(
+            f"dictionary: expected codes up to {len(entries)}, the number of entries, found {highest}"
+        )
+    table = np.zeros(len(entries) + 1, f"u{entries.itemsize}")
+    table[1:] = bits(entries)
+    target = checked_target(np.empty(0, np.uint8), out)
+    pick(len(codes), _gather_numpy, _gather)(table, checked(codes), target)
+
+
+class Dictionary(Encoding):
+    """Codes of a dictionary whose entries lie outside the page."""
+
+    id: ClassVar[int] = 4
+    name: ClassVar[str] = "dictionary"
+
+    def can_encode(self, stats: Stats) -> bool:
+        """Whether values, not codes, with these stats have a dictionary at all."""
+        return stats.n > 0 and stats.n_distinct is not None
+
+    def size(self, stats: Stats) -> int:
+        """Bytes of the codes and of the plain entries together, exact for one payload with all the codes."""
+        entries = stats.n if stats.n_distinct is None else stats.n_distinct
+        return packed_bytes(stats.n, entries.bit_length()) + entries * stats.dtype.itemsize
+
+    def encode(self, values: Array) -> bytes:
+        """Write codes, uint32[n], as `build` numbered them."""
+        if values.dtype != np.uint32:
+            raise refuse_encode(self.name, f"it needs uint32 codes from dictionary.build, got {values.dtype}")
+        codes = bits(values)
+        bases = np.zeros(-(-len(codes) // BLOCK_VALUES), np.uint64)
+        return pack(codes, bases, int(codes.max(initial=0)).bit_length())
+
+    def decode(self, payload: Bytes, out: Array) -> None:
+        """Fill `out`, uint32[n], with codes; `gather` checks them against the entries."""
+        if out.dtype != np.uint32:
+            raise UnsupportedArray(
+                f"dictionary codes are decoded into uint32, got {out.dtype}; gather them afterwards"
+            )
+        unpack(payload, checked_target(payload, out), self.name)
