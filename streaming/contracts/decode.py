@@ -1,0 +1,278 @@
+"""Message bytes to rows: strict, one row per message, a reason instead of a row where a message is no event.
+
+First step of the gate, on the executors. Types are never coerced: `"5"` is no integer, `3.0` is none either,
+`true` is no number; an integer is a fine float. Floats must fit a double, integers their type. Unknown keys are
+ignored but must be valid JSON; of a key that is there twice the last one counts, and every one must have the
+right type. A reason is a short code with at most a column's name and never holds a value, because values are
+personal data.
+
+Speed comes from msgspec, which parses straight into one typed struct per message; columns are then built from
+the structs' transpose. Values are judged by `masks.gate`, not here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from itertools import pairwise
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from headrace.streaming.contracts.contract import Contract
+
+MAX_VALUE_BYTES = 1 << 20
+MAX_DEPTH = 64
+
+REASONS = (
+    "empty",
+    "too_large",
+    "bad_utf8",
+    "too_deep",
+    "bad_json",
+    "not_an_object",
+    "wrong_type",
+    "out_of_range",
+    "bad_arrow",
+    "wrong_schema",
+)
+"""Every code, before the `:column` that some carry, that a decoder here may give."""
+
+# Structs of this many messages and their columns stay in the processor's cache.
+_CHUNK_ROWS = 512
+_UINT64 = (pa.uint64(), pa.list_(pa.uint64()))
+_PATH = re.compile(r"at `\$\.([a-z][a-z0-9_]*)")
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Rows and, beside them, why some are none.
+
+    Attributes:
+        batch: the contract's schema; a row is all null where `error` is not null.
+        error: string per row, null where the message was an event.
+    """
+
+    batch: pa.RecordBatch
+    error: pa.StringArray
+
+
+def decode_json(values: pa.BinaryArray, contract: Contract, *, max_bytes: int = MAX_VALUE_BYTES) -> Decoded:
+    """Decode one JSON object per message.
+
+    Args:
+        values: n message values, binary or large_binary, null for a message without a value.
+        max_bytes: longer values are not looked at; reason `too_large`.
+
+    Returns:
+        n rows in the order of `values`.
+    """
+    parse = _parser(contract)
+    messages = _slices(values)
+    errors: list[str | None] = _screen(messages, values, max_bytes)
+    chunks = [
+        _rows(parse, contract, messages[start : start + _CHUNK_ROWS], errors, start)
+        for start in range(0, len(messages), _CHUNK_ROWS)
+    ]
+    table = pa.Table.from_batches(chunks, contract.schema).combine_chunks()
+    batch = table.to_batches()[0] if len(messages) else pa.RecordBatch.from_pylist([], contract.schema)
+    return Decoded(batch, pa.array(errors, pa.string()))
+
+
+def decode_arrow(value: bytes, contract: Contract, *, max_bytes: int = 64 * MAX_VALUE_BYTES) -> Decoded:
+    """Decode one message that holds an Arrow IPC stream of many rows.
+
+    Every offset and every string is verified before a row is returned. Compressed buffers are refused: their
+    stated size would be allocated before it could be checked.
+
+    Args:
+        value: the IPC stream; its schema's names and types must be exactly the contract's.
+        max_bytes: a longer message is not looked at; reason `too_large`.
+
+    Returns:
+        As many rows as the stream has, or one failed row that stands for the whole message.
+    """
+    if not value or len(value) > max_bytes:
+        return _failed(contract, "too_large" if value else "empty")
+    try:
+        with pa.ipc.open_stream(pa.py_buffer(value)) as reader:
+            wrong = _wrong_schema(reader.schema, contract)
+            if wrong is not None:
+                return _failed(contract, wrong)
+            batches = []
+            for batch in reader:
+                # Without compression a batch is a view of the message, so it cannot be larger; a dishonest
+                # length shows here before anything is copied.
+                batch.validate(full=True)
+                if batch.nbytes > len(value):
+                    return _failed(contract, "bad_arrow")
+                batches.append(batch)
+    except (pa.ArrowException, OSError, ValueError, MemoryError):
+        # The library's text may quote values, so only the code goes on.
+        return _failed(contract, "bad_arrow")
+    table = pa.Table.from_batches([batch.cast(contract.schema) for batch in batches], contract.schema)
+    for column in contract.columns:
+        if column.is_list and table[column.name].combine_chunks().flatten().null_count:
+            return _failed(contract, f"wrong_type:{column.name}")
+    rows = table.combine_chunks().to_batches()
+    batch = rows[0] if rows else pa.RecordBatch.from_pylist([], contract.schema)
+    return Decoded(batch, pa.nulls(batch.num_rows, pa.string()))
+
+
+def _wrong_schema(schema: pa.Schema, contract: Contract) -> str | None:
+    for field in schema:
+        if field.name not in contract.names:
+            # Not the stranger's own name: it comes from outside and may be anything.
+            return "wrong_schema:unknown_column"
+    for expected in contract.schema:
+        indices = schema.get_all_field_indices(expected.name)
+        if len(indices) != 1 or schema.field(indices[0]).type != expected.type:
+            return f"wrong_schema:{expected.name}"
+    return None if schema.names == contract.schema.names else "wrong_schema:order"
+
+
+def _failed(contract: Contract, reason: str) -> Decoded:
+    return Decoded(_nulls(contract.schema, 1), pa.array([reason], pa.string()))
+
+
+def _nulls(schema: pa.Schema, rows: int) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([pa.nulls(rows, field.type) for field in schema], schema=schema)
+
+
+def _slices(values: pa.BinaryArray) -> list[memoryview]:
+    """Views of the messages; a null is an empty view."""
+    if pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type):
+        wide = pa.types.is_large_binary(values.type)
+        _, offsets_buffer, data = values.buffers()
+        if len(values) == 0 or data is None:
+            return [memoryview(b"")] * len(values)
+        offsets = np.frombuffer(offsets_buffer, np.int64 if wide else np.int32)
+        ends = offsets[values.offset : values.offset + len(values) + 1].tolist()
+        view = memoryview(data)
+        messages = [view[start:end] for start, end in pairwise(ends)]
+        if values.null_count:  # the bytes under a null are undefined
+            for row in np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False)).tolist():
+                messages[row] = memoryview(b"")
+        return messages
+    raise TypeError(f"expected binary or large_binary message values, got {values.type}; cast them first")
+
+
+def _screen(messages: Sequence[memoryview], values: pa.BinaryArray, max_bytes: int) -> list[str | None]:
+    """Reasons of the messages that must not reach the parser, found without looking at each byte in Python."""
+    errors: list[str | None] = [None] * len(messages)
+    for row, message in enumerate(messages):
+        if not 0 < len(message) <= max_bytes:
+            errors[row] = "too_large" if len(message) else "empty"
+    data = values.buffers()[2] if len(messages) else None
+    if data is None:
+        return errors
+    offsets_type = np.int64 if pa.types.is_large_binary(values.type) else np.int32
+    offsets = np.frombuffer(values.buffers()[1], offsets_type)[
+        values.offset : values.offset + len(values) + 1
+    ]
+    content = np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]]
+    ends = offsets - offsets[0]
+    # The parser checks UTF-8 only in what it keeps, so messages with other than ASCII are checked here.
+    for row in _rows_with(content >= 0x80, ends, 1):
+        if errors[row] is None and not _is_utf8(messages[row]):
+            errors[row] = "bad_utf8"
+    # 0x5B is [ and 0x7B is {: both are 0x5B once bit 5 is cleared, and nothing else is.
+    for row in _rows_with((content & 0xDF) == 0x5B, ends, MAX_DEPTH + 1):
+        if errors[row] is None and _depth(messages[row]) > MAX_DEPTH:
+            errors[row] = "too_deep"
+    return errors
+
+
+def _rows_with(marked: np.ndarray[Any, Any], ends: np.ndarray[Any, Any], at_least: int) -> list[int]:
+    counts = np.diff(np.searchsorted(np.flatnonzero(marked), ends))
+    return [int(row) for row in np.flatnonzero(counts >= at_least)]
+
+
+def _is_utf8(message: memoryview) -> bool:
+    try:
+        str(message, "utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _depth(message: memoryview) -> int:
+    """Deepest nesting of brackets outside strings."""
+    bare = np.frombuffer(re.sub(rb'"(?:[^"\\]|\\.)*"', b"", bytes(message), flags=re.DOTALL), np.uint8)
+    steps = ((bare & 0xDF) == 0x5B).astype(np.int64) - ((bare & 0xDF) == 0x5D)
+    return int(np.cumsum(steps).max(initial=0))
+
+
+def _rows(
+    parse: Callable[[memoryview], Any],
+    contract: Contract,
+    messages: Sequence[memoryview],
+    errors: list[str | None],
+    start: int,
+) -> pa.RecordBatch:
+    astuple = msgspec.structs.astuple
+    blank = (None,) * len(contract.columns)
+    rows = []
+    for row, message in enumerate(messages, start):
+        if errors[row] is None:
+            try:
+                rows.append(astuple(parse(message)))
+                continue
+            except (msgspec.DecodeError, RecursionError) as error:
+                errors[row] = _reason(error)
+        rows.append(blank)
+    for place, column in enumerate(contract.columns):
+        if column.type in _UINT64:
+            for row, values in enumerate(rows):
+                if _beyond_uint64(values[place]):
+                    errors[start + row], rows[row] = f"out_of_range:{column.name}", blank
+    types = contract.schema.types
+    arrays = [pa.array(column, type_) for column, type_ in zip(zip(*rows, strict=True), types, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=contract.schema)
+
+
+def _beyond_uint64(value: Any) -> bool:
+    items = value if isinstance(value, list) else [value]
+    return any(item is not None and item >> 64 for item in items)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "too_deep"
+    if not isinstance(error, msgspec.ValidationError):
+        return "bad_json"
+    text = str(error)
+    path = _PATH.search(text)
+    if path is None:
+        return "not_an_object"
+    in_range = "out of range" not in text and "` <= " not in text and "` >= " not in text
+    return f"wrong_type:{path[1]}" if in_range else f"out_of_range:{path[1]}"
+
+
+@lru_cache(maxsize=64)
+def _parser(contract: Contract) -> Callable[[memoryview], Any]:
+    fields = [(column.name, _python_type(column.type) | None, None) for column in contract.columns]
+    # Rows of plain values make no cycles: keeping them from the garbage collector saves it a walk over each.
+    row = msgspec.defstruct("Row", fields, gc=False)
+    decode: Callable[[memoryview], Any] = msgspec.json.Decoder(row).decode
+    return decode
+
+
+def _python_type(type_: pa.DataType) -> Any:
+    if pa.types.is_list(type_):
+        return list[_python_type(type_.value_type)]  # type: ignore[misc]
+    if pa.types.is_integer(type_):
+        bits = type_.bit_width
+        if pa.types.is_signed_integer(type_):
+            return Annotated[int, msgspec.Meta(ge=-(1 << bits - 1), le=(1 << bits - 1) - 1)]
+        if bits == 64:  # msgspec's bounds are int64; the upper one is checked in `_rows`
+            return Annotated[int, msgspec.Meta(ge=0)]
+        return Annotated[int, msgspec.Meta(ge=0, le=(1 << bits) - 1)]
+    if pa.types.is_timestamp(type_):
+        return Annotated[datetime, msgspec.Meta(tz=True)]
+    return {pa.bool_(): bool, pa.string(): str}.get(type_, float)
