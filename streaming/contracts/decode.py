@@ -43,8 +43,9 @@ REASONS = (
 )
 """Every code, before the `:column` that some carry, that a decoder here may give."""
 
-# Structs of this many messages and their columns stay in the processor's cache.
+# The rows of a chunk and the columns made of them stay in the processor's cache.
 _CHUNK_ROWS = 512
+_CHUNK_BYTES = 4 << 20
 _UINT64 = (pa.uint64(), pa.list_(pa.uint64()))
 _PATH = re.compile(r"at `\$\.([a-z][a-z0-9_]*)")
 
@@ -73,14 +74,24 @@ def decode_json(values: pa.BinaryArray, contract: Contract, *, max_bytes: int = 
         n rows in the order of `values`.
     """
     parse = _parser(contract)
-    messages = _slices(values)
-    errors: list[str | None] = _screen(messages, values, max_bytes)
-    chunks = [
-        _rows(parse, contract, messages[start : start + _CHUNK_ROWS], errors, start)
-        for start in range(0, len(messages), _CHUNK_ROWS)
-    ]
-    table = pa.Table.from_batches(chunks, contract.schema).combine_chunks()
-    batch = table.to_batches()[0] if len(messages) else pa.RecordBatch.from_pylist([], contract.schema)
+    content, ends = _content(values)
+    missing = values.is_null().to_numpy(zero_copy_only=False)
+    errors: list[str | None] = []
+    chunks = []
+    start, rows = 0, len(values)
+    while start < rows:
+        # A chunk is bounded in bytes too: parsed lists of integers are several times as large as their text.
+        fitting = int(np.searchsorted(ends, ends[start] + _CHUNK_BYTES, "right")) - 1
+        stop = min(rows, start + _CHUNK_ROWS, max(fitting, start + 1))
+        bounds = ends[start : stop + 1]
+        view = memoryview(content[bounds[0] : bounds[-1]])  # type: ignore[arg-type]
+        bounds = bounds - bounds[0]
+        messages = [view[low:high] for low, high in pairwise(bounds.tolist())]
+        reasons = _screen(view, messages, bounds, missing[start:stop], max_bytes)
+        chunks.append(_rows(parse, contract, messages, reasons))
+        errors += reasons
+        start = stop
+    batch = pa.concat_batches(chunks) if chunks else _nulls(contract.schema, 0)
     return Decoded(batch, pa.array(errors, pa.string()))
 
 
@@ -120,7 +131,7 @@ def decode_arrow(value: bytes, contract: Contract, *, max_bytes: int = 64 * MAX_
         if column.is_list and table[column.name].combine_chunks().flatten().null_count:
             return _failed(contract, f"wrong_type:{column.name}")
     rows = table.combine_chunks().to_batches()
-    batch = rows[0] if rows else pa.RecordBatch.from_pylist([], contract.schema)
+    batch = rows[0] if rows else _nulls(contract.schema, 0)
     return Decoded(batch, pa.nulls(batch.num_rows, pa.string()))
 
 
@@ -144,52 +155,45 @@ def _nulls(schema: pa.Schema, rows: int) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([pa.nulls(rows, field.type) for field in schema], schema=schema)
 
 
-def _slices(values: pa.BinaryArray) -> list[memoryview]:
-    """Views of the messages; a null is an empty view."""
-    if pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type):
-        wide = pa.types.is_large_binary(values.type)
-        _, offsets_buffer, data = values.buffers()
-        if len(values) == 0 or data is None:
-            return [memoryview(b"")] * len(values)
-        offsets = np.frombuffer(offsets_buffer, np.int64 if wide else np.int32)
-        ends = offsets[values.offset : values.offset + len(values) + 1].tolist()
-        view = memoryview(data)
-        messages = [view[start:end] for start, end in pairwise(ends)]
-        if values.null_count:  # the bytes under a null are undefined
-            for row in np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False)).tolist():
-                messages[row] = memoryview(b"")
-        return messages
-    raise TypeError(f"expected binary or large_binary message values, got {values.type}; cast them first")
+def _content(values: pa.BinaryArray) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """All bytes, uint8, and where each message begins and the last one ends, int64 of one more than messages."""
+    if not (pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type)):
+        raise TypeError(f"expected binary or large_binary message values, got {values.type}; cast them first")
+    _, offsets, data = values.buffers()
+    if len(values) == 0 or data is None:
+        return np.zeros(0, np.uint8), np.zeros(len(values) + 1, np.int64)
+    ends = np.frombuffer(offsets, np.int64 if pa.types.is_large_binary(values.type) else np.int32)
+    return np.frombuffer(data, np.uint8), ends[values.offset : values.offset + len(values) + 1].astype(
+        np.int64
+    )
 
 
-def _screen(messages: Sequence[memoryview], values: pa.BinaryArray, max_bytes: int) -> list[str | None]:
+def _screen(
+    view: memoryview,
+    messages: Sequence[memoryview],
+    bounds: np.ndarray[Any, Any],
+    missing: np.ndarray[Any, Any],
+    max_bytes: int,
+) -> list[str | None]:
     """Reasons of the messages that must not reach the parser, found without looking at each byte in Python."""
-    errors: list[str | None] = [None] * len(messages)
-    for row, message in enumerate(messages):
-        if not 0 < len(message) <= max_bytes:
-            errors[row] = "too_large" if len(message) else "empty"
-    data = values.buffers()[2] if len(messages) else None
-    if data is None:
-        return errors
-    offsets_type = np.int64 if pa.types.is_large_binary(values.type) else np.int32
-    offsets = np.frombuffer(values.buffers()[1], offsets_type)[
-        values.offset : values.offset + len(values) + 1
-    ]
-    content = np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]]
-    ends = offsets - offsets[0]
+    reasons: list[str | None] = [None] * len(messages)
+    sizes = np.diff(bounds)
+    for row in np.flatnonzero(missing | (sizes == 0) | (sizes > max_bytes)).tolist():
+        reasons[row] = "empty" if missing[row] or sizes[row] == 0 else "too_large"
+    content = np.frombuffer(view, np.uint8)
     # The parser checks UTF-8 only in what it keeps, so messages with other than ASCII are checked here.
-    for row in _rows_with(content >= 0x80, ends, 1):
-        if errors[row] is None and not _is_utf8(messages[row]):
-            errors[row] = "bad_utf8"
+    for row in _rows_with(content >= 0x80, bounds, 1):
+        if reasons[row] is None and not _is_utf8(messages[row]):
+            reasons[row] = "bad_utf8"
     # 0x5B is [ and 0x7B is {: both are 0x5B once bit 5 is cleared, and nothing else is.
-    for row in _rows_with((content & 0xDF) == 0x5B, ends, MAX_DEPTH + 1):
-        if errors[row] is None and _depth(messages[row]) > MAX_DEPTH:
-            errors[row] = "too_deep"
-    return errors
+    for row in _rows_with((content & 0xDF) == 0x5B, bounds, MAX_DEPTH + 1):
+        if reasons[row] is None and _depth(messages[row]) > MAX_DEPTH:
+            reasons[row] = "too_deep"
+    return reasons
 
 
-def _rows_with(marked: np.ndarray[Any, Any], ends: np.ndarray[Any, Any], at_least: int) -> list[int]:
-    counts = np.diff(np.searchsorted(np.flatnonzero(marked), ends))
+def _rows_with(marked: np.ndarray[Any, Any], bounds: np.ndarray[Any, Any], at_least: int) -> list[int]:
+    counts = np.diff(np.searchsorted(np.flatnonzero(marked), bounds))
     return [int(row) for row in np.flatnonzero(counts >= at_least)]
 
 
@@ -212,25 +216,25 @@ def _rows(
     parse: Callable[[memoryview], Any],
     contract: Contract,
     messages: Sequence[memoryview],
-    errors: list[str | None],
-    start: int,
+    reasons: list[str | None],
 ) -> pa.RecordBatch:
+    """Rows of the messages without a reason yet; those that fail get theirs in `reasons`."""
     astuple = msgspec.structs.astuple
     blank = (None,) * len(contract.columns)
     rows = []
-    for row, message in enumerate(messages, start):
-        if errors[row] is None:
+    for row, message in enumerate(messages):
+        if reasons[row] is None:
             try:
                 rows.append(astuple(parse(message)))
                 continue
             except (msgspec.DecodeError, RecursionError) as error:
-                errors[row] = _reason(error)
+                reasons[row] = _reason(error)
         rows.append(blank)
     for place, column in enumerate(contract.columns):
         if column.type in _UINT64:
             for row, values in enumerate(rows):
                 if _beyond_uint64(values[place]):
-                    errors[start + row], rows[row] = f"out_of_range:{column.name}", blank
+                    reasons[row], rows[row] = f"out_of_range:{column.name}", blank
     types = contract.schema.types
     arrays = [pa.array(column, type_) for column, type_ in zip(zip(*rows, strict=True), types, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=contract.schema)
