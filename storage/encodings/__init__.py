@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from headrace.storage.encodings._jit import prefer_kernels
 from headrace.storage.encodings.bitpack import BitPack
 from headrace.storage.encodings.constant import Constant
 from headrace.storage.encodings.contract import DTYPES, Encoding, Stats, stats
@@ -63,5 +64,6 @@ __all__ = [
     "EncodingError",
     "Stats",
     "UnsupportedArray",
+    "prefer_kernels",
     "stats",
 ]

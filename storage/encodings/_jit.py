@@ -18,6 +18,9 @@ SMALL_VALUES: Final = 65_536
 """Up to here (one row group) numpy takes about a millisecond, far less than importing a compiler."""
 
 
+_preferred = False
+
+
 class Kernel(Generic[P]):
     """A function compiled by numba when first called."""
 
@@ -42,8 +45,18 @@ def kernel(function: Callable[P, None]) -> Kernel[P]:
 
 
 def pick(n: int, twin: Callable[P, None], compiled: Kernel[P]) -> Callable[P, None]:
-    """The kernel for n values if they are many, or if it is compiled anyway; else its numpy twin."""
-    return compiled if n > SMALL_VALUES or compiled.ready else twin
+    """The kernel for n values if they are many, or if it is loaded anyway; else its numpy twin."""
+    return compiled if n > SMALL_VALUES or compiled.ready or _preferred else twin
+
+
+def prefer_kernels() -> None:
+    """Use kernels for short streams too, from now on and in this process.
+
+    For whoever is about to read or write many pages: each is short, but together they repay loading numba, which the
+    first of them will do. As a rule of thumb that takes a hundred million values.
+    """
+    global _preferred
+    _preferred = True
 
 
 def words(payload: NDArray[np.uint8], dtype: str) -> NDArray[Any]:
@@ -57,19 +70,21 @@ def words(payload: NDArray[np.uint8], dtype: str) -> NDArray[Any]:
 
 
 def _compile(function: Callable[P, None]) -> Callable[P, None]:
-    import numba  # the lazy import that this module is for
+    import numba  # here and nowhere above: see the module docstring
 
-    if numba.config.DISABLE_JIT:
-
-        def interpreted(*args: P.args, **kwargs: P.kwargs) -> None:
-            # Machine words wrap silently and kernels rely on it; numpy's scalars would warn.
-            with np.errstate(over="ignore"):
-                function(*args, **kwargs)
-
-        return interpreted
     try:
         compiled: Callable[P, None] = numba.njit(cache=True, nogil=True)(function)
     except (RuntimeError, OSError):
         # No cache folder is writable: compile anew in each process instead.
         compiled = numba.njit(nogil=True)(function)
-    return compiled
+    # NUMBA_DISABLE_JIT=1 hands the function itself back.
+    return _wrapping(function) if compiled is function else compiled
+
+
+def _wrapping(function: Callable[P, None]) -> Callable[P, None]:
+    def interpreted(*args: P.args, **kwargs: P.kwargs) -> None:
+        # Machine words wrap silently and kernels rely on it; numpy's scalars would warn.
+        with np.errstate(over="ignore"):
+            function(*args, **kwargs)
+
+    return interpreted

@@ -23,6 +23,7 @@ as in FastLanes (VLDB 2023), without its transposed order. It has no exceptions:
 """
 
 import struct
+from collections.abc import Iterator
 from typing import ClassVar, Final
 
 import numpy as np
@@ -50,46 +51,47 @@ _HEADER: Final = struct.Struct("<IBBH")
 
 @kernel
 def _pack(values: Array, bases: Array, width: int, packed: Array) -> None:
-    """uint[n], uint64[n_blocks], 0..64 -> uint64[n_words], given zeroed."""
+    """uint[n], uint64[n_blocks], 1..64 -> uint64[n_words], given zeroed."""
     n = len(values)
+    keep = ~np.uint64(0) >> np.uint64(64 - width)
     for block in range(len(bases)):
-        first = block * 1024
         base = bases[block]
         start = block * width * 16
-        for row in range((min(1024, n - first) + 15) >> 4):
+        for row in range((min(1024, n - block * 1024) + 15) >> 4):
             bit = row * width
-            word = start + (bit >> 6) * 16
+            # Indices are unsigned, else each would be tested for counting from the end, at half the speed.
+            at = np.uint64(block * 1024 + row * 16)
+            lanes = np.uint64(min(16, n - block * 1024 - row * 16))
+            word = np.uint64(start + (bit >> 6) * 16)
             shift = np.uint64(bit & 63)
-            keep = np.uint64((1 << min(width, 63)) - 1) if width < 64 else ~np.uint64(0)
-            at = first + row * 16
-            lanes = min(16, n - at)
             for lane in range(lanes):
                 packed[word + lane] |= ((np.uint64(values[at + lane]) - base) & keep) << shift
             if (bit & 63) + width > 64:
+                word += np.uint64(16)
                 back = np.uint64(64 - (bit & 63))
                 for lane in range(lanes):
-                    packed[word + 16 + lane] |= ((np.uint64(values[at + lane]) - base) & keep) >> back
+                    packed[word + lane] = ((np.uint64(values[at + lane]) - base) & keep) >> back
 
 
 @kernel
 def _unpack(packed: Array, bases: Array, width: int, out: Array) -> None:
     """uint64[n_words], uint64[n_blocks], 1..64 -> uint[n]."""
     n = len(out)
-    keep = np.uint64((1 << min(width, 63)) - 1) if width < 64 else ~np.uint64(0)
+    keep = ~np.uint64(0) >> np.uint64(64 - width)
     for block in range(len(bases)):
-        first = block * 1024
         base = bases[block]
         start = block * width * 16
-        for row in range((min(1024, n - first) + 15) >> 4):
+        for row in range((min(1024, n - block * 1024) + 15) >> 4):
             bit = row * width
-            word = start + (bit >> 6) * 16
+            at = np.uint64(block * 1024 + row * 16)
+            lanes = np.uint64(min(16, n - block * 1024 - row * 16))
+            word = np.uint64(start + (bit >> 6) * 16)
             shift = np.uint64(bit & 63)
-            at = first + row * 16
-            lanes = min(16, n - at)
             if (bit & 63) + width > 64:
+                over = word + np.uint64(16)
                 back = np.uint64(64 - (bit & 63))
                 for lane in range(lanes):
-                    whole = (packed[word + lane] >> shift) | (packed[word + 16 + lane] << back)
+                    whole = (packed[word + lane] >> shift) | (packed[over + lane] << back)
                     out[at + lane] = (whole & keep) + base
             else:
                 for lane in range(lanes):
@@ -97,38 +99,37 @@ def _unpack(packed: Array, bases: Array, width: int, out: Array) -> None:
 
 
 def _pack_numpy(values: Array, bases: Array, width: int, packed: Array) -> None:
-    """The numpy twin of `_pack`: all blocks at once, for streams too short to load a compiler for."""
-    if not width:
-        return
+    """The numpy twin of `_pack`, for streams too short to load a compiler for."""
     word, shift = _places(width)
-    offsets = np.zeros(len(bases) * BLOCK_VALUES, np.uint64)
-    offsets[: len(values)] = values
-    rows = offsets.reshape(-1, ROWS, LANES)
-    rows -= bases[:, None, None]
-    rows &= _mask(width)
-    offsets[len(values) :] = 0
-    lanes = np.zeros((len(bases), width, LANES), np.uint64)
-    # A row is at most 64 bits, so every word has a row that starts in it.
-    np.bitwise_or.reduceat(rows << shift[:, None], np.searchsorted(word, np.arange(width)), axis=1, out=lanes)
+    # A row is at most 64 bits, so each of the words has a row that starts in it.
+    first_rows = np.searchsorted(word, np.arange(width))
     split = np.flatnonzero(shift + np.uint64(width) > 64)
-    lanes[:, word[split] + 1, :] |= rows[:, split, :] >> (np.uint64(64) - shift[split])[:, None]
-    packed[:] = lanes.reshape(-1)[: len(packed)]
+    for some_values, some_bases, some_packed in _groups(values, bases, width, packed):
+        padded = np.zeros(len(some_bases) * BLOCK_VALUES, np.uint64)
+        padded[: len(some_values)] = some_values
+        rows = padded.reshape(-1, ROWS, LANES)
+        rows -= some_bases[:, None, None]
+        rows &= _mask(width)
+        padded[len(some_values) :] = 0
+        lanes = np.bitwise_or.reduceat(rows << shift[:, None], first_rows, axis=1)
+        lanes[:, word[split] + 1, :] |= rows[:, split, :] >> (np.uint64(64) - shift[split])[:, None]
+        some_packed[:] = lanes.reshape(-1)[: len(some_packed)]
 
 
 def _unpack_numpy(packed: Array, bases: Array, width: int, out: Array) -> None:
     """The numpy twin of `_unpack`."""
     word, shift = _places(width)
-    n_words = len(bases) * width * LANES
-    if len(packed) < n_words:
-        packed = np.concatenate([packed, np.zeros(n_words - len(packed), np.uint64)])
-    lanes = packed.reshape(-1, width, LANES)
-    rows = lanes[:, word, :] >> shift[:, None]
-    # Where a row ends in its word, the next word's bits land above the mask; two shifts, since one by 64 is undefined.
-    over = lanes[:, np.minimum(word + 1, width - 1), :] << (np.uint64(63) - shift)[:, None]
-    rows |= over << np.uint64(1)
-    rows &= _mask(width)
-    rows += bases[:, None, None]
-    out[:] = rows.reshape(-1)[: len(out)].astype(out.dtype)
+    next_word = np.minimum(word + 1, width - 1)
+    for some_out, some_bases, some_packed in _groups(out, bases, width, packed):
+        missing = len(some_bases) * width * LANES - len(some_packed)
+        lanes = (np.pad(some_packed, (0, missing)) if missing else some_packed).reshape(-1, width, LANES)
+        rows = lanes[:, word, :] >> shift[:, None]
+        # Where a row ends in its own word, the next word's bits land above the mask. Shifted twice, since one shift
+        # by 64 is undefined.
+        rows |= (lanes[:, next_word, :] << (np.uint64(63) - shift)[:, None]) << np.uint64(1)
+        rows &= _mask(width)
+        rows += some_bases[:, None, None]
+        some_out[:] = rows.reshape(-1)[: len(some_out)].astype(some_out.dtype)
 
 
 def packed_bytes(n: int, width: int) -> int:
@@ -145,7 +146,8 @@ def pack(values: Array, bases: Array, width: int) -> bytes:
         width: bits of the largest difference, 0..64.
     """
     packed = np.zeros(_n_words(len(values), width), np.uint64)
-    pick(len(values), _pack_numpy, _pack)(values, bases, width, packed)
+    if width:
+        pick(len(values), _pack_numpy, _pack)(values, bases, width, packed)
     header = _HEADER.pack(len(values), width, values.itemsize, 0)
     return b"".join((header, bases.tobytes(), packed.tobytes()))
 
@@ -205,6 +207,17 @@ def _n_words(n: int, width: int) -> int:
     whole, rest = divmod(n, BLOCK_VALUES)
     rows = -(-rest // LANES)
     return LANES * (whole * width + -(-rows * width // 64))
+
+
+def _groups(values: Array, bases: Array, width: int, packed: Array) -> Iterator[tuple[Array, Array, Array]]:
+    """Values, bases and words of a few blocks at a time: numpy's temporaries then stay in the cache."""
+    for first in range(0, len(bases), 8):
+        end = first + 8
+        yield (
+            values[first * BLOCK_VALUES : end * BLOCK_VALUES],
+            bases[first:end],
+            packed[first * width * LANES : end * width * LANES],
+        )
 
 
 def _places(width: int) -> tuple[Array, Array]:

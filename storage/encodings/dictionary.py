@@ -42,7 +42,7 @@ Codes = NDArray[np.uint32]
 def _gather(table: Array, codes: Array, out: Array) -> None:
     """uint[1 + n_entries], uint32[n] all below len(table) -> uint[n]."""
     for i in range(len(codes)):
-        out[i] = table[codes[i]]
+        out[i] = table[np.uint64(codes[i])]
 
 
 def _gather_numpy(table: Array, codes: Array, out: Array) -> None:

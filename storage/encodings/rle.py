@@ -38,17 +38,17 @@ _BITPACK: Final = BitPack()
 @kernel
 def _expand(ends: Array, values: Array, out: Array) -> None:
     """uint32[n_runs] ascending to n, uint[n_runs] -> uint[n]."""
-    n = len(out)
-    start = 0
+    n = np.uint64(len(out))
+    start = np.uint64(0)
     for run in range(len(ends)):
-        end = np.int64(ends[run])
+        end = np.uint64(ends[run])
         value = values[run]
         # Sixteen at once, past the end of a short run if need be: the next run overwrites them, and short runs, the
         # slow case, cost no loop of unknown length.
-        if start + 16 <= n:
-            for i in range(16):
+        if start + np.uint64(16) <= n:
+            for i in range(np.uint64(16)):
                 out[start + i] = value
-            start += 16
+            start += np.uint64(16)
         for i in range(start, end):
             out[i] = value
         start = end
@@ -85,10 +85,11 @@ class RLE(Encoding):
         stored = bits(values)
         changes = np.flatnonzero(stored[1:] != stored[:-1]) + 1
         ends = np.append(changes, len(stored))[: len(stored)].astype(np.uint32)
-        # Signed values keep their sign, or the base of a block would be the smallest bit pattern.
-        firsts = values[np.concatenate([changes[:0] if not len(stored) else [0], changes]).astype(np.intp)]
+        starts = np.append(0, changes)[: len(stored)]
         packed = _BITPACK.encode(ends)
-        return b"".join((_HEADER.pack(len(stored), len(ends), len(packed)), packed, _BITPACK.encode(firsts)))
+        return b"".join(
+            (_HEADER.pack(len(stored), len(ends), len(packed)), packed, _BITPACK.encode(values[starts]))
+        )
 
     def decode(self, payload: Bytes, out: Array) -> None:
         target = checked_target(payload, out)
