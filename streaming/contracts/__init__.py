@@ -15,9 +15,11 @@ from headrace.streaming.contracts.contract import (
 )
 from headrace.streaming.contracts.decode import Decoded, decode_arrow, decode_json
 from headrace.streaming.contracts.errors import BadContract, GateBroken, GateDisagreement
+from headrace.streaming.contracts.masks import NULL_KEY, Verdict, gate
 from headrace.streaming.contracts.toml_file import SHIPPED, load
 
 __all__ = [
+    "NULL_KEY",
     "SHIPPED",
     "VERSION_HEADER",
     "BadContract",
@@ -28,8 +30,10 @@ __all__ = [
     "GateBroken",
     "GateDisagreement",
     "Label",
+    "Verdict",
     "check_version",
     "decode_arrow",
     "decode_json",
+    "gate",
     "load",
 ]
