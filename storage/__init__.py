@@ -1,1 +1,1 @@
-"""."""
+"""The column store."""

@@ -1,0 +1,56 @@
+"""The few system calls that make a commit survive power loss, each in one small function.
+
+Every file and folder that a manifest will speak of is synced before the manifest is published, and publishing is one
+``link`` that fails if the name exists. Nothing here retries or cleans up: an error leaves the decision to the caller,
+who knows whether an outcome is unknown. Tests record and drop these calls one by one.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def sync_file(fd: int) -> None:
+    """Bring an open file's bytes and length to the disk."""
+    os.fsync(fd)
+
+
+def sync_dir(folder: Path) -> None:
+    """Bring a folder's entries to the disk: without it a new file may be nameless after a power loss."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def make_dir(folder: Path) -> None:
+    """Create a folder and its missing parents, each one's name brought to the disk."""
+    if folder.is_dir():
+        return
+    make_dir(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_dir(folder.parent)
+
+
+def write_file_synced(path: Path, data: bytes) -> None:
+    """Create a file that must not exist yet, with these bytes, synced; its folder is not."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        sync_file(fd)
+    finally:
+        os.close(fd)
+
+
+def publish_exclusive(temporary: Path, final: Path) -> None:
+    """Give a synced file its public name, in one step.
+
+    Raises:
+        FileExistsError: somebody published that name before; nothing changed.
+        OSError: anything else means the outcome is unknown until the name is read back.
+    """
+    os.link(temporary, final)

@@ -1,0 +1,89 @@
+"""What can go wrong in the store: one base, and each error is also the builtin a caller would already catch.
+
+A message says what was expected, what came, where, and what to do next. Bytes that fail a check always raise before
+a row built from them is returned.
+"""
+
+from __future__ import annotations
+
+
+class StorageError(Exception):
+    """Base of everything the store raises on purpose."""
+
+
+class BadFile(StorageError, ValueError):
+    """Not a readable headrace file: wrong magic, cut short, or a header or trailer that fails its hash."""
+
+
+class CorruptFooter(StorageError, ValueError):
+    """A part of a file's footer does not match its hash, or holds a number its neighbours contradict."""
+
+    def __init__(self, file: str, what: str, *, offset: int, expected: object, got: object) -> None:
+        super().__init__(
+            f"{file}: footer damaged, {what} at byte {offset}: expected {expected}, got {got}; "
+            "restore the file from a copy or write it again from its source"
+        )
+        self.file, self.what, self.offset, self.expected, self.got = file, what, offset, expected, got
+
+
+class CorruptPage(StorageError, ValueError):
+    """A page does not match its hash, or its streams contradict each other. ``page`` is -1 for a dictionary."""
+
+    def __init__(
+        self, file: str, column: str, page: int, what: str, *, offset: int, expected: object, got: object
+    ) -> None:
+        where = f"page {page}" if page >= 0 else "dictionary"
+        super().__init__(
+            f"{file}: {where} of column {column!r} at byte {offset} damaged, {what}: expected {expected}, got {got}; "
+            "other pages stay readable; restore this file from a copy or write it again from its source"
+        )
+        self.file, self.column, self.page, self.what = file, column, page, what
+        self.offset, self.expected, self.got = offset, expected, got
+
+
+class UnsupportedFeature(StorageError, ValueError):
+    """The bytes are sound, but need a newer reader; the message names the feature."""
+
+
+class UnsupportedType(StorageError, TypeError):
+    """An Arrow type the store cannot hold."""
+
+
+class SchemaMismatch(StorageError, ValueError):
+    """Rows do not fit the schema they are written under; the message lists the columns that differ."""
+
+
+class NoSuchColumn(StorageError, LookupError):
+    """A column was asked for that the file or table does not have."""
+
+
+class NoSuchVersion(StorageError, LookupError):
+    """A table version was asked for that was never committed."""
+
+
+class TableNotFound(StorageError, FileNotFoundError):
+    """The folder holds no table."""
+
+
+class TableExists(StorageError, FileExistsError):
+    """The folder already holds a table."""
+
+
+class CorruptManifest(StorageError, ValueError):
+    """A manifest or attachment does not match the hash recorded for it, or is not well formed."""
+
+
+class UnsafePath(StorageError, ValueError):
+    """A path from a manifest would leave the table's folder."""
+
+
+class CommitConflict(StorageError, RuntimeError):
+    """Another writer committed something that this commit cannot be combined with."""
+
+
+class CommitUnknown(StorageError, OSError):
+    """The machine failed after the manifest was published: it may or may not be durable. Nothing was removed."""
+
+
+class TooLarge(StorageError, OverflowError):
+    """More bytes than one page, row group or batch can address."""
