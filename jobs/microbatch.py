@@ -1,0 +1,193 @@
+"""Driver side of one micro-batch: stage, check, learn, and publish everything in one manifest.
+
+In the flow: what Structured Streaming calls for each batch. The order is what makes it exactly once: staged files are durable
+but invisible; the manifest names them together with the learner's snapshot and the counters, under (query id, batch id); a
+batch that Spark replays finds its manifest and does nothing. Only commit messages, counts and the learner's columns, in
+chunks, come to this process.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark import inheritable_thread_target
+from pyspark.sql import DataFrame, SparkSession
+
+from headrace import storage
+from headrace.jobs import check
+from headrace.jobs.errors import CheckpointLost
+from headrace.jobs.messages import MESSAGE_COLUMNS
+from headrace.jobs.progress import GATE, LEARNER, PROGRESS, Progress, Tally
+from headrace.jobs.seen import MAX_EVENT_TIME, PARTITIONS, RecentFile
+from headrace.jobs.settings import Settings
+from headrace.jobs.stage import PARTITION, Plan, Stage, Staged
+from headrace.streaming.contracts import Contract, GateDisagreement
+from headrace.streaming.loop import Loop
+
+CHUNK_ROWS = 8_192
+
+
+@dataclass
+class MicroBatch:
+    """Processes one query's batches in order; ``progress`` and ``loop`` are the state after the last committed one.
+
+    Attributes:
+        recent: committed files within the dedupe horizon, oldest first.
+        report: called with the progress after each commit.
+    """
+
+    session: SparkSession
+    settings: Settings
+    contract: Contract
+    table: storage.Table
+    progress: Progress
+    recent: list[RecentFile]
+    loop: Loop | None
+    snapshot: Path | None
+    report: Callable[[Progress], None]
+
+    def __post_init__(self) -> None:
+        self._one_at_a_time = threading.Lock()
+        self._beside = ThreadPoolExecutor(1, "gate-check")
+        self.failure: BaseException | None = None
+        self.committed_at = time.monotonic()
+
+    def __call__(self, messages: DataFrame, batch_id: int) -> None:
+        """``foreachBatch``'s function: Kafka rows of batch ``batch_id``."""
+        with self._one_at_a_time:
+            try:
+                self._process(messages, batch_id)
+            except BaseException as error:
+                self.failure = error  # Spark would only keep its text
+                raise
+
+    def between_batches(self) -> threading.Lock:
+        """Held while no batch is in work; a query stopped under it leaves nothing half done."""
+        return self._one_at_a_time
+
+    def _process(self, messages: DataFrame, batch_id: int) -> None:
+        query_id = self.session.sparkContext.getLocalProperty("sql.streaming.queryId")
+        assert query_id is not None
+        if self._is_committed(query_id, batch_id):
+            return
+        began = time.monotonic()
+        staged = self._stage(messages)
+        after = self.progress.advanced(
+            query_id, batch_id, [pair for task in staged for pair in task.tallies.items()]
+        )
+        for task in staged:
+            for phase, seconds in task.seconds.items():
+                after.seconds[phase] = after.seconds.get(phase, 0.0) + seconds
+        after.seconds["stage"] = time.monotonic() - began
+        verdict = self._check_beside([task.check for task in staged if task.check is not None])
+        snapshot = self._learn(staged, after)
+        checking = time.monotonic()
+        gate_json = verdict.result() if verdict is not None else b"{}"
+        after.seconds["check"] = time.monotonic() - checking
+        committing = time.monotonic()
+        self._commit(staged, after, snapshot, gate_json)
+        self.progress.seconds["commit"] = time.monotonic() - committing
+        self.progress.seconds["batch"] = time.monotonic() - began
+        self.report(self.progress)
+
+    def _is_committed(self, query_id: str, batch_id: int) -> bool:
+        """Whether the table already holds this batch.
+
+        Raises:
+            CheckpointLost: the batch does not follow on the table's last one.
+        """
+        last = self.progress
+        if last.query_id and last.query_id != query_id and batch_id != 0:
+            raise CheckpointLost(
+                f"table '{self.table.path}' was last written by query {last.query_id}, this checkpoint belongs to {query_id}"
+            )
+        done = last.batch_id if last.query_id == query_id else -1
+        if batch_id > done + 1:
+            raise CheckpointLost(
+                f"the checkpoint '{self.settings.stream.checkpoint}' goes on at batch {batch_id}, but table "
+                f"'{self.table.path}' ends at batch {done}: batches {done + 1} to {batch_id - 1} are missing. Restore the table, "
+                "or remove the checkpoint and start with --adopt to read on from the table's own offsets"
+            )
+        return batch_id <= done
+
+    def _stage(self, messages: DataFrame) -> list[Staged]:
+        stream = self.settings.stream
+        plan = Plan(
+            contract=self.contract,
+            table=Path(self.table.path),
+            staging=Path(self.table.path) / "_staging",
+            snapshot=self.snapshot,
+            model_version=self.table.version if self.snapshot is not None else 0,
+            watermarks=dict(self.progress.watermarks_us),
+            recent=tuple(self.recent),
+            lateness_us=round(stream.lateness_s * 1e6),
+            max_message_bytes=stream.max_message_bytes,
+            check_rows=stream.check_rows,
+            seed=self.settings.seed,
+            bootstrap=self.settings.kafka.bootstrap,
+            client_options=self.settings.kafka.client_options(),
+            dead_letters=stream.dead_letters,
+        )
+        rows = messages.selectExpr(*MESSAGE_COLUMNS).mapInArrow(Stage(plan), "staged binary").collect()
+        return sorted(
+            (msgspec.msgpack.decode(row.staged, type=Staged) for row in rows),
+            key=lambda task: min(task.tallies, default=-1),
+        )
+
+    def _check_beside(self, paths: Sequence[str]) -> Future[bytes] | None:
+        """Start the second opinion; the executors are idle while this process learns."""
+        if not paths:
+            return None
+        work = inheritable_thread_target(self.session)(check.check)
+        return self._beside.submit(
+            work, self.session.sparkContext, self.contract, paths, self.settings.stream.check_rows
+        )
+
+    def _learn(self, staged: Sequence[Staged], after: Progress) -> bytes | None:
+        """Feed the loop the staged rows, a bounded chunk at a time, in order of partition."""
+        if self.loop is None:
+            return None
+        began = time.process_time()
+        for task in staged:
+            if task.file is not None:
+                feed_file(self.loop.feed, self.loop, Path(self.table.path) / task.file.path)
+        snapshot = self.loop.finish_batch()
+        after.metrics = dict(snapshot.metrics)
+        pa.default_memory_pool().release_unused()
+        after.seconds["learn"] = time.process_time() - began
+        return snapshot.data
+
+    def _commit(
+        self, staged: Sequence[Staged], after: Progress, snapshot: bytes | None, gate_json: bytes
+    ) -> None:
+        disagreements = check.disagreements(gate_json)
+        if disagreements:
+            raise GateDisagreement(
+                f"batch {after.batch_id} of '{after.topic}': great-expectations and the masks disagree on {disagreements}; "
+                "nothing of this batch was committed. Report the contract and this line"
+            )
+        files = [_tagged(task) for task in staged]
+        attachments: dict[str, bytes] = {PROGRESS: after.to_json(), GATE: gate_json}
+        if snapshot is not None:
+            attachments[LEARNER] = snapshot
+        commit = self.table.commit(
+            [file for file in files if file is not None],
+            key=(after.query_id, after.batch_id),
+            attachments=attachments,
+        )
+        self.progress = after
+        self.snapshot = commit.attachment_path(LEARNER) if snapshot is not None else self.snapshot
+        self.committed_at = time.monotonic()
+        self.recent = within_horizon(
+            [*self.recent, *recent_files(self.table.path, [f for f in files if f is not None])],
+            after.watermarks_us,
+            self.settings.stream.lateness_s,
+        )

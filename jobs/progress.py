@@ -1,0 +1,87 @@
+"""What a query has done so far, committed with every batch and read back at restart and by whoever watches.
+
+In the flow: one ``Progress`` travels in each manifest as the attachment ``progress``. Its counters close at every version:
+events = stored + dead + late + duplicates, counted in events, not in messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+PROGRESS, GATE, LEARNER = "progress", "gate", "learner"
+"""Names of a commit's attachments."""
+
+
+class Counters(msgspec.Struct):
+    """Events by fate; ``reasons`` counts dead ones by rule, and an event that breaks two rules counts under both."""
+
+    events: int = 0
+    stored: int = 0
+    dead: int = 0
+    late: int = 0
+    duplicates: int = 0
+    reasons: dict[str, int] = msgspec.field(default_factory=dict)
+
+    def add(self, other: Counters) -> None:
+        self.events += other.events
+        self.stored += other.stored
+        self.dead += other.dead
+        self.late += other.late
+        self.duplicates += other.duplicates
+        for reason, count in other.reasons.items():
+            self.reasons[reason] = self.reasons.get(reason, 0) + count
+
+    @property
+    def balance(self) -> int:
+        """Events that are unaccounted for; always 0."""
+        return self.events - self.stored - self.dead - self.late - self.duplicates
+
+
+class Tally(Counters):
+    """One Kafka partition's counters in one batch, and how far it was read."""
+
+    next_offset: int = 0
+    watermark_us: int | None = None
+    """Highest event time among the partition's stored events, microseconds since 1970."""
+
+
+class Progress(msgspec.Struct):
+    """State of a query after one of its batches."""
+
+    topic: str
+    contract_version: int
+    query_id: str
+    batch_id: int
+    next_offsets: dict[int, int] = msgspec.field(default_factory=dict)
+    watermarks_us: dict[int, int] = msgspec.field(default_factory=dict)
+    total: Counters = msgspec.field(default_factory=Counters)
+    batch: Counters = msgspec.field(default_factory=Counters)
+    seconds: dict[str, float] = msgspec.field(default_factory=dict)
+    """Of this batch: CPU seconds parse, gate, predict, encode (summed over tasks), learn; wall seconds stage, check, batch."""
+    metrics: dict[str, Any] | None = None
+    """The learner's prequential metrics so far; ``None`` without a learner."""
+
+    def advanced(self, query_id: str, batch_id: int, tallies: Iterable[tuple[int, Tally]]) -> Progress:
+        """The state after a batch whose tasks reported ``tallies`` as (partition, tally)."""
+        after = msgspec.json.decode(msgspec.json.encode(self), type=Progress)
+        after.query_id, after.batch_id = query_id, batch_id
+        after.batch, after.seconds = Counters(), {}
+        for partition, tally in tallies:
+            after.batch.add(tally)
+            after.next_offsets[partition] = max(after.next_offsets.get(partition, 0), tally.next_offset)
+            if tally.watermark_us is not None:
+                known = after.watermarks_us.get(partition, tally.watermark_us)
+                after.watermarks_us[partition] = max(known, tally.watermark_us)
+        after.total.add(after.batch)
+        return after
+
+    def to_json(self) -> bytes:
+        return msgspec.json.encode(self)
+
+
+def read_progress(data: bytes) -> Progress:
+    """Decode an attachment written by ``to_json``."""
+    return msgspec.json.decode(data, type=Progress)

@@ -1,0 +1,65 @@
+"""How every verb speaks: exit codes, JSON or text, errors in one line.
+
+Exit codes: 0 fine, 1 what the user can mend, 2 corrupt data, 3 conflict, 4 refused.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import click
+import msgspec
+import typer
+from rich.console import Console
+
+from headrace.jobs.errors import CheckpointLost, JobError
+from headrace.storage import errors as store
+from headrace.streaming.errors import StreamingError
+
+console = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+_CORRUPT = (store.BadFile, store.CorruptFooter, store.CorruptPage, store.CorruptManifest)
+_CONFLICT = (store.CommitConflict, store.CommitUnknown)
+_REFUSED = (CheckpointLost, store.UnsafePath, store.UnsupportedFeature)
+
+
+def exit_code(error: Exception) -> int:
+    """The exit code that tells a script what kind of failure this was."""
+    if isinstance(error, _CORRUPT):
+        return 2
+    if isinstance(error, _CONFLICT):
+        return 3
+    return 4 if isinstance(error, _REFUSED) else 1
+
+
+def say(value: Any, as_json: bool, text: Callable[[], str]) -> None:
+    """Print ``value`` as one line of JSON, or what ``text`` makes of it."""
+    print(msgspec.json.encode(value).decode() if as_json else text())
+
+
+def run(app: typer.Typer) -> NoReturn:
+    """Run the command line; ends the process with the exit code.
+
+    ``--debug`` anywhere shows tracebacks; without it an error is one line.
+    """
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+    try:
+        app(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(1)
+    except click.exceptions.Exit as ended:
+        sys.exit(ended.exit_code)
+    except click.ClickException as misuse:
+        misuse.show()
+        sys.exit(1)
+    except (JobError, StreamingError, store.StorageError, OSError) as error:
+        if debug:
+            raise
+        err.print(f"{type(error).__name__}: {error}", markup=False, soft_wrap=True)
+        sys.exit(exit_code(error))
+    sys.exit(0)
