@@ -74,7 +74,7 @@ def _compile(function: Callable[P, None]) -> Callable[P, None]:
 
     try:
         compiled: Callable[P, None] = numba.njit(cache=True, nogil=True)(function)
-    except (RuntimeError, OSError):
+    except RuntimeError:
         # No cache folder is writable: compile anew in each process instead.
         compiled = numba.njit(nogil=True)(function)
     # NUMBA_DISABLE_JIT=1 hands the function itself back.

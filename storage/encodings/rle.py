@@ -26,7 +26,6 @@ from headrace.storage.encodings.contract import (
     Encoding,
     Stats,
     bits,
-    checked_bools,
     checked_target,
 )
 from headrace.storage.encodings.errors import CorruptStream
@@ -113,4 +112,3 @@ class RLE(Encoding):
         if n and (ends[0] == 0 or ends[-1] != n or (ends[1:] <= ends[:-1]).any()):
             raise CorruptStream(f"rle: expected run ends that ascend from above 0 to {n}, found others")
         pick(n, _expand_numpy, _expand)(ends, bits(values), target)
-        checked_bools(out, self.name)

@@ -596,4 +596,6 @@ dictionary.gather(np.array([5, 6]), np.array([1, 0, 2], np.uint32), out)
 assert out.tolist() == [5, 0, 6]
 """,
         NUMBA_CACHE_DIR=str(not_a_folder / "below"),
+        # Else numba would fall back to a folder beside the source or the user's own.
+        NUMBA_CACHE_LOCATOR_CLASSES="UserProvidedCacheLocator",
     )
