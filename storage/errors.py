@@ -87,3 +87,7 @@ class CommitUnknown(StorageError, OSError):
 
 class TooLarge(StorageError, OverflowError):
     """More bytes than one page, row group or batch can address."""
+
+
+class ErasedDataReturned(StorageError, ValueError):
+    """A file is older than the last erase its table knows of: somebody restored rows that were erased."""

@@ -50,6 +50,7 @@ class Writer:
         erase_key: str | None = None,
         personal: Collection[str] = (),
         seed: int | None = None,
+        uuid: bytes | None = None,
         group_rows: int = GROUP_ROWS,
         page_blocks: int = PAGE_BLOCKS,
     ) -> None:
@@ -61,6 +62,7 @@ class Writer:
             erase_key: the column that names a person, if any.
             personal: further columns that hold personal data.
             seed: for identical bytes; None draws uuid and nonces from the operating system.
+            uuid: 16 bytes to know the file by, instead of drawn ones.
             group_rows: rows of a row group, a multiple of 1,024 up to 65,536.
             page_blocks: blocks of 1,024 rows in a page, 1..64; fewer are used where rows are wide.
 
@@ -83,7 +85,8 @@ class Writer:
         self._types: list[ColumnType] = [column_type(field.type, field.name) for field in self.schema]
         self._group_rows, self._page_blocks = group_rows, page_blocks
         self._entropy = Entropy(seed)
-        self._header = Header(self._entropy.take(16), int.from_bytes(self._entropy.take(8), "little"))
+        drawn = self._entropy.take(16)
+        self._header = Header(uuid or drawn, int.from_bytes(self._entropy.take(8), "little"))
         self._pending: list[pa.RecordBatch] = []
         self._pending_rows = 0
         self._rows = 0

@@ -1,0 +1,177 @@
+"""The row of manifests on disk: finding the newest, walking back, publishing the next.
+
+Nothing here knows Arrow batches or data files' contents. Publishing is exclusive creation of the next number, so
+versions have no gaps and no two writers share one; whatever fails after that attempt is decided by reading back whose
+transaction the number holds, never by guessing, and nothing is deleted on an unknown outcome.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from headrace.storage import durable
+from headrace.storage.errors import CommitUnknown, CorruptManifest, NoSuchVersion, TableNotFound
+from headrace.storage.manifest import (
+    FILE_NAME,
+    FOLDER,
+    DataFile,
+    Keyed,
+    Manifest,
+    Span,
+    decode,
+    digest,
+    encode,
+    since,
+)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a table holds at one version: live files with the version that added them, and every keyed commit."""
+
+    version: int = 0
+    files: tuple[tuple[int, DataFile], ...] = ()
+    keys: dict[tuple[str, int], int] = field(default_factory=dict)
+
+
+class Log:
+    """The ``_manifest`` folder of one table."""
+
+    def __init__(self, table: Path) -> None:
+        self.table = table
+        self.folder = table / FOLDER
+
+    def path(self, version: int) -> Path:
+        """Where a version's manifest is."""
+        return self.folder / f"{version:020d}.json"
+
+    def newest(self, known: int = 0) -> int:
+        """The highest version, given one that exists; 0 when there is none.
+
+        Raises:
+            TableNotFound: there is no manifest folder.
+        """
+        if known:
+            while self.path(known + 1).exists():
+                known += 1
+            return known
+        try:
+            with os.scandir(self.folder) as entries:
+                found = [int(match[1]) for entry in entries if (match := FILE_NAME.fullmatch(entry.name))]
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise TableNotFound(f"{self.table}: expected a table here, found no {FOLDER} folder; create one") from error
+        return max(found, default=0)
+
+    def read(self, version: int, expected: str | None = None) -> tuple[Manifest, str]:
+        """One manifest and its hash, which must be ``expected`` if given.
+
+        Raises:
+            NoSuchVersion, CorruptManifest, UnsupportedFeature.
+        """
+        path = self.path(version)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError as error:
+            raise NoSuchVersion(f"{self.table}: there is no version {version}") from error
+        got = digest(data)
+        if expected is not None and got != expected:
+            raise CorruptManifest(f"{path}: expected hash {expected}, got {got}; restore it from a copy")
+        return decode(data, version, str(path)), got
+
+    def walk(self, manifest: Manifest, stop: int = 0) -> Iterator[Manifest]:
+        """``manifest`` and those it leads to, newest first, until they cover everything after ``stop``."""
+        while True:
+            yield manifest
+            if manifest.since <= stop:
+                return
+            manifest, _ = self.read(manifest.since, manifest.since_blake3)
+
+    def listing(self, manifest: Manifest, known: Listing | None = None) -> Listing:
+        """Files and keys at a version; ``known``, of an earlier one, saves reading what is in it."""
+        known = known or Listing()
+        files, removed, keys, cleared_at = self._gather(manifest, known.version)
+        kept = () if cleared_at else tuple(entry for entry in known.files if entry[1].path not in removed)
+        return Listing(manifest.version, kept + files, {**known.keys, **keys})
+
+    def _gather(
+        self, manifest: Manifest, stop: int
+    ) -> tuple[tuple[tuple[int, DataFile], ...], set[str], dict[tuple[str, int], int], int]:
+        """What versions (stop, manifest.version] add up to: files, removals, keys, and where all was replaced."""
+        files: list[tuple[int, DataFile]] = []
+        removed: set[str] = set()
+        keys: dict[tuple[str, int], int] = {}
+        cleared_at = 0
+        for step in self.walk(manifest, stop):
+            span = step.span
+            for entry in span.keys:
+                if entry.version > stop:
+                    keys[entry.query_id, entry.batch_id] = entry.version
+            if step.key is not None:
+                keys[step.key] = step.version
+            if cleared_at:
+                continue
+            removed.update(step.removed)
+            mine = [(step.version, file) for file in step.added]
+            if step.replaces_all:
+                cleared_at = step.version
+            else:
+                removed.update(span.removed)
+                mine = [*((version, file) for version, file in span.files if version > stop), *mine]
+                cleared_at = span.cleared_at if span.cleared_at > stop else 0
+            files[:0] = [(version, file) for version, file in mine if file.path not in removed]
+        return tuple(files), removed, keys, cleared_at
+
+    def span(self, parent: Manifest | None, version: int) -> Span:
+        """What the manifest of ``version`` repeats: versions after ``since(version)``, its own not included."""
+        start = since(version)
+        if parent is None or parent.version <= start:
+            return Span()
+        files, removed, keys, cleared_at = self._gather(parent, start)
+        gone = () if cleared_at else tuple(sorted(removed))
+        keyed = tuple(Keyed(query, batch, at) for (query, batch), at in sorted(keys.items(), key=lambda k: k[1]))
+        return Span(files, gone, keyed, cleared_at)
+
+    def publish(self, manifest: Manifest) -> bool:
+        """Make ``manifest`` the next version. False if another writer took that number.
+
+        Raises:
+            CommitUnknown: it is visible, but whether it is durable could not be established.
+            OSError: it was not published.
+        """
+        final = self.path(manifest.version)
+        temporary = self.folder / f".{manifest.transaction}-{manifest.version}.tmp"
+        durable.write_file_synced(temporary, encode(manifest))
+        try:
+            durable.publish_exclusive(temporary, final)
+            durable.sync_dir(self.folder)
+        except OSError as error:
+            # Whatever it was, even "exists": the number may hold our own manifest. Its transaction decides.
+            if not self._is_ours(final, manifest, error):
+                if isinstance(error, FileExistsError):
+                    temporary.unlink()
+                    return False
+                raise
+            try:
+                durable.sync_dir(self.folder)
+            except OSError as again:
+                raise CommitUnknown(
+                    f"{final}: published as transaction {manifest.transaction}, but the folder could not be synced "
+                    f"({again}); open the table again and look for that transaction before writing more"
+                ) from again
+        temporary.unlink()
+        return True
+
+    def _is_ours(self, final: Path, manifest: Manifest, cause: OSError) -> bool:
+        try:
+            found, _ = self.read(manifest.version)
+        except NoSuchVersion:
+            return False
+        except OSError as error:
+            raise CommitUnknown(
+                f"{final}: publishing transaction {manifest.transaction} failed ({cause}) and reading back too "
+                f"({error}); open the table again and look for that transaction; nothing was removed"
+            ) from error
+        return found.transaction == manifest.transaction

@@ -1,0 +1,239 @@
+"""What one commit writes down: files added, attachments, who committed, and a hash chain to what came before.
+
+One JSON file per version, for people as much as for programs. Version v lists its own files and, once in a while, again
+those of the versions before it: v covers the span (since, v], where v - since is the largest power of 8 that divides v.
+Walking from v to ``since`` to its ``since`` therefore lists a table of 10,000 commits from at most 28 manifests, and
+all manifests together grow as n log n (Fenwick, 1994, with base 8). Each step carries the hash of the next, so the
+newest manifest pins every one it leads to, and through file roots every byte of data.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+from blake3 import blake3
+
+from headrace.storage.errors import CorruptManifest, UnsupportedFeature
+from headrace.storage.paths import inside
+
+FORMAT = 1
+BASE = 8
+FOLDER, DATA, ATTACHMENTS = "_manifest", "data", "attachments"
+FILE_NAME = re.compile(r"(\d{20})\.json", re.ASCII)
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One file of a table: what a reader checks before it trusts it. Small, picklable, and plain JSON.
+
+    ``tags`` is the writer's own note about the file (a partition, a largest event time): JSON values only.
+    """
+
+    path: str
+    rows: int
+    bytes: int
+    uuid: str
+    erase_epoch: int
+    root: str
+    deleted: int = 0
+    tags: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """Opaque bytes that travel with a commit, in a file of their own."""
+
+    name: str
+    path: str
+    bytes: int
+    blake3: str
+
+
+@dataclass(frozen=True)
+class Keyed:
+    """The commit of one batch of one query."""
+
+    query_id: str
+    batch_id: int
+    version: int
+
+
+@dataclass(frozen=True)
+class Span:
+    """What the versions between ``since`` and this one add up to.
+
+    ``cleared_at`` is the last of them that replaced all files, 0 if none did; files from before it are not listed.
+    """
+
+    files: tuple[tuple[int, DataFile], ...] = ()
+    removed: tuple[str, ...] = ()
+    keys: tuple[Keyed, ...] = ()
+    cleared_at: int = 0
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One version of a table."""
+
+    format: int
+    required_features: tuple[str, ...]
+    version: int
+    parent_blake3: str
+    since: int
+    since_blake3: str
+    operation: str
+    transaction: str
+    key: tuple[str, int] | None
+    arrow_schema: str
+    erase_key: str | None
+    personal: tuple[str, ...]
+    added: tuple[DataFile, ...]
+    removed: tuple[str, ...]
+    attachments: tuple[Attachment, ...]
+    n_files: int
+    n_rows: int
+    committed_at_ms: int
+    root: str
+    span: Span = Span()
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The table's Arrow schema."""
+        try:
+            raw = base64.b64decode(self.arrow_schema, validate=True)
+            return pa.ipc.read_schema(pa.py_buffer(raw))
+        except (ValueError, OSError, pa.ArrowException) as error:
+            raise CorruptManifest(f"version {self.version}: the schema is not Arrow IPC: {error}") from error
+
+    @property
+    def replaces_all(self) -> bool:
+        """Whether no file of an earlier version is part of this one."""
+        return self.operation == "overwrite"
+
+
+def schema_text(schema: pa.Schema) -> str:
+    """An Arrow schema as a manifest holds it."""
+    return base64.b64encode(schema.serialize().to_pybytes()).decode()
+
+
+def since(version: int) -> int:
+    """The version that ``version`` leads to: it repeats everything after that one.
+
+    >>> [since(version) for version in (1, 7, 8, 9, 64, 72)]
+    [0, 6, 0, 8, 0, 64]
+    """
+    step = 1
+    while version % (step * BASE) == 0:
+        step *= BASE
+    return version - step
+
+
+def encode(manifest: Manifest) -> bytes:
+    """The bytes of a manifest; indented, because people read them."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
+
+
+def decode(data: bytes, version: int, where: str) -> Manifest:
+    """Parse and check one manifest.
+
+    Raises:
+        CorruptManifest: not well formed, or not of that version.
+        UnsupportedFeature: a newer format, or a feature this reader lacks, named.
+    """
+    try:
+        head = msgspec.json.decode(data, type=_Head)
+        if head.format != FORMAT or head.required_features:
+            needs = ", ".join(head.required_features) or f"manifest format {head.format}"
+            raise UnsupportedFeature(f"{where}: needs {needs}, which this reader lacks; update headrace")
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise CorruptManifest(f"{where}: not a manifest: {error}; restore it from a copy") from error
+    if manifest.version != version or not 0 <= manifest.since < version:
+        raise CorruptManifest(
+            f"{where}: expected version {version}, got {manifest.version} since {manifest.since}; restore it from a copy"
+        )
+    return manifest
+
+
+@dataclass(frozen=True)
+class _Head:
+    format: int
+    required_features: tuple[str, ...]
+
+
+def digest(data: bytes) -> str:
+    """BLAKE3 of a manifest or attachment, in hex."""
+    return str(blake3(data).hexdigest())
+
+
+def files_root(below: str, entries: tuple[DataFile, ...], removed: tuple[str, ...]) -> str:
+    """A hash over the table's files: over the root of the version walked to, and over this one's files and removals."""
+    hasher = blake3(b"headrace files root" + below.encode())
+    for file in sorted(entries, key=lambda entry: entry.path):
+        hasher.update(f"\n+{file.path} {file.uuid} {file.erase_epoch} {file.root}".encode())
+    for path in sorted(removed):
+        hasher.update(f"\n-{path}".encode())
+    return str(hasher.hexdigest())
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One committed version. ``replayed`` means that its key had been committed before and nothing was added now."""
+
+    version: int
+    operation: str
+    transaction: str
+    key: tuple[str, int] | None
+    files: tuple[DataFile, ...]
+    attachments: tuple[Attachment, ...]
+    committed_at_ms: int
+    table: Path
+    replayed: bool = False
+
+    @property
+    def num_rows(self) -> int:
+        """Rows this commit added."""
+        return sum(file.rows for file in self.files)
+
+    def attachment(self, name: str) -> bytes:
+        """The bytes committed under ``name``.
+
+        Raises:
+            KeyError: there is no such attachment.
+            CorruptManifest: the file's bytes are not those that were committed.
+        """
+        for entry in self.attachments:
+            if entry.name == name:
+                path = inside(self.table, entry.path, ATTACHMENTS)
+                data = path.read_bytes() if path.is_file() and path.stat().st_size == entry.bytes else b""
+                got = digest(data)
+                if got != entry.blake3:
+                    raise CorruptManifest(
+                        f"{path}: attachment {name!r} of version {self.version} is missing or damaged: expected "
+                        f"{entry.bytes} bytes of hash {entry.blake3}, got hash {got}; restore it from a copy"
+                    )
+                return data
+        names = [entry.name for entry in self.attachments]
+        raise KeyError(f"version {self.version} has no attachment {name!r}; it has {names}")
+
+
+def commit_of(manifest: Manifest, table: Path, *, replayed: bool = False) -> Commit:
+    """The public view of a manifest."""
+    return Commit(
+        manifest.version,
+        manifest.operation,
+        manifest.transaction,
+        manifest.key,
+        manifest.added,
+        manifest.attachments,
+        manifest.committed_at_ms,
+        table,
+        replayed,
+    )

@@ -1,0 +1,185 @@
+"""Reading a table's rows: projection, filter and the Arrow stream that other engines take.
+
+A scan is a recipe; it reads when iterated, file by file, row group by row group. Each file is checked to be the one
+that its manifest speaks of. Filters are applied row by row after decoding: nothing is skipped by statistics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from headrace.storage.errors import CorruptManifest, ErasedDataReturned, NoSuchColumn
+from headrace.storage.layout import GROUP_ROWS
+from headrace.storage.manifest import DATA, DataFile
+from headrace.storage.paths import inside
+from headrace.storage.reader import File, record_batch
+
+Condition = tuple[str, str, Any]
+Filter = pc.Expression | Sequence[Condition] | Sequence[Sequence[Condition]]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Some columns and rows of some files; iterate it for ``RecordBatch``es.
+
+    ``columns`` are those returned, ``filter`` may use others, which are read and dropped.
+    """
+
+    root: Path
+    files: tuple[DataFile, ...]
+    table_schema: pa.Schema
+    columns: tuple[str, ...]
+    filter: pc.Expression | None = None
+    batch_rows: int = GROUP_ROWS
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Schema of the batches."""
+        return pa.schema([self.table_schema.field(name) for name in self.columns])
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        """Batches in file order; without filter at most ``batch_rows`` rows each."""
+        needed = list(self.columns)
+        if self.filter is not None:
+            needed += [name for name in filter_columns(self.filter, self.table_schema) if name not in self.columns]
+        for entry in self.files:
+            with checked_file(self.root, entry, self.table_schema) as file:
+                for batch in file.batches(needed, batch_rows=self.batch_rows):
+                    found = self._filtered(batch)
+                    if found.num_rows:
+                        yield found
+
+    def _filtered(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        if self.filter is not None:
+            batch = batch.filter(self.filter)
+        arrays = [batch.column(name) for name in self.columns]
+        return record_batch(arrays, self.schema, batch.num_rows)
+
+    def to_reader(self) -> pa.RecordBatchReader:
+        """The batches as an Arrow reader."""
+        return pa.RecordBatchReader.from_batches(self.schema, iter(self))
+
+    def to_table(self) -> pa.Table:
+        """All rows in memory."""
+        return pa.Table.from_batches(list(self), schema=self.schema)
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """The Arrow PyCapsule stream that pyarrow, polars and DuckDB take."""
+        return self.to_reader().__arrow_c_stream__(requested_schema)
+
+
+def checked_file(root: Path, entry: DataFile, schema: pa.Schema) -> File:
+    """Open a table's file and make sure that it is the one its manifest names.
+
+    Raises:
+        ErasedDataReturned: the file is from before an erase that the manifest knows.
+        CorruptManifest: it is missing, or another file.
+        UnsafePath: the path leaves the table.
+    """
+    path = inside(root, entry.path, DATA)
+    try:
+        file = File(path)
+    except FileNotFoundError as error:
+        raise CorruptManifest(f"{path}: named by the table's manifest but missing; restore it from a copy") from error
+    footer = file.footer
+    epoch = footer.trailer.erase_epoch
+    came = (footer.header.uuid.hex(), footer.n_rows, footer.trailer.root.hex())
+    expected = (entry.uuid, entry.rows, entry.root if epoch == entry.erase_epoch else came[2])
+    try:
+        if epoch < entry.erase_epoch:
+            raise ErasedDataReturned(
+                f"{path}: has erase epoch {epoch}, the table's last erase made it {entry.erase_epoch}: an old copy was "
+                "put back; remove it and restore one taken after the erase"
+            )
+        if came != expected:
+            raise CorruptManifest(f"{path}: expected uuid, rows and root {expected}, got {came}; restore the right file")
+        if file.schema() != schema:
+            raise CorruptManifest(f"{path}: has columns {file.schema().names}, the table {schema.names}, or other types")
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def parse_filter(given: Filter | None) -> pc.Expression | None:
+    """A filter as an Arrow expression.
+
+    Args:
+        given: an expression; or (column, op, value) tuples, all of which must hold; or a list of such lists, one of
+            which must hold. Ops: ``=`` ``==`` ``!=`` ``<`` ``<=`` ``>`` ``>=`` ``in`` ``not in``.
+
+    Raises:
+        ValueError: an unknown op or another shape.
+    """
+    if given is None or isinstance(given, pc.Expression):
+        return given
+    groups = list(given)
+    if not groups:
+        return None
+    if isinstance(groups[0], tuple):
+        groups = [groups]
+    any_of: pc.Expression | None = None
+    for group in groups:
+        all_of: pc.Expression | None = None
+        for condition in group:
+            term = _term(condition)
+            all_of = term if all_of is None else all_of & term
+        if all_of is None:
+            raise ValueError("a filter's inner list is empty; leave it out")
+        any_of = all_of if any_of is None else any_of | all_of
+    return any_of
+
+
+def _term(condition: object) -> pc.Expression:
+    match condition:
+        case (str(name), str(op), value):
+            field = pc.field(name)
+        case _:
+            raise ValueError(f"expected filter conditions as (column, op, value), got {condition!r}")
+    match op:
+        case "=" | "==":
+            return field == value
+        case "!=":
+            return field != value
+        case "<":
+            return field < value
+        case "<=":
+            return field <= value
+        case ">":
+            return field > value
+        case ">=":
+            return field >= value
+        case "in":
+            return field.isin(list(value))
+        case "not in":
+            return ~field.isin(list(value))
+    raise ValueError(f"expected one of = == != < <= > >= in, not in, got {op!r} for column {name!r}")
+
+
+def filter_columns(expression: pc.Expression, schema: pa.Schema) -> list[str]:
+    """The columns an expression reads, by trying it on empty tables: Arrow has no way to ask.
+
+    Raises:
+        NoSuchColumn: it does not fit the schema at all.
+    """
+    def fits(names: list[str]) -> bool:
+        empty = pa.schema([schema.field(name) for name in names]).empty_table()
+        try:
+            empty.filter(expression)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, pa.ArrowKeyError):
+            return False
+        return True
+
+    text = str(expression)
+    named = [name for name in schema.names if name in text]
+    if not fits(named):
+        named = list(schema.names)
+        if not fits(named):
+            raise NoSuchColumn(f"the filter {text} does not fit the columns {schema.names[:20]}; check names and types")
+    return [name for name in named if not fits([other for other in named if other != name])]

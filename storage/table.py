@@ -1,0 +1,457 @@
+"""A table: a folder of data files and the row of manifests that says which of them are rows of it.
+
+Files are staged first (written, synced, seen by nobody) and committed later by one manifest, so that rows, and the
+attachments that belong to them, appear together or not at all. Commits keyed by (query, batch) happen once, however
+often they are tried. The order of syncs is in ``durable`` and ``FORMAT.md`` section 9. Compaction, erasure and removal
+of files nobody lists are not done here.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid as uuids
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from headrace.storage import durable
+from headrace.storage import manifest as manifests
+from headrace.storage.entropy import Entropy
+from headrace.storage.errors import CommitConflict, NoSuchColumn, SchemaMismatch, TableExists, TableNotFound
+from headrace.storage.layout import GROUP_ROWS
+from headrace.storage.log import Listing, Log
+from headrace.storage.logical import stored_schema
+from headrace.storage.manifest import ATTACHMENTS, DATA, FOLDER, Attachment, Commit, DataFile, Manifest, Span
+from headrace.storage.paths import inside
+from headrace.storage.scan import Filter, Scan, checked_file, parse_filter
+from headrace.storage.writer import Writer
+
+Key = tuple[str, int]
+
+
+def now_ms() -> int:
+    """The wall clock; only ever written down, nothing is ordered by it."""
+    return time.time_ns() // 1_000_000
+
+
+class Table:
+    """One table at one version; commits made through it move it on. Picklable, holds no open file."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self._manifest = manifest
+        self._log = Log(path)
+        self._listed = Listing()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "manifest": self._manifest}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["path"], state["manifest"])  # type: ignore[misc]
+
+    def __repr__(self) -> str:
+        return f"Table({str(self.path)!r}, version={self.version}, rows={self.num_rows})"
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Arrow schema of the rows."""
+        return self._manifest.schema
+
+    @property
+    def version(self) -> int:
+        """The version this object shows, counting from 1."""
+        return self._manifest.version
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of this version, without deleted ones."""
+        return self._manifest.n_rows
+
+    @property
+    def erase_key(self) -> str | None:
+        """The column that names a person, if there is one."""
+        return self._manifest.erase_key
+
+    @property
+    def personal(self) -> tuple[str, ...]:
+        """Further columns that hold personal data."""
+        return self._manifest.personal
+
+    @property
+    def files(self) -> tuple[DataFile, ...]:
+        """The files of this version, oldest first."""
+        return tuple(file for _, file in self._listing().files)
+
+    def _listing(self) -> Listing:
+        if self._listed.version != self.version:
+            known = self._listed if self._listed.version < self.version else None
+            self._listed = self._log.listing(self._manifest, known)
+        return self._listed
+
+    def refresh(self) -> Table:
+        """Move on to the newest version."""
+        newest = self._log.newest(self.version)
+        if newest != self.version:
+            self._manifest, _ = self._log.read(newest)
+        return self
+
+    def scan(
+        self,
+        columns: Sequence[str] | None = None,
+        filter: Filter | None = None,
+        *,
+        batch_rows: int = GROUP_ROWS,
+    ) -> Scan:
+        """Rows to read.
+
+        Args:
+            columns: names, in the order wanted; None is all.
+            filter: an Arrow expression, (column, op, value) tuples, or lists of them; see ``scan.parse_filter``.
+            batch_rows: at most so many rows a batch.
+
+        Raises:
+            NoSuchColumn: naming those missing.
+        """
+        names = self.schema.names if columns is None else list(columns)
+        lacking = [name for name in names if name not in self.schema.names]
+        if lacking:
+            raise NoSuchColumn(f"{self.path}: has no columns {lacking}; it has {self.schema.names[:20]}")
+        return Scan(self.path, self.files, self.schema, tuple(names), parse_filter(filter), batch_rows)
+
+    def to_table(self) -> pa.Table:
+        """All rows in memory."""
+        return self.scan().to_table()
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """The Arrow PyCapsule stream of all rows."""
+        return self.scan().__arrow_c_stream__(requested_schema)
+
+    def append(self, data: object, *, seed: int | None = None) -> Commit:
+        """Add rows in one commit; ``data`` as for ``write``.
+
+        Raises:
+            SchemaMismatch: listing the columns that differ.
+        """
+        _, batches = arrow_batches(data)
+        return self.commit([self.stage(batches, seed=seed)])
+
+    def overwrite(self, data: object, *, seed: int | None = None) -> Commit:
+        """Replace all rows in one commit; earlier versions stay readable.
+
+        Raises:
+            SchemaMismatch: listing the columns that differ.
+            CommitConflict: another writer committed since this object's version.
+        """
+        _, batches = arrow_batches(data)
+        return self.commit([self.stage(batches, seed=seed)], replace_all=True)
+
+    def stage(
+        self,
+        batches: Iterable[pa.RecordBatch],
+        *,
+        seed: int | None = None,
+        tags: Mapping[str, Any] | None = None,
+        group_rows: int = GROUP_ROWS,
+    ) -> DataFile:
+        """Write and sync a file that no reader sees until it is committed; safe to call on any machine.
+
+        Args:
+            batches: rows that fit ``schema``.
+            seed: for identical bytes and name; None draws them.
+            tags: a small mapping of JSON values that comes back with the file.
+            group_rows: rows of a row group; see ``Writer``.
+
+        Raises:
+            SchemaMismatch: listing the columns that differ; nothing is left behind.
+        """
+        noted = msgspec.json.decode(msgspec.json.encode(dict(tags or {})))
+        identity = Entropy(seed).take(16)
+        name = f"{DATA}/{identity.hex()}.hrc"
+        path = self.path / name
+        with Writer(
+            path,
+            self.schema,
+            erase_key=self.erase_key,
+            personal=self.personal,
+            seed=seed,
+            uuid=identity,
+            group_rows=group_rows,
+        ) as writer:
+            for batch in batches:
+                writer.write(batch)
+            written = writer.close()
+        durable.sync_dir(path.parent)
+        return DataFile(
+            name, written.rows, written.bytes, written.uuid, written.erase_epoch, written.root, tags=noted
+        )
+
+    def commit(
+        self,
+        files: Iterable[DataFile],
+        *,
+        key: Key | None = None,
+        attachments: Mapping[str, bytes] | None = None,
+        replace_all: bool = False,
+        clock_ms: Callable[[], int] = now_ms,
+    ) -> Commit:
+        """Publish staged files and attachments as the next version.
+
+        Args:
+            files: what ``stage`` returned, here or elsewhere.
+            key: (query id, batch id); if that key was committed before, that commit is returned, marked
+                ``replayed``, and nothing is added.
+            attachments: opaque bytes by name.
+            replace_all: the new version holds these files and no other.
+            clock_ms: what ``committed_at_ms`` is taken from.
+
+        Raises:
+            SchemaMismatch, CorruptManifest: a file does not belong here.
+            CommitConflict: a file is already part of the table, or ``replace_all`` met another writer.
+            CommitUnknown: published, but perhaps not durable; nothing was removed.
+        """
+        added = tuple(files)
+        transaction = uuids.uuid4().hex
+        base = self.version
+        self.refresh()
+        if (done := self._committed(key)) is not None:
+            return done
+        self._validate(added)
+        durable.sync_dir(self.path / DATA)
+        attached = self._attach(transaction, attachments or {})
+        while True:
+            if (done := self._committed(key)) is not None:
+                return done
+            if replace_all and self.version != base:
+                raise CommitConflict(
+                    f"{self.path}: replacing all rows of version {base} met version {self.version} of another writer; "
+                    "look at what it added, then replace again"
+                )
+            self._refuse_listed(added)
+            _, parent_hash = self._log.read(self.version)
+            following = following_manifest(
+                self._log, self._manifest, parent_hash, added, attached, transaction, key, replace_all, clock_ms()
+            )
+            if self._log.publish(following):
+                self._manifest = following
+                return manifests.commit_of(following, self.path)
+            self.refresh()
+
+    def _committed(self, key: Key | None) -> Commit | None:
+        if key is None or (version := self._listing().keys.get(tuple(key))) is None:  # type: ignore[arg-type]
+            return None
+        found, _ = self._log.read(version)
+        return manifests.commit_of(found, self.path, replayed=True)
+
+    def _refuse_listed(self, added: tuple[DataFile, ...]) -> None:
+        if not added:
+            return
+        listed = {file.path for _, file in self._listing().files}
+        twice = sorted(file.path for file in added if file.path in listed)
+        if twice or len({file.path for file in added}) != len(added):
+            raise CommitConflict(f"{self.path}: files may be committed once, these were before: {twice or added}")
+
+    def _validate(self, added: tuple[DataFile, ...]) -> None:
+        for entry in added:
+            path = inside(self.path, entry.path, DATA)
+            with checked_file(self.path, entry, self.schema) as file:
+                if file.footer.size != entry.bytes:
+                    raise SchemaMismatch(f"{path}: expected {entry.bytes} bytes, got {file.footer.size}; stage it again")
+
+    def _attach(self, transaction: str, attachments: Mapping[str, bytes]) -> tuple[Attachment, ...]:
+        if not attachments:
+            return ()
+        folder = self.path / ATTACHMENTS / transaction
+        durable.make_dir(folder)
+        entries = []
+        for number, (name, data) in enumerate(sorted(attachments.items())):
+            relative = f"{ATTACHMENTS}/{transaction}/{number}.bin"
+            durable.write_file_synced(self.path / relative, data)
+            entries.append(Attachment(name, relative, len(data), manifests.digest(data)))
+        durable.sync_dir(folder)
+        return tuple(entries)
+
+    def last_commit(self, query_id: str) -> Commit | None:
+        """The newest commit of a query, by batch id, in the newest version; None if it never committed.
+
+        Moves the table on to the newest version.
+        """
+        self.refresh()
+        batches = [(batch, version) for (query, batch), version in self._listing().keys.items() if query == query_id]
+        if not batches:
+            return None
+        found, _ = self._log.read(max(batches)[1])
+        return manifests.commit_of(found, self.path)
+
+    def history(self) -> Iterator[Commit]:
+        """Every commit up to this version, newest first; each manifest is checked against its successor."""
+        manifest = self._manifest
+        while True:
+            yield manifests.commit_of(manifest, self.path)
+            if manifest.version == 1:
+                return
+            manifest, _ = self._log.read(manifest.version - 1, manifest.parent_blake3)
+
+
+def following_manifest(
+    log: Log,
+    parent: Manifest,
+    parent_hash: str,
+    added: tuple[DataFile, ...],
+    attached: tuple[Attachment, ...],
+    transaction: str,
+    key: Key | None,
+    replace_all: bool,
+    now: int,
+) -> Manifest:
+    """The manifest that comes after ``parent``."""
+    version = parent.version + 1
+    start = manifests.since(version)
+    span = log.span(parent, version)
+    below, below_hash = ("", "")
+    if start:
+        earlier, below_hash = (parent, parent_hash) if start == parent.version else log.read(start)
+        below = earlier.root
+    if replace_all or span.cleared_at:
+        below = ""
+    listed = added if replace_all else (*(file for _, file in span.files), *added)
+    gone = () if replace_all else span.removed
+    before = (0, 0) if replace_all else (parent.n_files, parent.n_rows)
+    return replace(
+        parent,
+        version=version,
+        parent_blake3=parent_hash,
+        since=start,
+        since_blake3=below_hash,
+        operation="overwrite" if replace_all else "append",
+        transaction=transaction,
+        key=(key[0], int(key[1])) if key is not None else None,
+        added=added,
+        removed=(),
+        attachments=attached,
+        n_files=before[0] + len(added),
+        n_rows=before[1] + sum(file.rows - file.deleted for file in added),
+        committed_at_ms=now,
+        root=manifests.files_root(below, listed, gone),
+        span=Span(keys=span.keys) if replace_all else span,
+    )
+
+
+def create(
+    path: str | os.PathLike[str],
+    schema: pa.Schema,
+    *,
+    erase_key: str | None = None,
+    personal: Collection[str] = (),
+    clock_ms: Callable[[], int] = now_ms,
+) -> Table:
+    """Make an empty table.
+
+    Raises:
+        TableExists: there is one.
+        UnsupportedType: the store cannot hold a column.
+        SchemaMismatch: ``erase_key`` or ``personal`` names no column.
+    """
+    root = Path(path)
+    stored = stored_schema(schema)
+    lacking = sorted({*personal, *([erase_key] if erase_key else [])} - set(stored.names))
+    if lacking:
+        raise SchemaMismatch(f"erase key and personal columns must be columns, {lacking} are not")
+    for folder in (root / DATA, root / FOLDER):
+        durable.make_dir(folder)
+    first = Manifest(
+        format=manifests.FORMAT,
+        required_features=(),
+        version=1,
+        parent_blake3="",
+        since=0,
+        since_blake3="",
+        operation="create",
+        transaction=uuids.uuid4().hex,
+        key=None,
+        arrow_schema=manifests.schema_text(stored),
+        erase_key=erase_key,
+        personal=tuple(personal),
+        added=(),
+        removed=(),
+        attachments=(),
+        n_files=0,
+        n_rows=0,
+        committed_at_ms=clock_ms(),
+        root=manifests.files_root("", (), ()),
+    )
+    if not Log(root).publish(first):
+        raise TableExists(f"{root}: holds a table already; open it and append, or choose another folder")
+    return Table(root, first)
+
+
+def open(path: str | os.PathLike[str], version: int | None = None) -> Table:
+    """A table at its newest version, or at an earlier one.
+
+    Raises:
+        TableNotFound: the folder holds no table.
+        NoSuchVersion: that version was never committed.
+        CorruptManifest: its manifest is damaged.
+    """
+    log = Log(Path(path))
+    newest = log.newest()
+    if not newest:
+        raise TableNotFound(f"{path}: expected a table here, found no manifest; create one")
+    manifest, _ = log.read(newest if version is None else version)
+    return Table(Path(path), manifest)
+
+
+def write(
+    path: str | os.PathLike[str],
+    data: object,
+    *,
+    erase_key: str | None = None,
+    personal: Collection[str] = (),
+    seed: int | None = None,
+) -> Table:
+    """Make a table of ``data``: anything with an Arrow stream, a ``RecordBatch``, or an iterable of them.
+
+    Raises:
+        TableExists: there is one; open it and append.
+        UnsupportedType: the store cannot hold a column.
+
+    >>> import pyarrow, tempfile
+    >>> table = write(tempfile.mkdtemp() + "/clicks", pyarrow.table({"user": [1, 2, 1]}))
+    >>> table.scan(filter=[("user", "==", 1)]).to_table().num_rows
+    2
+    """
+    schema, batches = arrow_batches(data)
+    table = create(path, schema, erase_key=erase_key, personal=personal)
+    table.commit([table.stage(batches, seed=seed)])
+    return table
+
+
+def arrow_batches(data: object) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
+    """Schema and batches of whatever Arrow data a caller has.
+
+    Raises:
+        TypeError: neither an Arrow stream, a batch, nor an iterable of batches with at least one.
+    """
+    if isinstance(data, pa.RecordBatch):
+        return data.schema, [data]
+    if hasattr(data, "__arrow_c_stream__"):
+        reader = pa.RecordBatchReader.from_stream(data)
+        return reader.schema, reader
+    if isinstance(data, Iterable):
+        batches = iter(data)
+        first = next(batches, None)
+        if isinstance(first, pa.RecordBatch):
+            return first.schema, _chained(first, batches)
+    raise TypeError(
+        f"expected an Arrow table, reader or batch, a non-empty iterable of batches, or an object with an Arrow stream, "
+        f"got {type(data).__name__}"
+    )
+
+
+def _chained(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    yield first
+    yield from rest
