@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 from pyspark import SparkContext
 
@@ -58,3 +59,8 @@ def _checker(contract: Contract):  # type: ignore[no-untyped-def]
     from headrace.streaming.contracts.expectations import Checker
 
     return Checker(contract)
+
+
+def disagreements(result: bytes) -> list[str]:
+    """Rules on which great-expectations and the masks differ, from the JSON that ``check`` returned."""
+    return list(msgspec.json.decode(result).get("disagreements", ()))

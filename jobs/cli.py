@@ -53,7 +53,8 @@ def doctor(as_json: Json = False) -> None:
         found,
         as_json,
         lambda: "\n".join(
-            f"{'ok  ' if c.ok else 'FAIL'}  {c.name}: {c.found}" + ("" if c.ok else f"\n      {c.remedy}") for c in found
+            f"{'ok  ' if c.ok else 'FAIL'}  {c.name}: {c.found}" + ("" if c.ok else f"\n      {c.remedy}")
+            for c in found
         ),
     )
     if not all(check.ok for check in found):
@@ -63,8 +64,12 @@ def doctor(as_json: Json = False) -> None:
 @app.command("run")
 def run_job(
     config: Annotated[Path, typer.Option(help="Settings file.")] = Path(".headrace/conf/headrace.toml"),
-    adopt: Annotated[bool, typer.Option(help="Go on from the table's offsets with a new checkpoint.")] = False,
-    caught_up: Annotated[bool, typer.Option(help="End once the topic's present events are committed.")] = False,
+    adopt: Annotated[
+        bool, typer.Option(help="Go on from the table's offsets with a new checkpoint.")
+    ] = False,
+    caught_up: Annotated[
+        bool, typer.Option(help="End once the topic's present events are committed.")
+    ] = False,
 ) -> None:
     """Print and call the spark-submit line of the main job."""
     from headrace.jobs.submit import submit_line
@@ -78,8 +83,12 @@ def run_job(
 def demo(
     events: Annotated[int, typer.Option(min=1_000, help="Events to generate.")] = 200_000,
     data: Annotated[Path | None, typer.Option(help="A real file to replay instead.")] = None,
-    as_: Annotated[str | None, typer.Option("--as", help="movielens, csv, jsonl or parquet; guessed by default.")] = None,
-    root: Annotated[Path, typer.Option(help="Folder of everything the demo writes.")] = Path(".headrace/demo"),
+    as_: Annotated[
+        str | None, typer.Option("--as", help="movielens, csv, jsonl or parquet; guessed by default.")
+    ] = None,
+    root: Annotated[Path, typer.Option(help="Folder of everything the demo writes.")] = Path(
+        ".headrace/demo"
+    ),
     seed: Annotated[int, typer.Option(help="Seed of the generated events.")] = 0,
 ) -> None:
     """Watch events go from a real Kafka broker into the store, and read them back."""

@@ -70,7 +70,9 @@ class LiveView:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        self._live = (
+            Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        )
         self._printed_at = -PLAIN_EVERY_S
 
     def __enter__(self) -> LiveView:
@@ -93,4 +95,6 @@ class LiveView:
             self._live.update(grid)
         elif time.monotonic() - self._printed_at >= PLAIN_EVERY_S:
             self._printed_at = time.monotonic()
-            self._console.print(f"{sight.note}: " + " · ".join(f"{n} {t}" for n, t in rows_of(sight)), highlight=False)
+            self._console.print(
+                f"{sight.note}: " + " · ".join(f"{n} {t}" for n, t in rows_of(sight)), highlight=False
+            )

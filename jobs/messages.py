@@ -7,6 +7,7 @@ many, and what is wrong with the message as a whole is said once, for as many ev
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -124,7 +125,9 @@ class Segment:
         starts = np.cumsum([0, *(b.num_rows for b in batches)])
         table = pa.Table.from_batches(batches, contract.schema).combine_chunks()
         return Rows(
-            table.to_batches()[0] if table.num_rows else pa.RecordBatch.from_pylist([], schema=contract.schema),
+            table.to_batches()[0]
+            if table.num_rows
+            else pa.RecordBatch.from_pylist([], schema=contract.schema),
             pa.concat_arrays(errors),
             keys_missing.take(pa.array(message)),
             message,
@@ -143,10 +146,10 @@ def segments(messages: pa.RecordBatch) -> Iterator[Segment]:
     if not messages.num_rows:
         return
     partitions = messages.column("partition").to_numpy()
-    is_arrow = pc.fill_null(pc.equal(messages.column("format"), pa.scalar(ARROW, pa.binary())), False).to_numpy(
-        zero_copy_only=False
-    )
+    is_arrow = pc.fill_null(
+        pc.equal(messages.column("format"), pa.scalar(ARROW, pa.binary())), False
+    ).to_numpy(zero_copy_only=False)
     changes = (np.diff(partitions) != 0) | (np.diff(is_arrow.astype(np.int8)) != 0)
     edges = [0, *(np.flatnonzero(changes) + 1).tolist(), messages.num_rows]
-    for start, end in zip(edges[:-1], edges[1:], strict=True):
+    for start, end in itertools.pairwise(edges):
         yield Segment(int(partitions[start]), bool(is_arrow[start]), messages.slice(start, end - start))

@@ -10,71 +10,86 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyspark import inheritable_thread_target
 from pyspark.sql import DataFrame, SparkSession
 
 from headrace import storage
 from headrace.jobs import check
-from headrace.jobs.errors import CheckpointLost
+from headrace.jobs.errors import CheckpointLost, JobError
+from headrace.jobs.learn import feed_file
 from headrace.jobs.messages import MESSAGE_COLUMNS
-from headrace.jobs.progress import GATE, LEARNER, PROGRESS, Progress, Tally
-from headrace.jobs.seen import MAX_EVENT_TIME, PARTITIONS, RecentFile
+from headrace.jobs.progress import GATE, LEARNER, PROGRESS, Progress
+from headrace.jobs.seen import recent_files, within_horizon
 from headrace.jobs.settings import Settings
-from headrace.jobs.stage import PARTITION, Plan, Stage, Staged
+from headrace.jobs.stage import Plan, Stage, Staged
 from headrace.streaming.contracts import Contract, GateDisagreement
 from headrace.streaming.loop import Loop
 
-CHUNK_ROWS = 8_192
+
+class Stopped(JobError, RuntimeError):
+    """A batch began after the query was asked to stop; it did nothing."""
 
 
-@dataclass
 class MicroBatch:
-    """Processes one query's batches in order; ``progress`` and ``loop`` are the state after the last committed one.
+    """Processes one query's batches in order; ``progress`` is the state after the last committed one.
 
-    Attributes:
-        recent: committed files within the dedupe horizon, oldest first.
+    Args:
+        progress: what the table says of its last commit.
+        loop: the learner as of that commit, or ``None`` for a contract without a label.
         report: called with the progress after each commit.
     """
 
-    session: SparkSession
-    settings: Settings
-    contract: Contract
-    table: storage.Table
-    progress: Progress
-    recent: list[RecentFile]
-    loop: Loop | None
-    snapshot: Path | None
-    report: Callable[[Progress], None]
-
-    def __post_init__(self) -> None:
-        self._one_at_a_time = threading.Lock()
-        self._beside = ThreadPoolExecutor(1, "gate-check")
+    def __init__(
+        self,
+        session: SparkSession,
+        settings: Settings,
+        contract: Contract,
+        table: storage.Table,
+        progress: Progress,
+        loop: Loop | None,
+        report: Callable[[Progress], None],
+    ) -> None:
+        self.progress = progress
         self.failure: BaseException | None = None
-        self.committed_at = time.monotonic()
+        self._session = session
+        self._settings = settings
+        self._contract = contract
+        self._table = table
+        self._loop = loop
+        self._report = report
+        self._folder = Path(table.path)
+        self._snapshot = _attachment(table.last_commit(), LEARNER)
+        self._recent = within_horizon(
+            recent_files(self._folder, table.files), progress.watermarks_us, settings.stream.lateness_s
+        )
+        self._one_at_a_time = threading.Lock()
+        self._stopping = False
+        self._beside = ThreadPoolExecutor(1, "gate-check")
 
     def __call__(self, messages: DataFrame, batch_id: int) -> None:
-        """``foreachBatch``'s function: Kafka rows of batch ``batch_id``."""
+        """``foreachBatch``'s function: the Kafka rows of batch ``batch_id``."""
         with self._one_at_a_time:
             try:
+                if self._stopping:
+                    raise Stopped(f"batch {batch_id} is left to the next start")
                 self._process(messages, batch_id)
             except BaseException as error:
                 self.failure = error  # Spark would only keep its text
                 raise
 
-    def between_batches(self) -> threading.Lock:
-        """Held while no batch is in work; a query stopped under it leaves nothing half done."""
-        return self._one_at_a_time
+    def request_stop(self) -> None:
+        """Return once no batch is in work; none that comes after does anything."""
+        with self._one_at_a_time:
+            self._stopping = True
 
     def _process(self, messages: DataFrame, batch_id: int) -> None:
-        query_id = self.session.sparkContext.getLocalProperty("sql.streaming.queryId")
+        query_id = self._session.sparkContext.getLocalProperty("sql.streaming.queryId")
         assert query_id is not None
         if self._is_committed(query_id, batch_id):
             return
@@ -107,33 +122,33 @@ class MicroBatch:
         last = self.progress
         if last.query_id and last.query_id != query_id and batch_id != 0:
             raise CheckpointLost(
-                f"table '{self.table.path}' was last written by query {last.query_id}, this checkpoint belongs to {query_id}"
+                f"table '{self._table.path}' was last written by query {last.query_id}, this checkpoint belongs to {query_id}"
             )
         done = last.batch_id if last.query_id == query_id else -1
         if batch_id > done + 1:
             raise CheckpointLost(
-                f"the checkpoint '{self.settings.stream.checkpoint}' goes on at batch {batch_id}, but table "
-                f"'{self.table.path}' ends at batch {done}: batches {done + 1} to {batch_id - 1} are missing. Restore the table, "
+                f"the checkpoint '{self._settings.stream.checkpoint}' goes on at batch {batch_id}, but table "
+                f"'{self._table.path}' ends at batch {done}: batches {done + 1} to {batch_id - 1} are missing. Restore the table, "
                 "or remove the checkpoint and start with --adopt to read on from the table's own offsets"
             )
         return batch_id <= done
 
     def _stage(self, messages: DataFrame) -> list[Staged]:
-        stream = self.settings.stream
+        stream = self._settings.stream
         plan = Plan(
-            contract=self.contract,
-            table=Path(self.table.path),
-            staging=Path(self.table.path) / "_staging",
-            snapshot=self.snapshot,
-            model_version=self.table.version if self.snapshot is not None else 0,
-            watermarks=dict(self.progress.watermarks_us),
-            recent=tuple(self.recent),
+            contract=self._contract,
+            table=self._folder,
+            staging=self._folder / "_staging",
+            task=self._loop.task if self._loop is not None else None,
+            snapshot=self._snapshot,
+            watermarks_us=self.progress.watermarks_us,
+            recent=tuple(self._recent),
             lateness_us=round(stream.lateness_s * 1e6),
             max_message_bytes=stream.max_message_bytes,
             check_rows=stream.check_rows,
-            seed=self.settings.seed,
-            bootstrap=self.settings.kafka.bootstrap,
-            client_options=self.settings.kafka.client_options(),
+            seed=self._settings.seed,
+            bootstrap=self._settings.kafka.bootstrap,
+            client_options=self._settings.kafka.client_options(),
             dead_letters=stream.dead_letters,
         )
         rows = messages.selectExpr(*MESSAGE_COLUMNS).mapInArrow(Stage(plan), "staged binary").collect()
@@ -146,24 +161,24 @@ class MicroBatch:
         """Start the second opinion; the executors are idle while this process learns."""
         if not paths:
             return None
-        work = inheritable_thread_target(self.session)(check.check)
+        work = inheritable_thread_target(self._session)(check.check)
         return self._beside.submit(
-            work, self.session.sparkContext, self.contract, paths, self.settings.stream.check_rows
+            work, self._session.sparkContext, self._contract, paths, self._settings.stream.check_rows
         )
 
     def _learn(self, staged: Sequence[Staged], after: Progress) -> bytes | None:
         """Feed the loop the staged rows, a bounded chunk at a time, in order of partition."""
-        if self.loop is None:
+        if self._loop is None:
             return None
         began = time.process_time()
         for task in staged:
             if task.file is not None:
-                feed_file(self.loop.feed, self.loop, Path(self.table.path) / task.file.path)
-        snapshot = self.loop.finish_batch()
-        after.metrics = dict(snapshot.metrics)
+                feed_file(self._folder / task.file.path, self._loop.columns, self._loop.feed)
+        published = self._loop.finish_batch()
+        after.metrics = published.metrics
         pa.default_memory_pool().release_unused()
         after.seconds["learn"] = time.process_time() - began
-        return snapshot.data
+        return published.data
 
     def _commit(
         self, staged: Sequence[Staged], after: Progress, snapshot: bytes | None, gate_json: bytes
@@ -174,20 +189,22 @@ class MicroBatch:
                 f"batch {after.batch_id} of '{after.topic}': great-expectations and the masks disagree on {disagreements}; "
                 "nothing of this batch was committed. Report the contract and this line"
             )
-        files = [_tagged(task) for task in staged]
-        attachments: dict[str, bytes] = {PROGRESS: after.to_json(), GATE: gate_json}
+        files = [task.file for task in staged if task.file is not None]
+        attachments = {PROGRESS: after.to_json(), GATE: gate_json}
         if snapshot is not None:
             attachments[LEARNER] = snapshot
-        commit = self.table.commit(
-            [file for file in files if file is not None],
-            key=(after.query_id, after.batch_id),
-            attachments=attachments,
-        )
+        commit = self._table.commit(files, key=(after.query_id, after.batch_id), attachments=attachments)
         self.progress = after
-        self.snapshot = commit.attachment_path(LEARNER) if snapshot is not None else self.snapshot
-        self.committed_at = time.monotonic()
-        self.recent = within_horizon(
-            [*self.recent, *recent_files(self.table.path, [f for f in files if f is not None])],
+        self._snapshot = _attachment(commit, LEARNER)
+        self._recent = within_horizon(
+            [*self._recent, *recent_files(self._folder, files)],
             after.watermarks_us,
-            self.settings.stream.lateness_s,
+            self._settings.stream.lateness_s,
         )
+
+
+def _attachment(commit: storage.Commit | None, name: str) -> Path | None:
+    """Where the bytes of a commit's attachment are."""
+    if commit is None:
+        return None
+    return next((commit.table / entry.path for entry in commit.attachments if entry.name == name), None)

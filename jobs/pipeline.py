@@ -22,9 +22,9 @@ from pyspark.sql.streaming.query import StreamingQuery
 from headrace import storage
 from headrace.jobs._session import require_kafka, session
 from headrace.jobs.errors import CheckpointLost, ContractChanged, JobError
+from headrace.jobs.learn import open_loop
 from headrace.jobs.microbatch import MicroBatch, Stopped
 from headrace.jobs.progress import PROGRESS, Progress, read_progress
-from headrace.jobs.restore import restore
 from headrace.jobs.settings import Settings, read_settings
 from headrace.jobs.stage import stored_schema
 from headrace.storage import StorageError
@@ -69,7 +69,8 @@ def run(
     table = open_table(settings, contract)
     progress = _last_progress(table, settings, contract)
     starting = _starting_offsets(settings, progress, options.adopt)
-    batch = restore(spark, settings, contract, table, progress, report)
+    loop = open_loop(table, contract, settings.learner, settings.seed)
+    batch = MicroBatch(spark, settings, contract, table, progress, loop, report)
     query = _start(spark, settings, batch, starting, options.caught_up)
     return _wait(query, batch, options.stop_file)
 
@@ -194,10 +195,16 @@ def _stop(query: StreamingQuery, batch: MicroBatch) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``spark-submit``; 0 after an orderly end, 1 with one sentence otherwise."""
-    parser = argparse.ArgumentParser(prog="pipeline.py", description="Kafka topic → contract → learner → table")
+    parser = argparse.ArgumentParser(
+        prog="pipeline.py", description="Kafka topic → contract → learner → table"
+    )
     parser.add_argument("--config", type=Path, help="settings file that `headrace setup` wrote")
-    parser.add_argument("--adopt", action="store_true", help="go on from the table's offsets with a new checkpoint")
-    parser.add_argument("--caught-up", action="store_true", help="end once the topic's present events are committed")
+    parser.add_argument(
+        "--adopt", action="store_true", help="go on from the table's offsets with a new checkpoint"
+    )
+    parser.add_argument(
+        "--caught-up", action="store_true", help="end once the topic's present events are committed"
+    )
     parser.add_argument("--stop-file", type=Path, help="end after the running batch once this file exists")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     arguments = parser.parse_args(argv)

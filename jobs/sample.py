@@ -18,7 +18,9 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
-def ranks(seed: int, partition: int, offsets: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+def ranks(
+    seed: int, partition: int, offsets: NDArray[np.int64], rows: NDArray[np.int64]
+) -> NDArray[np.uint64]:
     """One pseudo-random rank ≥ 1 per row: splitmix64 over (seed, partition, offset, row within the message).
 
     Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators" (2014), figure 17.

@@ -15,8 +15,10 @@ import pyarrow.compute as pc
 
 from headrace import storage
 
-PARTITIONS, MAX_EVENT_TIME = "partitions", "max_event_time_us"
-"""Tags of a data file: the Kafka partitions in it, and its highest event time in microseconds since 1970."""
+PARTITION, OFFSET = "_partition", "_offset"
+"""Columns of a stored row: where in its topic the event came from."""
+PARTITIONS, NEXT_OFFSETS, MAX_EVENT_TIME = "partitions", "next_offsets", "max_event_time_us"
+"""Tags of a data file: its Kafka partitions, the offset after its last one in each, and its highest event time."""
 
 
 @dataclass(frozen=True)

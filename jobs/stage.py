@@ -13,7 +13,8 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,39 +22,31 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from headrace import storage
-from headrace.jobs.messages import MESSAGE_COLUMNS, Segment, segments
+from headrace.jobs.check import DECODE_ERROR, REASONS, write_candidates
+from headrace.jobs.dead_letters import DeadLetters
+from headrace.jobs.messages import Rows, Segment, segments
+from headrace.jobs.progress import Tally
 from headrace.jobs.sample import RANK, LowestRanks, ranks
-from headrace.jobs.seen import RecentFile, seen_ids
-from headrace.streaming.contracts import Contract, gate
-from headrace.streaming.dedupe import separate
-from headrace.streaming.loop import Snapshot
-from headrace.streaming.producer import Producer
-
-PARTITION, OFFSET = "_partition", "_offset"
-PREDICTIONS = pa.schema(
-    [("prediction", pa.float32()), ("baseline", pa.float32()), ("model_version", pa.int64())]
+from headrace.jobs.seen import (
+    MAX_EVENT_TIME,
+    NEXT_OFFSETS,
+    OFFSET,
+    PARTITION,
+    PARTITIONS,
+    RecentFile,
+    seen_ids,
 )
-ORIGIN = pa.schema([(PARTITION, pa.int32()), (OFFSET, pa.int64())])
-DECODE_ERROR, REASONS = "_decode_error", "_reasons"
+from headrace.streaming.contracts import Contract, gate
+from headrace.streaming.contracts.masks import Verdict
+from headrace.streaming.dedupe import SeenIds, separate
+from headrace.streaming.loop import PREDICTIONS, Snapshot, Task
+
 LATE = "late"
-
-
-class Tally(msgspec.Struct):
-    """What became of one Kafka partition's events in one batch: events = stored + dead + late + duplicates."""
-
-    next_offset: int = 0
-    watermark_us: int | None = None
-    events: int = 0
-    stored: int = 0
-    dead: int = 0
-    late: int = 0
-    duplicates: int = 0
-    reasons: dict[str, int] = msgspec.field(default_factory=dict)
-
-    def count(self, reason: str, events: int = 1) -> None:
-        self.reasons[reason] = self.reasons.get(reason, 0) + events
+ORIGIN = pa.schema([(PARTITION, pa.int32()), (OFFSET, pa.int64())])
+_Mask = NDArray[np.bool_]
 
 
 class Staged(msgspec.Struct):
@@ -64,23 +57,29 @@ class Staged(msgspec.Struct):
     check: str | None
     """Path of the rows that great-expectations will look at."""
     seconds: dict[str, float]
-    """CPU seconds by phase: parse, gate, predict, encode (which includes the file's write)."""
+    """CPU seconds by phase: parse, gate, predict, encode (which includes writing the file)."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a task must know about its batch; sent with the task."""
+    """Everything a task must know about its batch; sent with the task.
+
+    Attributes:
+        task: what the learner learns from which columns; ``None`` without a learner.
+        snapshot: path of the committed snapshot to predict with; ``None`` before the first one.
+        watermarks_us: highest event time stored so far, by Kafka partition.
+        recent: files whose events a duplicate could repeat.
+        check_rows: rows that the second opinion samples from the whole batch.
+        dead_letters: topic of what is rejected.
+    """
 
     contract: Contract
     table: Path
     staging: Path
+    task: Task | None
     snapshot: Path | None
-    """The committed snapshot to predict with."""
-    model_version: int
-    watermarks: Mapping[int, int]
-    """Highest event time seen so far, microseconds since 1970, by Kafka partition."""
+    watermarks_us: Mapping[int, int]
     recent: tuple[RecentFile, ...]
-    """Files whose events a duplicate could repeat."""
     lateness_us: int
     max_message_bytes: int
     check_rows: int
@@ -95,53 +94,148 @@ def stored_schema(contract: Contract) -> pa.Schema:
     return pa.schema([*contract.schema, *PREDICTIONS, *ORIGIN])
 
 
-@dataclass
 class Stage:
-    """Maps one task's messages to one ``Staged`` message, as ``mapInArrow`` wants it."""
+    """Maps one task's Kafka messages to one ``Staged`` message, in the form that ``mapInArrow`` wants."""
 
-    plan: Plan
-    _tallies: dict[int, Tally] = field(default_factory=dict)
-    _seconds: dict[str, float] = field(default_factory=dict)
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
 
     def __call__(self, messages: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        self._check = LowestRanks(self.plan.check_rows)
-        self._producer: Producer | None = None
-        self._seen: dict[int, Any] = {}
-        table = storage.open(self.plan.table)
+        staged = _Task(self._plan).run(messages)
+        yield pa.RecordBatch.from_pydict({"staged": pa.array([msgspec.msgpack.encode(staged)], pa.binary())})
+
+
+class _Task:
+    """One task's work on one batch."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._tallies: dict[int, Tally] = {}
+        self._seen: dict[int, SeenIds] = {}
+        self._seconds = {"parse": 0.0, "gate": 0.0, "predict": 0.0}
+        self._candidates = LowestRanks(plan.check_rows)
+        self._letters = DeadLetters(plan.dead_letters, plan.bootstrap, plan.contract, plan.client_options)
+
+    def run(self, messages: Iterator[pa.RecordBatch]) -> Staged:
         began = time.process_time()
-        file = table.stage(self._rows(messages))
-        self._spend("encode", time.process_time() - began - sum(self._seconds.values()))
-        if self._producer is not None:
-            self._producer.close()
-        staged = Staged(file if file.rows else None, self._tallies, self._write_check(), self._seconds)
-        yield pa.RecordBatch.from_pydict({"staged": [msgspec.msgpack.encode(staged)]})
+        file = storage.open(self._plan.table).stage(self._rows(messages))
+        self._letters.close()
+        self._seconds["encode"] = time.process_time() - began - sum(self._seconds.values())
+        candidates = self._candidates.table()
+        check = write_candidates(self._plan.staging, uuid.uuid4().hex, candidates) if candidates else None
+        tags = {
+            PARTITIONS: sorted(self._tallies),
+            NEXT_OFFSETS: [self._tallies[partition].next_offset for partition in sorted(self._tallies)],
+            MAX_EVENT_TIME: max((t.watermark_us or 0 for t in self._tallies.values()), default=0),
+        }
+        file = replace(file, tags=tags)
+        return Staged(file if file.rows else None, self._tallies, check, self._seconds)
 
     def _rows(self, messages: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in messages:
             for segment in segments(batch):
-                kept = self._segment(segment)
+                kept = self._process(segment)
                 if kept.num_rows:
                     yield kept
 
-    def _segment(self, segment: Segment) -> pa.RecordBatch:
-        """Rows of consecutive messages of one partition and format that pass; the others are counted and sent away."""
-        plan = self.plan
-        tally = self._tallies.setdefault(
-            segment.partition, Tally(watermark_us=plan.watermarks.get(segment.partition))
-        )
-        began = time.process_time()
+    def _process(self, segment: Segment) -> pa.RecordBatch:
+        """The rows of one segment that are stored; the others are counted and, but for duplicates, sent away."""
+        plan, clock = self._plan, _Clock(self._seconds)
+        tally = self._tallies.setdefault(segment.partition, Tally())
         rows = segment.decode(plan.contract, plan.max_message_bytes)
-        began = self._spend_since("parse", began)
+        clock.spent("parse")
         verdict = gate(rows.batch, plan.contract, error=rows.error, null_key=rows.null_key)
-        self._offer_check(segment, rows, verdict.reasons)
-        fresh, late, duplicate = self._separate(segment.partition, tally, rows.batch, verdict.keep)
-        self._count(tally, segment, rows, verdict, late, duplicate, fresh)
-        began = self._spend_since("gate", began)
+        fresh, late = self._separate(segment.partition, tally, rows.batch, verdict)
+        self._dispose(segment, tally, rows, verdict, fresh, late)
+        self._offer(segment, rows, verdict)
+        clock.spent("gate")
         kept = rows.batch.filter(pa.array(fresh))
-        offsets = segment.offsets[rows.message[fresh]]
-        predictions = self._predict(kept)
-        self._spend_since("predict", began)
-        origin = [pa.array(np.full(len(offsets), segment.partition, np.int32)), pa.array(offsets)]
-        return pa.RecordBatch.from_arrays(
-            [*kept.columns, *predictions, *origin], schema=stored_schema(plan.contract)
+        predicted = self._predict(kept)
+        clock.spent("predict")
+        origin = [
+            pa.array(np.full(kept.num_rows, segment.partition, np.int32)),
+            pa.array(segment.offsets[rows.message[fresh]]),
+        ]
+        return pa.RecordBatch.from_arrays([*predicted.columns, *origin], schema=stored_schema(plan.contract))
+
+    def _separate(
+        self, partition: int, tally: Tally, batch: pa.RecordBatch, verdict: Verdict
+    ) -> tuple[_Mask, _Mask]:
+        """Which rows are stored and which are late, bool[n] each; what is neither and was kept is a duplicate."""
+        plan, features = self._plan, self._plan.contract.features
+        keep = verdict.keep.to_numpy(zero_copy_only=False)
+        watermark = plan.watermarks_us.get(partition)
+        if partition not in self._seen:
+            self._seen[partition] = seen_ids(
+                plan.recent, partition, watermark, plan.lateness_us, plan.contract
+            )
+        good = batch.filter(verdict.keep)
+        parted = separate(
+            good.column(features.event_id),
+            good.column(features.event_time),
+            watermark_us=watermark,
+            lateness_us=plan.lateness_us,
+            seen=self._seen[partition],
         )
+        fresh, late = np.zeros(len(keep), np.bool_), np.zeros(len(keep), np.bool_)
+        fresh[keep], late[keep] = parted.fresh, parted.late
+        times = batch.column(features.event_time).filter(pa.array(fresh)).cast(pa.int64())
+        if len(times):
+            newest = pc.max(times).as_py()
+            tally.watermark_us = newest if tally.watermark_us is None else max(tally.watermark_us, newest)
+        return fresh, late
+
+    def _dispose(
+        self, segment: Segment, tally: Tally, rows: Rows, verdict: Verdict, fresh: _Mask, late: _Mask
+    ) -> None:
+        """Count every row once, and send the rejected and the late ones to the dead-letter topic."""
+        keep = verdict.keep.to_numpy(zero_copy_only=False)
+        tally.next_offset = int(segment.offsets[-1]) + 1
+        tally.events += int(rows.events.sum())
+        tally.stored += int(fresh.sum())
+        tally.late += int(late.sum())
+        tally.duplicates += int((keep & ~fresh & ~late).sum())
+        tally.dead += int(rows.events[~keep].sum())
+        for index in np.flatnonzero(~keep):
+            reasons = verdict.reasons[int(index)].as_py()
+            for reason in reasons:
+                tally.reasons[reason] = tally.reasons.get(reason, 0) + int(rows.events[index])
+            self._letters.send(segment, rows, int(index), reasons)
+        for index in np.flatnonzero(late):
+            self._letters.send(segment, rows, int(index), [LATE])
+
+    def _offer(self, segment: Segment, rows: Rows, verdict: Verdict) -> None:
+        """Let the second opinion's sample draw from these rows."""
+        drawn = ranks(self._plan.seed, segment.partition, segment.offsets[rows.message], rows.row)
+        drawn[~verdict.keep.to_numpy(zero_copy_only=False)] = 0
+        candidates = rows.batch
+        for name, column in ((DECODE_ERROR, rows.error), (REASONS, verdict.reasons), (RANK, pa.array(drawn))):
+            candidates = candidates.append_column(name, column)
+        self._candidates.add(candidates)
+
+    def _predict(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        if self._plan.task is not None:
+            return _snapshot(self._plan.task, self._plan.snapshot).with_predictions(batch)
+        nulls = [pa.nulls(batch.num_rows, field.type) for field in PREDICTIONS]
+        return pa.RecordBatch.from_arrays(
+            [*batch.columns, *nulls], schema=pa.schema([*batch.schema, *PREDICTIONS])
+        )
+
+
+class _Clock:
+    """Adds the CPU time between two calls to a phase."""
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self._seconds = seconds
+        self._at = time.process_time()
+
+    def spent(self, phase: str) -> None:
+        now = time.process_time()
+        self._seconds[phase] += now - self._at
+        self._at = now
+
+
+@lru_cache(maxsize=2)
+def _snapshot(task: Task, path: Path | None) -> Snapshot:
+    """Committed snapshots never change, so a worker reads each once."""
+    return Snapshot.empty(task) if path is None else Snapshot.from_bytes(path.read_bytes())

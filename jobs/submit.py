@@ -27,7 +27,9 @@ class SubmitLine:
 
     def text(self) -> str:
         """The line as one would type it, with paths below the current folder made short."""
-        variables = " ".join(f"{name}={shlex.quote(_short(value))}" for name, value in self.environment.items())
+        variables = " ".join(
+            f"{name}={shlex.quote(_short(value))}" for name, value in self.environment.items()
+        )
         return f"{variables} {shlex.join(_short(part) for part in self.command)}"
 
     def call(self) -> int:
@@ -46,7 +48,11 @@ class SubmitLine:
             return subprocess.Popen(self.command, env=environment, start_new_session=own_session)
         with log.open("ab") as out:
             return subprocess.Popen(
-                self.command, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=own_session
+                self.command,
+                env=environment,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=own_session,
             )
 
 
@@ -59,7 +65,9 @@ def submit_line(
         BadSettings: there is no such file, or no ``spark-defaults.conf`` beside it.
     """
     if not config.exists() or not config.with_name("spark-defaults.conf").exists():
-        raise BadSettings(f"'{config.parent}' is not a configuration folder; run `headrace setup --conf {config.parent}`")
+        raise BadSettings(
+            f"'{config.parent}' is not a configuration folder; run `headrace setup --conf {config.parent}`"
+        )
     arguments: Sequence[str] = (
         *("--config", str(config)),
         *(("--adopt",) if adopt else ()),

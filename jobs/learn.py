@@ -1,0 +1,67 @@
+"""The learner's columns come back from staged and stored files, in chunks, through the store's own reader.
+
+In the flow: on the driver, between staging and commit, and once at a restart. Memory is bounded by a chunk and by what waits
+for its label, whatever the size of a batch.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from headrace import storage
+from headrace.jobs.progress import LEARNER
+from headrace.jobs.seen import NEXT_OFFSETS, OFFSET, PARTITION, PARTITIONS
+from headrace.jobs.settings import Learner
+from headrace.streaming.contracts import Contract
+from headrace.streaming.loop import Loop, task_of
+
+CHUNK_ROWS = 8_192
+
+Feed = Callable[[int, pa.RecordBatch], object]
+
+
+def feed_file(path: Path, columns: Sequence[str], feed: Feed) -> None:
+    """Hand each chunk of ``columns`` of the file at ``path`` to ``feed(partition, chunk)``, in stored order."""
+    for partition, chunk in _chunks(path, columns):
+        feed(partition, chunk)
+
+
+def open_loop(table: storage.Table, contract: Contract, learner: Learner, seed: int) -> Loop | None:
+    """The learner as of the table's last commit; ``None`` where it is switched off or the contract has no label.
+
+    Impressions that still wait for their label are not in the snapshot: the rows from the oldest of them on are fed again,
+    without being learnt again.
+    """
+    if not learner.enabled or contract.features.label is None:
+        return None
+    last = table.last_commit()
+    attached = {entry.name for entry in last.attachments} if last is not None else set()
+    snapshot = last.attachment(LEARNER) if last is not None and LEARNER in attached else None
+    loop = Loop(task_of(contract, bits=learner.bits, seed=seed), snapshot)
+    waiting = {partition: offset for partition, offset in loop.replay_from.items() if offset is not None}
+    for file in table.files:
+        ends = dict(zip(file.tags.get(PARTITIONS, ()), file.tags.get(NEXT_OFFSETS, ()), strict=True))
+        if any(ends.get(partition, 0) > offset for partition, offset in waiting.items()):
+            for partition, chunk in _chunks(Path(table.path) / file.path, loop.columns):
+                rows = chunk.filter(
+                    pa.array(chunk.column(OFFSET).to_numpy() >= waiting.get(partition, np.inf))
+                )
+                if rows.num_rows:
+                    loop.replay(partition, rows)
+    return loop
+
+
+def _chunks(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Chunks of at most ``CHUNK_ROWS`` rows of one partition each."""
+    wanted = list(dict.fromkeys((*columns, PARTITION, OFFSET)))
+    for batch in storage.read_file(path, columns=wanted, batch_rows=CHUNK_ROWS):
+        partitions = batch.column(PARTITION).to_numpy()
+        edges = [0, *(np.flatnonzero(np.diff(partitions)) + 1).tolist(), batch.num_rows]
+        for start, end in itertools.pairwise(edges):
+            if end > start:
+                yield int(partitions[start]), batch.slice(start, end - start)
