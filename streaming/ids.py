@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headrace.streaming.learners.hashing import hash_values
+from headrace.streaming.learners.hashing import U64, hash_values
 
 I64 = npt.NDArray[np.int64]
 
@@ -26,23 +26,29 @@ class IdIndex:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def pairs(self, needles: pa.Array) -> tuple[I64, I64]:
+    def pairs(self, needles: pa.Array, hashes: U64 | None = None) -> tuple[I64, I64]:
         """Every (needle, row) with equal ids, as two `int64[m]`, ascending by needle, then by row.
+
+        `hashes`: those of `needles`, if the caller asks several indexes about the same ones.
 
         >>> IdIndex(pa.array(["a", "b", "a"])).pairs(pa.array(["x", "a"]))
         (array([1, 1]), array([0, 2]))
         """
         wanted = plain(needles)
-        hashes = hash_values(wanted)
-        first = np.searchsorted(self._sorted, hashes, side="left")
-        counts = np.searchsorted(self._sorted, hashes, side="right") - first
-        needle = np.repeat(np.arange(len(wanted)), counts)
+        hashes = hash_values(wanted) if hashes is None else hashes
+        if not len(self._sorted) or not len(hashes):
+            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+        ascending = np.argsort(hashes)  # sorted needles walk through the index instead of jumping about in it
+        first = np.empty(len(hashes), dtype=np.int64)
+        first[ascending] = np.searchsorted(self._sorted, hashes[ascending])
+        hit = np.flatnonzero(self._sorted[np.minimum(first, len(self._sorted) - 1)] == hashes)
+        counts = np.searchsorted(self._sorted, hashes[hit], side="right") - first[hit]
+        needle = np.repeat(hit, counts)
         within = np.arange(len(needle)) - np.repeat(np.cumsum(counts) - counts, counts)
-        row = self._order[np.repeat(first, counts) + within]
+        row = self._order[np.repeat(first[hit], counts) + within]
         if len(needle):
-            same = pc.call_function(
-                "equal", [wanted.take(pa.array(needle)), self.ids.take(pa.array(row)).cast(wanted.type)]
-            )
+            here = self.ids.take(pa.array(row)).cast(wanted.type)
+            same = pc.call_function("equal", [wanted.take(pa.array(needle)), here])
             keep = same.fill_null(False).to_numpy(zero_copy_only=False)
             needle, row = needle[keep], row[keep]
         return needle, row

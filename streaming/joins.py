@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.streaming.ids import I64, IdIndex, micros, plain
+from headrace.streaming.learners.hashing import hash_values
 
 _SEGMENT_ROWS = 8192  # a chunk: below this, segments are merged; above, merging costs more than it saves
 _NEVER = -(2**63)
@@ -68,6 +69,9 @@ class _Segment:
         np.bool_
     ]  # not ended yet; a clicked one still waits, to tell repeated clicks from late
     clicked: npt.NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        self.first_end = int(self.ends.min())
 
 
 @dataclass
@@ -187,9 +191,10 @@ class LabelJoin:
     ) -> list[tuple[I64, I64]]:
         """Give each click its impression; per segment, the (row, chunk row of its first click) newly clicked."""
         named = plain(refers_to).take(pa.array(clicks))
+        hashes = hash_values(named)
         found = []
         for place, segment in enumerate(state.segments):
-            click, row = segment.index.pairs(named)
+            click, row = segment.index.pairs(named, hashes)
             at = clicks[click]
             alive = segment.waiting[row] & (segment.arrival[row] < state.arrived + at)
             alive &= segment.ends[row] >= watermarks[at]
@@ -219,6 +224,8 @@ class LabelJoin:
 
     def _end(self, segment: _Segment, arrived: int, watermarks: I64, hits: tuple[I64, I64]) -> "_Outcome":
         """End what the watermarks have passed; the segment's outcomes, ended and clicked, with their chunk rows."""
+        if segment.first_end >= watermarks[-1]:
+            return _Outcome(segment, hits[0], np.ones(len(hits[0]), dtype=np.uint8), hits[1])
         ends_at = np.searchsorted(watermarks, segment.ends, side="right")
         ends_at = np.maximum(ends_at, segment.arrival - arrived)  # one that comes too late ends as it comes
         over = segment.waiting & (ends_at < len(watermarks))
