@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from headrace.storage import page
+from headrace.storage import arrays
 from headrace.storage.encodings import dictionary
 from headrace.storage.layout import BLOCK_ROWS
 from headrace.storage.logical import ColumnType, Leaf
@@ -49,20 +49,23 @@ def code(values: pa.Array, leaf: Leaf) -> Coded | None:
     if len(sample.unique()) * 2 > len(sample):
         return None
     if leaf.dtype is not None:
-        numbers = page.numpy_values(values, leaf)
+        numbers = arrays.numbers(values, leaf.dtype)
         if choose(numbers, dictionary=True).name != dictionary.Dictionary.name:
             return None
         entries, codes = dictionary.build(numbers)
         return Coded(entries, codes)
-    lengths, text = page.string_parts(values)
+    lengths, text = arrays.text(values)
     encoded = values.dictionary_encode()
-    entry_lengths, entry_text = page.string_parts(encoded.dictionary)
-    code_bits = int(len(entry_lengths)).bit_length()
+    entry_lengths, entry_text = arrays.text(encoded.dictionary)
+    code_bits = len(entry_lengths).bit_length()
     coded_bytes = len(entry_text) + 4 * len(entry_lengths) + len(values) * code_bits // 8
     length_bits = int(lengths.max(initial=0)).bit_length()
     if coded_bytes * 1.1 > len(text) + len(values) * length_bits // 8:
         return None
-    return Coded(encoded.dictionary, encoded.indices.to_numpy().astype(np.uint32) + np.uint32(1))
+    return Coded(
+        encoded.dictionary,
+        arrays.numbers(encoded.indices, np.dtype(np.int32)).astype(np.uint32) + np.uint32(1),
+    )
 
 
 def page_rows(array: pa.Array, page_blocks: int) -> int:

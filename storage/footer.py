@@ -63,7 +63,9 @@ class Footer:
         self.size = os.fstat(fd).st_size
         smallest = layout.HEADER.size + 2 * layout.TRAILER_SLOT_BYTES
         if self.size < smallest:
-            raise BadFile(f"{file}: expected at least {smallest} bytes, got {self.size}; cut short or not headrace's")
+            raise BadFile(
+                f"{file}: expected at least {smallest} bytes, got {self.size}; cut short or not headrace's"
+            )
         raw_header = self.read(0, layout.HEADER.size)
         self.header: Header = layout.parse_header(raw_header, file)
         self.trailer: Trailer = self._best_trailer()
@@ -88,7 +90,9 @@ class Footer:
         while length:
             part = os.pread(self._fd, length, offset)
             if not part:
-                raise BadFile(f"{self.file}: expected {length} more bytes at {offset}, got none; the file was cut short")
+                raise BadFile(
+                    f"{self.file}: expected {length} more bytes at {offset}, got none; the file was cut short"
+                )
             parts.append(part)
             offset, length = offset + len(part), length - len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -173,10 +177,14 @@ class Footer:
             name = layout.SECTION_NAMES.get(number, f"section {number}")
             if number not in known:
                 if int(row["flags"]) & layout.SECTION_REQUIRED:
-                    raise UnsupportedFeature(f"{self.file}: needs {name}, which this reader lacks; update headrace")
+                    raise UnsupportedFeature(
+                        f"{self.file}: needs {name}, which this reader lacks; update headrace"
+                    )
                 continue
             if start < off or start + length > end or number in sections:
-                raise self._wrong(f"extent of {name}", off, f"once within {off}..{end}", f"{start} + {length}")
+                raise self._wrong(
+                    f"extent of {name}", off, f"once within {off}..{end}", f"{start} + {length}"
+                )
             sections[number] = (start, length)
         lacking = sorted(known - sections.keys())
         if lacking:
@@ -197,9 +205,15 @@ class Footer:
         self.n_buckets, self.bucket_slots = int(meta["n_buckets"]), int(meta["bucket_slots"])
         self.n_pages, self.n_dicts = int(meta["n_pages"]), int(meta["n_dicts"])
         groups_ok = 0 < self.group_rows <= layout.GROUP_ROWS and self.group_rows % layout.BLOCK_ROWS == 0
-        if not groups_ok or self.n_groups != -(-self.n_rows // self.group_rows) or self.n_rows != self.trailer.n_rows:
+        if (
+            not groups_ok
+            or self.n_groups != -(-self.n_rows // self.group_rows)
+            or self.n_rows != self.trailer.n_rows
+        ):
             got = f"{self.n_rows} rows in {self.n_groups} groups of {self.group_rows}"
-            raise self._wrong("row counts", off, f"{self.trailer.n_rows} rows, in groups that cover them", got)
+            raise self._wrong(
+                "row counts", off, f"{self.trailer.n_rows} rows, in groups that cover them", got
+            )
         popcounts, bits = deletion_extent(self.n_rows, self.group_rows)
         lengths = {
             layout.NAME_INDEX: layout.NAME_SLOT.itemsize * self.n_buckets * self.bucket_slots,
@@ -214,7 +228,9 @@ class Footer:
             if got != expected:
                 raise self._wrong(f"{layout.SECTION_NAMES[number]} length", start, expected, got)
         if not self.n_buckets or self.n_top > self.n_columns:
-            raise self._wrong("META counts", off, "at least one bucket, no more top columns than columns", meta)
+            raise self._wrong(
+                "META counts", off, "at least one bucket, no more top columns than columns", meta
+            )
 
     def _rows(self, section: int, dtype: np.dtype[Any], first: int, n: int) -> NDArray[Any]:
         start, _ = self._sections[section]
@@ -266,12 +282,17 @@ class Footer:
                 f"{self.file}: column {name!r} has logical type {logical} of items {item}, which this reader lacks; "
                 "read the other columns or update headrace"
             )
-        if (type_.storage, type_.leaf.storage if type_.is_list else 0) != (row["storage"], row["item_storage"]):
+        if (type_.storage, type_.leaf.storage if type_.is_list else 0) != (
+            row["storage"],
+            row["item_storage"],
+        ):
             raise UnsupportedFeature(
                 f"{self.file}: column {name!r} is stored as physical type {row['storage']}/{row['item_storage']}, which "
                 "this reader lacks for it; read the other columns or update headrace"
             )
-        nullable, personal, key = (bool(flags & bit) for bit in (layout.NULLABLE, layout.PERSONAL, layout.ERASE_KEY))
+        nullable, personal, key = (
+            bool(flags & bit) for bit in (layout.NULLABLE, layout.PERSONAL, layout.ERASE_KEY)
+        )
         return Column(index, name, type_, nullable, personal, key)
 
     def chunk(self, column: Column, group: int) -> Chunk:
@@ -281,7 +302,9 @@ class Footer:
         first, n = int(row["first_page"]), int(row["n_pages"])
         offset = self._sections[layout.CHUNK][0] + at * layout.CHUNK_ROW.itemsize
         if first + n > self.n_pages:
-            raise self._wrong(f"pages of column {column.name!r}", offset, f"at most {self.n_pages}", first + n)
+            raise self._wrong(
+                f"pages of column {column.name!r}", offset, f"at most {self.n_pages}", first + n
+            )
         pages = self._rows(layout.PAGE, layout.PAGE_ROW, first, n)
         counts, starts = pages["n_rows"].astype(np.int64), pages["first_row"].astype(np.int64)
         ends = np.cumsum(counts)
@@ -293,7 +316,9 @@ class Footer:
         dictionary = None
         if row["dict"]:
             if int(row["dict"]) > self.n_dicts:
-                raise self._wrong(f"dictionary of column {column.name!r}", offset, f"<= {self.n_dicts}", row["dict"])
+                raise self._wrong(
+                    f"dictionary of column {column.name!r}", offset, f"<= {self.n_dicts}", row["dict"]
+                )
             dictionary = self._rows(layout.DICT, layout.DICT_ROW, int(row["dict"]) - 1, 1)[0]
             self._check_slot(column, dictionary)
         return Chunk(pages, first, dictionary)
@@ -302,7 +327,10 @@ class Footer:
         off, slot, used = int(row["off"]), int(row["slot_len"]), int(row["used_len"])
         end = self.trailer.footer_off
         if off < layout.HEADER.size or off + slot > end or used > slot or off % layout.ALIGN_BYTES:
-            what, want = f"slot of a page of column {column.name!r}", f"aligned and within {end}, used <= slot"
+            what, want = (
+                f"slot of a page of column {column.name!r}",
+                f"aligned and within {end}, used <= slot",
+            )
             raise self._wrong(what, off, want, f"{off} + {used} of {slot}")
 
     def deleted(self, group: int) -> NDArray[np.bool_] | None:

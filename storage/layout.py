@@ -154,7 +154,14 @@ class Header:
 
     def pack(self) -> bytes:
         """The 64 bytes, hash included."""
-        args = (self.major, self.minor, self.required_features, self.optional_features, self.uuid, self.hash_seed)
+        args = (
+            self.major,
+            self.minor,
+            self.required_features,
+            self.optional_features,
+            self.uuid,
+            self.hash_seed,
+        )
         body = HEADER.pack(MAGIC, *args, 0, bytes(8))[:-8]
         return body + blake3(body).digest(length=8)
 
@@ -201,17 +208,25 @@ def parse_header(raw: bytes, file: str) -> Header:
         UnsupportedFeature: sound, but for a newer reader.
     """
     if len(raw) != HEADER.size or raw[:4] != MAGIC:
-        raise BadFile(f"{file}: expected a file starting with {MAGIC!r}, got {bytes(raw[:4])!r}; not a headrace file")
+        raise BadFile(
+            f"{file}: expected a file starting with {MAGIC!r}, got {bytes(raw[:4])!r}; not a headrace file"
+        )
     _, major, minor, required, optional, uuid, seed, reserved, digest = HEADER.unpack(raw)
     got = blake3(raw[:-8]).digest(length=8)
     if got != digest or reserved:
-        raise BadFile(f"{file}: header damaged: expected hash {digest.hex()}, got {got.hex()}; restore it from a copy")
+        raise BadFile(
+            f"{file}: header damaged: expected hash {digest.hex()}, got {got.hex()}; restore it from a copy"
+        )
     if major != MAJOR:
-        raise UnsupportedFeature(f"{file}: written in format {major}.{minor}, this reader knows {MAJOR}.x; update it")
+        raise UnsupportedFeature(
+            f"{file}: written in format {major}.{minor}, this reader knows {MAJOR}.x; update it"
+        )
     unknown = required & ~KNOWN_FEATURES
     if unknown:
         names = [FEATURE_NAMES.get(bit, f"bit {bit}") for bit in range(64) if unknown >> bit & 1]
-        raise UnsupportedFeature(f"{file}: needs features this reader lacks: {', '.join(names)}; update headrace")
+        raise UnsupportedFeature(
+            f"{file}: needs features this reader lacks: {', '.join(names)}; update headrace"
+        )
     return Header(uuid, seed, required, optional, major, minor)
 
 
@@ -219,7 +234,9 @@ def parse_trailer(raw: bytes) -> Trailer | None:
     """One trailer copy, or None when it fails its hash (the other copy may be sound)."""
     if len(raw) != TRAILER.size or raw[:4] != TRAILER_MAGIC or hash16(raw[:-16]) != raw[-16:]:
         return None
-    _, major, minor, length, off, size, n_sections, reserved, tree, epoch, rows, uuid, root, _ = TRAILER.unpack(raw)
+    _, major, minor, length, off, size, n_sections, reserved, tree, epoch, rows, uuid, root, _ = (
+        TRAILER.unpack(raw)
+    )
     if reserved:
         return None
     return Trailer(uuid, length, off, size, n_sections, tree, epoch, rows, root, major, minor)

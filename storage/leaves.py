@@ -33,7 +33,9 @@ def build(footer: bytes | memoryview) -> list[bytes]:
     levels = [b"".join(hash16(view[at : at + LEAF_BYTES]) for at in range(0, len(view), LEAF_BYTES))]
     while len(levels[-1]) > LEAF_BYTES:
         below = memoryview(levels[-1])
-        levels.append(b"".join(hash16(below[at : at + LEAF_BYTES]) for at in range(0, len(below), LEAF_BYTES)))
+        levels.append(
+            b"".join(hash16(below[at : at + LEAF_BYTES]) for at in range(0, len(below), LEAF_BYTES))
+        )
     return levels
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from headrace.storage import durable
@@ -17,6 +17,7 @@ from headrace.storage.errors import CommitUnknown, CorruptManifest, NoSuchVersio
 from headrace.storage.manifest import (
     FILE_NAME,
     FOLDER,
+    Attachment,
     DataFile,
     Keyed,
     Manifest,
@@ -24,6 +25,7 @@ from headrace.storage.manifest import (
     decode,
     digest,
     encode,
+    files_root,
     since,
 )
 
@@ -35,6 +37,18 @@ class Listing:
     version: int = 0
     files: tuple[tuple[int, DataFile], ...] = ()
     keys: dict[tuple[str, int], int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one commit wants to do to whatever version is the newest when it gets through."""
+
+    added: tuple[DataFile, ...]
+    attachments: tuple[Attachment, ...]
+    transaction: str
+    key: tuple[str, int] | None
+    replace_all: bool
+    committed_at_ms: int
 
 
 class Log:
@@ -62,7 +76,9 @@ class Log:
             with os.scandir(self.folder) as entries:
                 found = [int(match[1]) for entry in entries if (match := FILE_NAME.fullmatch(entry.name))]
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise TableNotFound(f"{self.table}: expected a table here, found no {FOLDER} folder; create one") from error
+            raise TableNotFound(
+                f"{self.table}: expected a table here, found no {FOLDER} folder; create one"
+            ) from error
         return max(found, default=0)
 
     def read(self, version: int, expected: str | None = None) -> tuple[Manifest, str]:
@@ -131,8 +147,43 @@ class Log:
             return Span()
         files, removed, keys, cleared_at = self._gather(parent, start)
         gone = () if cleared_at else tuple(sorted(removed))
-        keyed = tuple(Keyed(query, batch, at) for (query, batch), at in sorted(keys.items(), key=lambda k: k[1]))
+        keyed = tuple(
+            Keyed(query, batch, at) for (query, batch), at in sorted(keys.items(), key=lambda k: k[1])
+        )
         return Span(files, gone, keyed, cleared_at)
+
+    def following(self, parent: Manifest, change: Change) -> Manifest:
+        """The manifest that comes after ``parent``."""
+        _, parent_hash = self.read(parent.version)
+        version, start = parent.version + 1, since(parent.version + 1)
+        span = self.span(parent, version)
+        below, below_hash = "", ""
+        if start:
+            earlier, below_hash = (parent, parent_hash) if start == parent.version else self.read(start)
+            below = earlier.root
+        if change.replace_all:
+            span = Span(keys=span.keys)
+        fresh = change.replace_all or span.cleared_at > 0
+        listed = (*(file for _, file in span.files), *change.added)
+        before = (0, 0) if change.replace_all else (parent.n_files, parent.n_rows)
+        return replace(
+            parent,
+            version=version,
+            parent_blake3=parent_hash,
+            since=start,
+            since_blake3=below_hash,
+            operation="overwrite" if change.replace_all else "append",
+            transaction=change.transaction,
+            key=change.key,
+            added=change.added,
+            removed=(),
+            attachments=change.attachments,
+            n_files=before[0] + len(change.added),
+            n_rows=before[1] + sum(file.rows - file.deleted for file in change.added),
+            committed_at_ms=change.committed_at_ms,
+            root=files_root("" if fresh else below, listed, span.removed),
+            span=span,
+        )
 
     def publish(self, manifest: Manifest) -> bool:
         """Make ``manifest`` the next version. False if another writer took that number.

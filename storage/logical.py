@@ -8,6 +8,7 @@ come back plain. What is not listed here (structs, nested lists, decimals, ...) 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -51,7 +52,7 @@ class Leaf:
     logical: int
     storage: int
     arrow: pa.DataType
-    dtype: np.dtype | None  # type: ignore[type-arg]
+    dtype: np.dtype[Any] | None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from headrace.storage import arrays
 from headrace.storage.encodings import BY_ID, RESERVED_IDS, CorruptStream, Encoding
 from headrace.storage.encodings import dictionary as dictionary_encoding
 from headrace.storage.errors import UnsupportedFeature
@@ -58,28 +59,6 @@ class Stream:
     payload: bytes
 
 
-def numpy_values(array: pa.Array, leaf: Leaf) -> _Array:
-    """The values of an Arrow array without nulls, bit for bit, as ``leaf.dtype``; no copy except for booleans."""
-    assert leaf.dtype is not None
-    if leaf.dtype.kind == "b":
-        values: _Array = array.to_numpy(zero_copy_only=False)
-        return values
-    buffer = array.buffers()[1]
-    if buffer is None or not len(array):
-        return np.empty(0, leaf.dtype)
-    return np.frombuffer(buffer, leaf.dtype, count=len(array), offset=array.offset * leaf.dtype.itemsize)
-
-
-def string_parts(array: pa.Array) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
-    """Lengths in bytes and the bytes themselves of a string or binary array without nulls."""
-    _, offsets, data = array.buffers()
-    if not len(array) or offsets is None:
-        return np.empty(0, np.uint32), np.empty(0, np.uint8)
-    ends = np.frombuffer(offsets, np.int32, count=len(array) + 1, offset=4 * array.offset)
-    text = np.frombuffer(data, np.uint8) if data is not None and data.size else np.empty(0, np.uint8)
-    return np.diff(ends).astype(np.uint32), text[ends[0] : ends[-1]]
-
-
 def _flat(role: int, values: _Array, plain: bool = False) -> Stream:
     encoding = _PLAIN if plain else choose(values)
     return Stream(role, encoding.id, len(values), encoding.encode(values))
@@ -99,8 +78,8 @@ def leaf_streams(
     if codes is not None:
         return [_code_stream(codes)]
     if leaf.dtype is not None:
-        return [_flat(VALUES, numpy_values(array, leaf), plain)]
-    lengths, text = string_parts(array)
+        return [_flat(VALUES, arrays.numbers(array, leaf.dtype), plain)]
+    lengths, text = arrays.text(array)
     # Text is stored as it is: bit-packing saves an eighth of ASCII and would cost a decoder on every read.
     return [_flat(ITEM_LENGTHS if items else LENGTHS, lengths), _flat(BYTES, text, plain=True)]
 
@@ -111,7 +90,9 @@ def assemble(nonce: bytes, n_rows: int, validity: int, n_items: int, streams: li
     table, body = [], []
     for stream in streams:
         start = aligned(off, STREAM_ALIGN_BYTES)
-        table.append(STREAM.pack(stream.role, 0, stream.encoding, start, len(stream.payload), stream.n_values))
+        table.append(
+            STREAM.pack(stream.role, 0, stream.encoding, start, len(stream.payload), stream.n_values)
+        )
         body += [bytes(start - off), stream.payload]
         off = start + len(stream.payload)
     return b"".join([nonce, HEAD.pack(n_rows, validity, 0, len(streams), n_items, 0), *table, *body])
@@ -138,18 +119,18 @@ def _encode(
     validity = NO_NULLS if not nulls else ALL_NULL if nulls == n else BITMAP
     streams: list[Stream] = []
     if validity == BITMAP:
-        streams.append(_flat(VALIDITY, array.is_valid().to_numpy(zero_copy_only=False)))
+        streams.append(_flat(VALIDITY, arrays.validity(array)))
     if validity == ALL_NULL:
         return assemble(nonce, n, validity, 0, streams)
     valid = array.drop_null() if nulls else array
     if not type_.is_list:
         streams += leaf_streams(valid, type_.leaf, codes, items=False, plain=plain)
         return assemble(nonce, n, validity, 0, streams)
-    streams.append(_flat(LENGTHS, valid.value_lengths().to_numpy().astype(np.uint32)))
+    streams.append(_flat(LENGTHS, arrays.list_lengths(valid)))
     items = valid.flatten()
     n_items = len(items)
     if items.null_count:
-        streams.append(_flat(ITEM_VALIDITY, items.is_valid().to_numpy(zero_copy_only=False)))
+        streams.append(_flat(ITEM_VALIDITY, arrays.validity(items)))
         items = items.drop_null()
     streams += leaf_streams(items, type_.leaf, codes, items=True, plain=plain)
     return assemble(nonce, n, validity, n_items, streams)
@@ -159,15 +140,23 @@ class _Decoder:
     """Decodes one page's streams; ``fail(what, expected, got)`` raises with the page's place in the file."""
 
     def __init__(
-        self, data: bytes, entries: Entries | None, fail: Callable[[str, object, object], NoReturn], where: str
+        self,
+        data: bytes,
+        entries: Entries | None,
+        fail: Callable[[str, object, object], NoReturn],
+        where: str,
     ) -> None:
         self.data, self.entries, self.fail, self.where = np.frombuffer(data, np.uint8), entries, fail, where
         fixed = NONCE_BYTES + HEAD.size
         if len(data) < fixed:
             fail("page head", f"at least {fixed} bytes", len(data))
-        self.n_rows, self.validity, flags, n_streams, self.n_items, reserved = HEAD.unpack_from(data, NONCE_BYTES)
+        self.n_rows, self.validity, flags, n_streams, self.n_items, reserved = HEAD.unpack_from(
+            data, NONCE_BYTES
+        )
         if flags or reserved:
-            raise UnsupportedFeature(f"{where}: page flags {flags}/{reserved} need a newer reader; update headrace")
+            raise UnsupportedFeature(
+                f"{where}: page flags {flags}/{reserved} need a newer reader; update headrace"
+            )
         if n_streams > MAX_STREAMS or fixed + n_streams * STREAM.size > len(data):
             fail("stream count", f"at most {MAX_STREAMS} within {len(data)} bytes", n_streams)
         self.limit = max(FREE_BYTES, EXPANSION * (len(data) + (entries.stored_bytes if entries else 0)))
@@ -175,9 +164,15 @@ class _Decoder:
         for index in range(n_streams):
             role, more, encoding, off, length, count = STREAM.unpack_from(data, fixed + index * STREAM.size)
             if more or not VALIDITY <= role <= ITEM_LENGTHS:
-                raise UnsupportedFeature(f"{where}: stream role {role}/{more} needs a newer reader; update headrace")
+                raise UnsupportedFeature(
+                    f"{where}: stream role {role}/{more} needs a newer reader; update headrace"
+                )
             if role in self.streams or off % STREAM_ALIGN_BYTES or off + length > len(data):
-                fail(f"extent of stream {role}", f"once, aligned, within {len(data)} bytes", f"{off} + {length}")
+                fail(
+                    f"extent of stream {role}",
+                    f"once, aligned, within {len(data)} bytes",
+                    f"{off} + {length}",
+                )
             self.streams[role] = (encoding, off, length, count)
         self.used: set[int] = set()
 
@@ -210,12 +205,14 @@ class _Decoder:
         """A validity stream: bool[n], True where there is a value."""
         return self.stream(role, np.dtype(np.bool_), n)
 
-    def leaf(self, leaf: Leaf, n: int, valid: NDArray[np.bool_] | None, n_all: int, *, items: bool) -> pa.Array:
+    def leaf(
+        self, leaf: Leaf, n: int, valid: NDArray[np.bool_] | None, n_all: int, *, items: bool
+    ) -> pa.Array:
         """n leaf values spread over ``n_all`` slots, null where ``valid`` is False."""
         if CODES in self.streams:
             return self._coded(leaf, n, valid, n_all)
         if leaf.dtype is not None:
-            return fixed_array(self.stream(VALUES, leaf.dtype, n), valid, n_all, leaf)
+            return arrays.fixed(self.stream(VALUES, leaf.dtype, n), valid, n_all, leaf)
         lengths = self.stream(ITEM_LENGTHS if items else LENGTHS, np.dtype(np.uint32), n)
         total = int(lengths.sum(dtype=np.uint64))
         text = self.stream(BYTES, np.dtype(np.uint8), total)
@@ -239,15 +236,13 @@ class _Decoder:
         if leaf.dtype is not None:
             out = np.empty(len(codes), leaf.dtype)
             dictionary_encoding.gather(self.entries.values, codes, out)
-            return fixed_array(out, valid, n_all, leaf)
-        lengths, text = string_parts(self.entries.values)
+            return arrays.fixed(out, valid, n_all, leaf)
+        lengths, _ = arrays.text(self.entries.values)
         self.claim("dictionary strings", int(lengths[codes - 1].sum(dtype=np.uint64)))
-        indices = pa.array(codes.astype(np.int32) - 1)
+        rows = codes.astype(np.int32) - np.int32(1)
         if valid is not None:
-            spread = np.zeros(n_all, np.int32)
-            spread[valid] = codes.astype(np.int32) - 1
-            indices = pa.array(spread, mask=~valid)
-        return self.entries.values.take(indices)
+            rows = arrays.spread(rows, valid, n_all)
+        return self.entries.values.take(arrays.indices(rows, valid))
 
     def text_array(
         self, lengths: _Array, text: _Array, valid: NDArray[np.bool_] | None, n_all: int, leaf: Leaf
@@ -255,9 +250,7 @@ class _Decoder:
         """Strings or binary from lengths and bytes; text that is not UTF-8 is damage."""
         if len(text) > 2**31 - 1:
             self.fail("bytes of a page", "less than 2 GiB", len(text))
-        ends = np.zeros(n_all + 1, np.int32)
-        np.cumsum(lengths if valid is None else spread(lengths, valid, n_all), out=ends[1:])
-        buffers = [_bitmap(valid), pa.py_buffer(ends), pa.py_buffer(text)]
+        buffers = [arrays.bitmap(valid), arrays.offsets(lengths, valid, n_all), pa.py_buffer(text)]
         array = pa.Array.from_buffers(leaf.arrow, n_all, buffers)
         if pa.types.is_string(leaf.arrow):
             try:
@@ -270,25 +263,6 @@ class _Decoder:
         """Every stream must have had a meaning."""
         if self.used != self.streams.keys():
             self.fail("streams", sorted(self.used), sorted(self.streams))
-
-
-def spread(dense: _Array, valid: NDArray[np.bool_], n_all: int) -> _Array:
-    """Place dense values where ``valid`` is True, zeros elsewhere."""
-    out = np.zeros(n_all, dense.dtype)
-    out[valid] = dense
-    return out
-
-
-def _bitmap(valid: NDArray[np.bool_] | None) -> pa.Buffer | None:
-    return None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
-
-
-def fixed_array(dense: _Array, valid: NDArray[np.bool_] | None, n_all: int, leaf: Leaf) -> pa.Array:
-    """An Arrow array of a fixed-width leaf from its valid values."""
-    values = dense if valid is None else spread(dense, valid, n_all)
-    if values.dtype.kind == "b":
-        values = np.packbits(values, bitorder="little")
-    return pa.Array.from_buffers(leaf.arrow, n_all, [_bitmap(valid), pa.py_buffer(values)])
 
 
 def decode(
@@ -328,9 +302,8 @@ def decode(
     n_present = n_items if item_valid is None else int(np.count_nonzero(item_valid))
     items = page.leaf(type_.leaf, n_present, item_valid, n_items, items=True)
     page.done()
-    ends = np.zeros(n_rows + 1, np.int32)
-    np.cumsum(lengths if valid is None else spread(lengths, valid, n_rows), out=ends[1:])
-    return pa.Array.from_buffers(type_.arrow, n_rows, [_bitmap(valid), pa.py_buffer(ends)], children=[items])
+    buffers = [arrays.bitmap(valid), arrays.offsets(lengths, valid, n_rows)]
+    return pa.Array.from_buffers(type_.arrow, n_rows, buffers, children=[items])
 
 
 def encode_entries(values: pa.Array | _Array, leaf: Leaf, nonce: bytes) -> bytes:

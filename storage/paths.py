@@ -27,5 +27,7 @@ def inside(root: Path, relative: str, folder: str) -> Path:
     path = root / relative
     real_root = os.path.realpath(root)
     if os.path.realpath(path) != os.path.join(real_root, *parts):  # noqa: PTH118 (realpath has no pathlib twin)
-        raise UnsafePath(f"{root}: {relative!r} leads outside the table through a symbolic link; remove the link")
+        raise UnsafePath(
+            f"{root}: {relative!r} leads outside the table through a symbolic link; remove the link"
+        )
     return path

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pyarrow as pa
 
-from headrace.storage import page
+from headrace.storage import arrays, page
 from headrace.storage.errors import BadFile, CorruptFooter, CorruptPage
 from headrace.storage.footer import Chunk, Column, Footer
 from headrace.storage.layout import GROUP_ROWS, hash16
@@ -81,9 +81,10 @@ class File:
         """
         if batch_rows < 1:
             raise ValueError(f"batch_rows must be at least 1, got {batch_rows}")
+        wanted = self.footer.columns(columns)
         for group in range(self.footer.n_groups) if groups is None else groups:
             n = self.footer.rows_in(group)
-            cursor = _Group(self, group, columns)
+            cursor = _Group(self, group, wanted)
             for first in range(0, n, batch_rows):
                 last = min(first + batch_rows, n)
                 try:
@@ -93,7 +94,8 @@ class File:
                     if self.footer.current_epoch() <= self.footer.trailer.erase_epoch:
                         raise
                     self.footer = Footer(self._fd, str(self.path))
-                    cursor = _Group(self, group, columns)
+                    wanted = self.footer.columns(columns)
+                    cursor = _Group(self, group, wanted)
                     found = cursor.rows(first, last)
                 yield from found
 
@@ -101,10 +103,10 @@ class File:
 class _Group:
     """Reads one row group's columns from front to back, keeping each column's last page for the next batch."""
 
-    def __init__(self, file: File, group: int, names: Sequence[str] | None) -> None:
+    def __init__(self, file: File, group: int, columns: list[Column]) -> None:
         self.file, self.footer, self.group = str(file.path), file.footer, group
-        self.columns = file.footer.columns(names)
-        self.schema = arrow_schema(self.columns)
+        self.columns = columns
+        self.schema = arrow_schema(columns)
         self.deleted = file.footer.deleted(group)
         self.chunks: dict[int, Chunk] = {}
         self.entries: dict[int, page.Entries] = {}
@@ -114,8 +116,7 @@ class _Group:
         """Rows first..last of the group, without deleted ones, as one batch or several if they are very wide."""
         parts = [self._column(column, first, last) for column in self.columns]
         if all(len(part) == 1 for part in parts):
-            arrays = [part[0] for part in parts]
-            found = [record_batch(arrays, self.schema, last - first)]
+            found = [record_batch([part[0] for part in parts], self.schema, last - first)]
             if self.deleted is None:
                 return found
         elif all(sum(array.nbytes for array in part) < BATCH_BYTES for part in parts):
@@ -196,17 +197,17 @@ def arrow_schema(columns: Sequence[Column]) -> pa.Schema:
     return pa.schema([pa.field(column.name, column.type.arrow, column.nullable) for column in columns])
 
 
-def record_batch(arrays: list[pa.Array], schema: pa.Schema, n_rows: int) -> pa.RecordBatch:
+def record_batch(columns: list[pa.Array], schema: pa.Schema, n_rows: int) -> pa.RecordBatch:
     """A batch that keeps its row count even without columns."""
-    if arrays:
-        return pa.RecordBatch.from_arrays(arrays, schema=schema)
-    return pa.RecordBatch.from_struct_array(pa.array([{}] * n_rows, pa.struct([])))
+    if columns:
+        return pa.RecordBatch.from_arrays(columns, schema=schema)
+    return arrays.rows_without_columns(n_rows)
 
 
 def take_mask(batch: pa.RecordBatch, keep: Any) -> pa.RecordBatch:
     """The rows where ``keep`` is True; works without columns too."""
     if batch.num_columns:
-        return batch.filter(pa.array(keep))
+        return batch.filter(arrays.mask_array(keep))
     return record_batch([], batch.schema, int(np.count_nonzero(keep)))
 
 
@@ -225,7 +226,6 @@ def read_file(
         NoSuchColumn: naming the first one missing.
     """
     with File(path) as file:
-        file.footer.columns(columns)
         yield from file.batches(columns, batch_rows=batch_rows)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,7 +21,7 @@ from headrace.storage.paths import inside
 from headrace.storage.reader import File, record_batch
 
 Condition = tuple[str, str, Any]
-Filter = pc.Expression | Sequence[Condition] | Sequence[Sequence[Condition]]
+Filter: TypeAlias = "pc.Expression | Sequence[Condition] | Sequence[Sequence[Condition]]"
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,9 @@ class Scan:
         """Batches in file order; without filter at most ``batch_rows`` rows each."""
         needed = list(self.columns)
         if self.filter is not None:
-            needed += [name for name in filter_columns(self.filter, self.table_schema) if name not in self.columns]
+            needed += [
+                name for name in filter_columns(self.filter, self.table_schema) if name not in self.columns
+            ]
         for entry in self.files:
             with checked_file(self.root, entry, self.table_schema) as file:
                 for batch in file.batches(needed, batch_rows=self.batch_rows):
@@ -86,7 +88,9 @@ def checked_file(root: Path, entry: DataFile, schema: pa.Schema) -> File:
     try:
         file = File(path)
     except FileNotFoundError as error:
-        raise CorruptManifest(f"{path}: named by the table's manifest but missing; restore it from a copy") from error
+        raise CorruptManifest(
+            f"{path}: named by the table's manifest but missing; restore it from a copy"
+        ) from error
     footer = file.footer
     epoch = footer.trailer.erase_epoch
     came = (footer.header.uuid.hex(), footer.n_rows, footer.trailer.root.hex())
@@ -98,9 +102,13 @@ def checked_file(root: Path, entry: DataFile, schema: pa.Schema) -> File:
                 "put back; remove it and restore one taken after the erase"
             )
         if came != expected:
-            raise CorruptManifest(f"{path}: expected uuid, rows and root {expected}, got {came}; restore the right file")
+            raise CorruptManifest(
+                f"{path}: expected uuid, rows and root {expected}, got {came}; restore the right file"
+            )
         if file.schema() != schema:
-            raise CorruptManifest(f"{path}: has columns {file.schema().names}, the table {schema.names}, or other types")
+            raise CorruptManifest(
+                f"{path}: has columns {file.schema().names}, the table {schema.names}, or other types"
+            )
     except BaseException:
         file.close()
         raise
@@ -119,14 +127,14 @@ def parse_filter(given: Filter | None) -> pc.Expression | None:
     """
     if given is None or isinstance(given, pc.Expression):
         return given
-    groups = list(given)
+    groups: list[Any] = list(given)
     if not groups:
         return None
     if isinstance(groups[0], tuple):
         groups = [groups]
-    any_of: pc.Expression | None = None
+    any_of: Any = None
     for group in groups:
-        all_of: pc.Expression | None = None
+        all_of: Any = None
         for condition in group:
             term = _term(condition)
             all_of = term if all_of is None else all_of & term
@@ -136,7 +144,7 @@ def parse_filter(given: Filter | None) -> pc.Expression | None:
     return any_of
 
 
-def _term(condition: object) -> pc.Expression:
+def _term(condition: Any) -> pc.Expression:
     match condition:
         case (str(name), str(op), value):
             field = pc.field(name)
@@ -168,6 +176,7 @@ def filter_columns(expression: pc.Expression, schema: pa.Schema) -> list[str]:
     Raises:
         NoSuchColumn: it does not fit the schema at all.
     """
+
     def fits(names: list[str]) -> bool:
         empty = pa.schema([schema.field(name) for name in names]).empty_table()
         try:
@@ -181,5 +190,7 @@ def filter_columns(expression: pc.Expression, schema: pa.Schema) -> list[str]:
     if not fits(named):
         named = list(schema.names)
         if not fits(named):
-            raise NoSuchColumn(f"the filter {text} does not fit the columns {schema.names[:20]}; check names and types")
+            raise NoSuchColumn(
+                f"the filter {text} does not fit the columns {schema.names[:20]}; check names and types"
+            )
     return [name for name in named if not fits([other for other in named if other != name])]

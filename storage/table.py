@@ -12,7 +12,6 @@ import os
 import time
 import uuid as uuids
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,9 @@ from headrace.storage import manifest as manifests
 from headrace.storage.entropy import Entropy
 from headrace.storage.errors import CommitConflict, NoSuchColumn, SchemaMismatch, TableExists, TableNotFound
 from headrace.storage.layout import GROUP_ROWS
-from headrace.storage.log import Listing, Log
+from headrace.storage.log import Change, Listing, Log
 from headrace.storage.logical import stored_schema
-from headrace.storage.manifest import ATTACHMENTS, DATA, FOLDER, Attachment, Commit, DataFile, Manifest, Span
+from headrace.storage.manifest import ATTACHMENTS, DATA, FOLDER, Attachment, Commit, DataFile, Manifest
 from headrace.storage.paths import inside
 from headrace.storage.scan import Filter, Scan, checked_file, parse_filter
 from headrace.storage.writer import Writer
@@ -232,10 +231,8 @@ class Table:
                     "look at what it added, then replace again"
                 )
             self._refuse_listed(added)
-            _, parent_hash = self._log.read(self.version)
-            following = following_manifest(
-                self._log, self._manifest, parent_hash, added, attached, transaction, key, replace_all, clock_ms()
-            )
+            change = Change(added, attached, transaction, key, replace_all, clock_ms())
+            following = self._log.following(self._manifest, change)
             if self._log.publish(following):
                 self._manifest = following
                 return manifests.commit_of(following, self.path)
@@ -253,14 +250,18 @@ class Table:
         listed = {file.path for _, file in self._listing().files}
         twice = sorted(file.path for file in added if file.path in listed)
         if twice or len({file.path for file in added}) != len(added):
-            raise CommitConflict(f"{self.path}: files may be committed once, these were before: {twice or added}")
+            raise CommitConflict(
+                f"{self.path}: files may be committed once, these were before: {twice or added}"
+            )
 
     def _validate(self, added: tuple[DataFile, ...]) -> None:
         for entry in added:
             path = inside(self.path, entry.path, DATA)
             with checked_file(self.path, entry, self.schema) as file:
                 if file.footer.size != entry.bytes:
-                    raise SchemaMismatch(f"{path}: expected {entry.bytes} bytes, got {file.footer.size}; stage it again")
+                    raise SchemaMismatch(
+                        f"{path}: expected {entry.bytes} bytes, got {file.footer.size}; stage it again"
+                    )
 
     def _attach(self, transaction: str, attachments: Mapping[str, bytes]) -> tuple[Attachment, ...]:
         if not attachments:
@@ -281,7 +282,9 @@ class Table:
         Moves the table on to the newest version.
         """
         self.refresh()
-        batches = [(batch, version) for (query, batch), version in self._listing().keys.items() if query == query_id]
+        batches = [
+            (batch, version) for (query, batch), version in self._listing().keys.items() if query == query_id
+        ]
         if not batches:
             return None
         found, _ = self._log.read(max(batches)[1])
@@ -295,50 +298,6 @@ class Table:
             if manifest.version == 1:
                 return
             manifest, _ = self._log.read(manifest.version - 1, manifest.parent_blake3)
-
-
-def following_manifest(
-    log: Log,
-    parent: Manifest,
-    parent_hash: str,
-    added: tuple[DataFile, ...],
-    attached: tuple[Attachment, ...],
-    transaction: str,
-    key: Key | None,
-    replace_all: bool,
-    now: int,
-) -> Manifest:
-    """The manifest that comes after ``parent``."""
-    version = parent.version + 1
-    start = manifests.since(version)
-    span = log.span(parent, version)
-    below, below_hash = ("", "")
-    if start:
-        earlier, below_hash = (parent, parent_hash) if start == parent.version else log.read(start)
-        below = earlier.root
-    if replace_all or span.cleared_at:
-        below = ""
-    listed = added if replace_all else (*(file for _, file in span.files), *added)
-    gone = () if replace_all else span.removed
-    before = (0, 0) if replace_all else (parent.n_files, parent.n_rows)
-    return replace(
-        parent,
-        version=version,
-        parent_blake3=parent_hash,
-        since=start,
-        since_blake3=below_hash,
-        operation="overwrite" if replace_all else "append",
-        transaction=transaction,
-        key=(key[0], int(key[1])) if key is not None else None,
-        added=added,
-        removed=(),
-        attachments=attached,
-        n_files=before[0] + len(added),
-        n_rows=before[1] + sum(file.rows - file.deleted for file in added),
-        committed_at_ms=now,
-        root=manifests.files_root(below, listed, gone),
-        span=Span(keys=span.keys) if replace_all else span,
-    )
 
 
 def create(
@@ -430,7 +389,7 @@ def write(
     return table
 
 
-def arrow_batches(data: object) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
+def arrow_batches(data: Any) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
     """Schema and batches of whatever Arrow data a caller has.
 
     Raises:
@@ -443,7 +402,7 @@ def arrow_batches(data: object) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
         return reader.schema, reader
     if isinstance(data, Iterable):
         batches = iter(data)
-        first = next(batches, None)
+        first: Any = next(batches, None)
         if isinstance(first, pa.RecordBatch):
             return first.schema, _chained(first, batches)
     raise TypeError(

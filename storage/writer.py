@@ -175,7 +175,9 @@ class Writer:
     def _put_slot(self, data: bytes) -> tuple[int, int]:
         """Write a page into a slot of whole alignment units; the rest of the slot is zero."""
         if len(data) >= 2**32 - layout.ALIGN_BYTES:
-            raise TooLarge(f"{self.path}: a page of {len(data)} bytes exceeds 4 GiB; split its rows into smaller values")
+            raise TooLarge(
+                f"{self.path}: a page of {len(data)} bytes exceeds 4 GiB; split its rows into smaller values"
+            )
         self._pad(layout.ALIGN_BYTES)
         off, slot = self._off, aligned(len(data))
         self._put(data)
@@ -200,7 +202,15 @@ class Writer:
         slot = layout.TRAILER_SLOT_BYTES
         end = aligned(tree_off + len(tree), slot)
         unrooted = Trailer(
-            self._header.uuid, end + 2 * slot, footer_off, len(footer), n_sections, tree_off, 0, self._rows, bytes(32)
+            self._header.uuid,
+            end + 2 * slot,
+            footer_off,
+            len(footer),
+            n_sections,
+            tree_off,
+            0,
+            self._rows,
+            bytes(32),
         )
         trailer = replace(unrooted, root=layout.root_hash(self._header.pack(), unrooted, levels[-1]))
         self._put(footer)
@@ -227,7 +237,18 @@ class Writer:
                 first_page += n_pages
         meta = np.zeros(1, layout.META_ROW)
         n_dicts = len(self._dicts) // _DICT.size
-        meta[0] = (self._rows, n, n, n_groups, self._group_rows, n_buckets, bucket_slots, first_page, n_dicts, b"")
+        meta[0] = (
+            self._rows,
+            n,
+            n,
+            n_groups,
+            self._group_rows,
+            n_buckets,
+            bucket_slots,
+            first_page,
+            n_dicts,
+            b"",
+        )
         deletion = bytes(sum(deletion_extent(self._rows, self._group_rows)))
         sections = [
             (layout.META, meta.tobytes(), 1),
@@ -243,7 +264,9 @@ class Writer:
         body = bytearray(directory.nbytes)
         for row, (number, data, rows_) in enumerate(sections):
             # Sections larger than a leaf start on one, so that a bucket or a bitmap never straddles two.
-            body += bytes(aligned(len(body), LEAF_BYTES if len(data) > LEAF_BYTES else layout.ALIGN_BYTES) - len(body))
+            body += bytes(
+                aligned(len(body), LEAF_BYTES if len(data) > LEAF_BYTES else layout.ALIGN_BYTES) - len(body)
+            )
             directory[row] = (number, layout.SECTION_REQUIRED, footer_off + len(body), len(data), rows_)
             body += data
         body[: directory.nbytes] = directory.tobytes()
@@ -255,7 +278,9 @@ class Writer:
         for index, (field, type_) in enumerate(zip(self.schema, self._types, strict=True)):
             text, zone = field.name.encode(), type_.timezone.encode()
             if len(text) > 0xFFFF:
-                raise TooLarge(f"a column name of {len(text)} bytes exceeds {0xFFFF}; shorten {field.name[:40]!r}...")
+                raise TooLarge(
+                    f"a column name of {len(text)} bytes exceeds {0xFFFF}; shorten {field.name[:40]!r}..."
+                )
             flags = layout.NULLABLE * field.nullable | layout.PERSONAL * (field.name in self._personal)
             flags |= layout.ERASE_KEY * (field.name == self._erase_key) | layout.IS_LIST * type_.is_list
             flags |= layout.ITEM_NULLABLE * self._item_nulls[index]
@@ -321,12 +346,16 @@ def fit(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
             wrong.append(f"{field.name!r} has {column.null_count} nulls, expected none")
         columns.append(column)
     if wrong:
-        raise SchemaMismatch(f"rows do not fit the schema: {'; '.join(wrong)}; cast, rename or drop these columns")
+        raise SchemaMismatch(
+            f"rows do not fit the schema: {'; '.join(wrong)}; cast, rename or drop these columns"
+        )
     for field, column in zip(schema, columns, strict=True):
         leaf = column.flatten() if pa.types.is_list(field.type) else column
         if pa.types.is_string(leaf.type):
             try:
                 leaf.validate(full=True)
             except pa.ArrowInvalid as error:
-                raise SchemaMismatch(f"column {field.name!r} holds text that is not UTF-8: {error}; use binary") from error
+                raise SchemaMismatch(
+                    f"column {field.name!r} holds text that is not UTF-8: {error}; use binary"
+                ) from error
     return pa.RecordBatch.from_arrays(columns, schema=schema) if columns else batch.select([])
