@@ -10,15 +10,12 @@ built for; the wire protocol joins them well enough.
 Not here: reading environment variables (the caller passes the cache and a private repository's root).
 """
 
-import fcntl
 import hashlib
-import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +24,7 @@ import msgspec
 from headrace.streaming import ivy
 from headrace.streaming import java as javas
 from headrace.streaming.errors import StreamingError
+from headrace.streaming.locks import exclusive
 
 LOCK = Path(__file__).with_name("jars.lock.json")
 
@@ -156,7 +154,7 @@ def resolve(
         return Resolved(kept=len(jars), fetched=0, fetched_bytes=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _exclusive(folder / ".lock"):
+        with exclusive(folder / ".lock"):
             # Another process may have brought them while this one waited for the lock.
             absent = [jar for jar in absent if not _intact(folder / jar.file, jar)]
             for stale in folder.glob(".resolve-*"):  # left by a process that was killed: its lock is gone
@@ -236,17 +234,6 @@ def _sha256(path: Path) -> str:
 
 def _name(jar: Jar) -> str:
     return f"{jar.org}:{jar.name}:{jar.version}"
-
-
-@contextmanager
-def _exclusive(path: Path) -> Iterator[None]:
-    """Hold an advisory lock on `path`; the kernel releases it when the process dies, however it dies."""
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def lock_jars(path: Path = LOCK, *, java: Path | None = None, repository: str | None = None) -> Lock:
