@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from headrace import storage
-from headrace.jobs.progress import LEARNER
+from headrace.jobs.progress import LEARNER, attachment_path, last_commit
 from headrace.jobs.seen import NEXT_OFFSETS, OFFSET, PARTITION, PARTITIONS
 from headrace.jobs.settings import Learner
 from headrace.streaming.contracts import Contract
@@ -39,15 +39,14 @@ def open_loop(table: storage.Table, contract: Contract, learner: Learner, seed: 
     """
     if not learner.enabled or contract.features.label is None:
         return None
-    last = table.last_commit()
-    attached = {entry.name for entry in last.attachments} if last is not None else set()
-    snapshot = last.attachment(LEARNER) if last is not None and LEARNER in attached else None
+    last = last_commit(table)
+    snapshot = last.attachment(LEARNER) if last is not None and attachment_path(last, LEARNER) else None
     loop = Loop(task_of(contract, bits=learner.bits, seed=seed), snapshot)
     waiting = {partition: offset for partition, offset in loop.replay_from.items() if offset is not None}
     for file in table.files:
         ends = dict(zip(file.tags.get(PARTITIONS, ()), file.tags.get(NEXT_OFFSETS, ()), strict=True))
         if any(ends.get(partition, 0) > offset for partition, offset in waiting.items()):
-            for partition, chunk in _chunks(Path(table.path) / file.path, loop.columns):
+            for partition, chunk in _chunks(table.path / file.path, loop.columns):
                 rows = chunk.filter(
                     pa.array(chunk.column(OFFSET).to_numpy() >= waiting.get(partition, np.inf))
                 )

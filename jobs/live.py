@@ -38,8 +38,7 @@ def auc_text(progress: Progress | None) -> str:
     """``model 0.712, popularity 0.604`` since the start, or why there is none yet."""
     if progress is None or not progress.metrics:
         return "no label yet"
-    total = progress.metrics["total"]
-    model, baseline = total["model"]["auc"], total["baseline"]["auc"]
+    model, baseline = progress.metrics["model"]["auc"], progress.metrics["baseline"]["auc"]
     if model is None or baseline is None:
         return "no label yet"
     return f"model {model:.3f}, popularity {baseline:.3f}"

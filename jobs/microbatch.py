@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
 import msgspec
 import pyarrow as pa
@@ -24,7 +23,7 @@ from headrace.jobs import check
 from headrace.jobs.errors import CheckpointLost, JobError
 from headrace.jobs.learn import feed_file
 from headrace.jobs.messages import MESSAGE_COLUMNS
-from headrace.jobs.progress import GATE, LEARNER, PROGRESS, Progress
+from headrace.jobs.progress import GATE, LEARNER, PROGRESS, Progress, attachment_path, last_commit
 from headrace.jobs.seen import recent_files, within_horizon
 from headrace.jobs.settings import Settings
 from headrace.jobs.stage import Plan, Stage, Staged
@@ -63,8 +62,8 @@ class MicroBatch:
         self._table = table
         self._loop = loop
         self._report = report
-        self._folder = Path(table.path)
-        self._snapshot = _attachment(table.last_commit(), LEARNER)
+        self._folder = table.path
+        self._snapshot = attachment_path(last_commit(table), LEARNER)
         self._recent = within_horizon(
             recent_files(self._folder, table.files), progress.watermarks_us, settings.stream.lateness_s
         )
@@ -195,16 +194,9 @@ class MicroBatch:
             attachments[LEARNER] = snapshot
         commit = self._table.commit(files, key=(after.query_id, after.batch_id), attachments=attachments)
         self.progress = after
-        self._snapshot = _attachment(commit, LEARNER)
+        self._snapshot = attachment_path(commit, LEARNER)
         self._recent = within_horizon(
             [*self._recent, *recent_files(self._folder, files)],
             after.watermarks_us,
             self._settings.stream.lateness_s,
         )
-
-
-def _attachment(commit: storage.Commit | None, name: str) -> Path | None:
-    """Where the bytes of a commit's attachment are."""
-    if commit is None:
-        return None
-    return next((commit.table / entry.path for entry in commit.attachments if entry.name == name), None)

@@ -24,10 +24,10 @@ from headrace.jobs._session import require_kafka, session
 from headrace.jobs.errors import CheckpointLost, ContractChanged, JobError
 from headrace.jobs.learn import open_loop
 from headrace.jobs.microbatch import MicroBatch, Stopped
-from headrace.jobs.progress import PROGRESS, Progress, read_progress
+from headrace.jobs.progress import PROGRESS, Progress, last_commit, read_progress
 from headrace.jobs.settings import Settings, read_settings
 from headrace.jobs.stage import stored_schema
-from headrace.storage import StorageError
+from headrace.storage.errors import StorageError, TableNotFound
 from headrace.streaming.contracts import Contract, load
 from headrace.streaming.errors import StreamingError
 from headrace.streaming.source import end_offsets
@@ -83,10 +83,11 @@ def open_table(settings: Settings, contract: Contract) -> storage.Table:
     """
     schema = stored_schema(contract)
     path = settings.stream.table
-    if not storage.exists(path):
+    try:
+        table = storage.open(path)
+    except TableNotFound:
         features = contract.features
         return storage.create(path, schema, erase_key=features.erase_key, personal=features.personal)
-    table = storage.open(path)
     if table.schema.names != schema.names or table.schema.types != schema.types:
         differing = sorted(set(map(str, table.schema)) ^ set(map(str, schema)))
         raise ContractChanged(
@@ -97,8 +98,8 @@ def open_table(settings: Settings, contract: Contract) -> storage.Table:
 
 
 def _last_progress(table: storage.Table, settings: Settings, contract: Contract) -> Progress:
-    last = table.last_commit()
-    if last is None or PROGRESS not in last.attachments:
+    last = last_commit(table)
+    if last is None:
         return Progress(settings.stream.topic, contract.version, query_id="", batch_id=-1)
     progress = read_progress(last.attachment(PROGRESS))
     if progress.topic != settings.stream.topic:

@@ -7,9 +7,12 @@ events = stored + dead + late + duplicates, counted in events, not in messages.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from headrace import storage
 
 PROGRESS, GATE, LEARNER = "progress", "gate", "learner"
 """Names of a commit's attachments."""
@@ -85,3 +88,15 @@ class Progress(msgspec.Struct):
 def read_progress(data: bytes) -> Progress:
     """Decode an attachment written by ``to_json``."""
     return msgspec.json.decode(data, type=Progress)
+
+
+def last_commit(table: storage.Table) -> storage.Commit | None:
+    """The newest commit that a pipeline made; others may have written to the table since."""
+    return next((commit for commit in table.history() if attachment_path(commit, PROGRESS)), None)
+
+
+def attachment_path(commit: storage.Commit | None, name: str) -> Path | None:
+    """Where the bytes of a commit's attachment are; ``None`` where it has none of that name."""
+    if commit is None:
+        return None
+    return next((commit.table / entry.path for entry in commit.attachments if entry.name == name), None)

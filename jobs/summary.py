@@ -1,0 +1,87 @@
+"""What a person reads when the demo has ended: where the data lies, its size beside Parquet, quality, and what to type next."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from headrace import storage
+from headrace.jobs.live import auc_text
+from headrace.jobs.progress import Progress
+
+_READ = """\
+from headrace import storage
+table = storage.open("{table}")
+print(table.num_rows, "rows in", len(table.files), "files, version", table.version)
+rows = table.scan(columns=["{event_id}", "prediction", "baseline", "model_version"], filter=[("model_version", ">", 0)])
+print(rows.to_table().slice(0, 5).to_pylist())"""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The figures of a finished run; ``produced`` counts events, ``seconds`` run from the first event sent."""
+
+    produced: int
+    progress: Progress | None
+    table: Path
+    event_id: str
+    log: Path
+    seconds: float
+    peak_memory_bytes: int
+    store_bytes: int
+    parquet_bytes: int
+
+    def text(self) -> str:
+        """The summary as plain text."""
+        if self.progress is None:
+            return f"nothing was stored; what happened is in {self.log}"
+        total = self.progress.total
+        lost = self.produced - total.events
+        reasons = sorted(total.reasons.items(), key=lambda item: (-item[1], item[0]))
+        lines = [
+            f"{self.produced:,} events produced = {total.stored:,} stored + {total.dead:,} dead + {total.late:,} late + "
+            f"{total.duplicates:,} duplicates" + (f" + {lost:,} not read yet" if lost else ""),
+            f"{self.seconds:.0f} s, {total.events / max(self.seconds, 1e-9):,.0f} events/s, "
+            f"peak memory {self.peak_memory_bytes / 2**30:.1f} GiB (driver, workers, broker and this process)",
+            f"AUC since the start: {auc_text(self.progress)}",
+            *_last_window(self.progress),
+            f"table: {self.table} ({self.store_bytes / 1e6:.1f} MB; the same rows as Parquet-zstd: "
+            f"{self.parquet_bytes / 1e6:.1f} MB)",
+            "dead letters: " + (", ".join(f"{name} {count}" for name, count in reasons) or "none"),
+            f"log: {self.log}",
+            "",
+            "read it from Python:",
+            "",
+            *("    " + line for line in read_lines(self.table, self.event_id).splitlines()),
+        ]
+        return "\n".join(lines)
+
+
+def read_lines(table: Path, event_id: str) -> str:
+    """Five lines of Python that read what was stored."""
+    return _READ.format(table=table, event_id=event_id)
+
+
+def sizes(table: storage.Table) -> tuple[int, int]:
+    """Bytes of a table's data files, and of the same rows as one Parquet file compressed with zstd."""
+    ours = sum(file.bytes for file in table.files)
+    with tempfile.TemporaryDirectory(dir=table.path.parent) as folder:
+        path = Path(folder) / "same-rows.parquet"
+        with pq.ParquetWriter(path, table.schema, compression="zstd") as writer:
+            for batch in table.scan():
+                writer.write_batch(batch)
+        return ours, path.stat().st_size
+
+
+def _last_window(progress: Progress) -> list[str]:
+    window = (progress.metrics or {}).get("window")
+    if not window or window["model"]["auc"] is None:
+        return []
+    model, baseline = window["model"], window["baseline"]
+    return [
+        f"last window of {window['rows']:,} labels: AUC model {model['auc']:.3f}, popularity {baseline['auc']:.3f}; "
+        f"log loss model {model['log_loss']:.4f}, popularity {baseline['log_loss']:.4f}"
+    ]
