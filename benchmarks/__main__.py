@@ -1,0 +1,75 @@
+"""``python -m benchmarks NAME [--quick | --full] [--json FILE]``: measure one table and print it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.case import Profile, Table
+from benchmarks.report import table_text
+from benchmarks.run import Measured, run
+
+TABLES = ("pipeline",)
+"""Modules of this package that offer a ``TABLE``."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0: every cell of ours has a number, be it a loss; 1: one has none; 2: wrong usage."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("name", choices=TABLES, metavar="NAME", help=f"one of: {', '.join(TABLES)}")
+    extent = parser.add_mutually_exclusive_group()
+    extent.add_argument("--quick", action="store_true", help="at most 90 seconds, less data; says little")
+    extent.add_argument(
+        "--full",
+        action="store_true",
+        help="hours; keeps every repetition, so a killed run goes on where it was",
+    )
+    parser.add_argument("--retry", action="store_true", help="with --full: measure failed cells again")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows there")
+    arguments = parser.parse_args(argv)
+    profile = Profile.QUICK if arguments.quick else Profile.FULL if arguments.full else Profile.DEFAULT
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the contestants on the way out
+    table: Table = importlib.import_module(f"benchmarks.{arguments.name}").TABLE
+    try:
+        measured = run(table, profile, retry=arguments.retry, say=lambda line: print(line, flush=True))
+    except KeyboardInterrupt:
+        print("interrupted" + ("; run it again to go on" if profile is Profile.FULL else ""), file=sys.stderr)
+        return 130
+    print(text(measured))
+    if arguments.json is not None:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(measured.document(), indent=1) + "\n")
+    return 1 if any(row.ours is None for row in measured.rows) else 0
+
+
+def text(measured: Measured) -> str:
+    """Header, table and notes."""
+    machine, header = measured.machine, measured.document()["header"]
+    repetitions = [repetition for cell in measured.cells for repetition in cell.repetitions]
+    loads = [load for repetition in repetitions for load in (repetition.load_before, repetition.load_after)]
+    busy = f"; around repetitions {min(loads):.1f} to {max(loads):.1f}" if loads else ""
+    lines = [
+        "",
+        f"{measured.table.title} ({measured.profile.value}, verification {header['verification']})",
+        f"{machine.cpu}, {machine.cores} cores, {machine.memory_gib} GiB, {machine.system}; "
+        f"Python {machine.python}, JDK {machine.jdk}",
+        ", ".join(f"{name} {version}" for name, version in sorted(measured.versions.items())),
+        f"load average {measured.load[0]:.1f} at the start, {measured.load[1]:.1f} at the end{busy}; "
+        f"took {measured.wall_s:.0f} s",
+        "best of n counted repetitions; spread = (max - min) / min",
+        "",
+        table_text(measured.rows),
+        "",
+        *measured.table.notes,
+    ]
+    lost = sum(row.loses for row in measured.rows if row.peers)
+    return "\n".join([*lines, f"{lost} of {sum(bool(row.peers) for row in measured.rows)} comparisons lost"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

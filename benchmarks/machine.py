@@ -1,0 +1,100 @@
+"""Facts that numbers depend on: the machine, the interpreter, the JDK, and the versions of what is measured."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+
+from benchmarks.process import ROOT
+
+ROOMS = ("jobs", "scheduler", "storage", "streaming")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the header says; part of a kept cell's key."""
+
+    cpu: str
+    cores: int
+    memory_gib: int
+    system: str
+    python: str
+    jdk: str
+
+    def as_key(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def describe() -> Machine:
+    """This machine. Cores are those that this process may use."""
+    return Machine(
+        cpu=_cpu_model(),
+        cores=len(os.sched_getaffinity(0)),
+        memory_gib=round(psutil.virtual_memory().total / 2**30),
+        system=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+        jdk=_jdk(),
+    )
+
+
+def load_average() -> float:
+    """Over the last minute."""
+    return os.getloadavg()[0]
+
+
+def package_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of distributions in this environment; ours carries a fingerprint of its sources.
+
+    Raises:
+        importlib.metadata.PackageNotFoundError: one is not installed.
+    """
+    return {
+        name: f"{version(name)}+{_sources_digest()}" if name == "headrace" else version(name)
+        for name in packages
+    }
+
+
+def _sources_digest() -> str:
+    digest = hashlib.sha256()
+    for room in ROOMS:
+        for path in sorted((ROOT / room).rglob("*")):
+            if path.suffix in {".py", ".toml", ".java", ".json"} and path.is_file():
+                digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:10]
+
+
+def runner_digest(module: str) -> str:
+    """Fingerprint of a runner's source."""
+    path = (ROOT / Path(*module.split("."))).with_suffix(".py")
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:10]
+
+
+def _cpu_model() -> str:
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return found.group(1) if found else platform.processor() or "unknown"
+
+
+def _jdk() -> str:
+    home = os.environ.get("JAVA_HOME")
+    java = str(Path(home) / "bin" / "java") if home else shutil.which("java")
+    if java is None:
+        return "none"
+    try:
+        answer = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60)
+    except OSError:
+        return "none"
+    found = re.search(r'version "([^"]+)"', answer.stderr + answer.stdout)
+    return found.group(1) if found else "unknown"

@@ -1,0 +1,73 @@
+"""Cells: what one contestant did in one case, kept as JSON files so that a killed ``--full`` run goes on where it was.
+
+A file is keyed by everything that could change its numbers: table, case, contestant, arguments, versions (ours with a
+fingerprint of its sources), the runner's source, profile and machine. It is written anew after every repetition; each repetition is therefore
+measured once. Quick and default runs keep nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.case import Json, Repetition
+
+
+@dataclass
+class Cell:
+    """The counted repetitions of one contestant in one case, and why it failed if it did."""
+
+    key: Mapping[str, Json] = field(default_factory=dict)
+    repetitions: list[Repetition] = field(default_factory=list)
+    failure: str | None = None
+
+    def is_complete(self, repetitions: int) -> bool:
+        """Whether nothing is left to measure."""
+        return self.failure is not None or len(self.repetitions) >= repetitions
+
+
+class CellFile(ValueError):
+    """A file among the results is not a cell."""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The kept cells of one folder."""
+
+    folder: Path
+
+    def path(self, key: Mapping[str, Json]) -> Path:
+        """Where the cell of ``key`` is kept; the name says what it is, the digest that nothing differs."""
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
+        words = (str(key.get(part, "")) for part in ("case", "contestant"))
+        slug = "--".join(re.sub(r"[^A-Za-z0-9.]+", "-", word).strip("-") for word in words)
+        return self.folder / str(key.get("table", "")) / f"{slug}--{digest}.json"
+
+    def read(self, key: Mapping[str, Json]) -> Cell:
+        """The kept cell, or an empty one.
+
+        Raises:
+            CellFile: the file is damaged; remove it to measure again.
+        """
+        path = self.path(key)
+        try:
+            kept: dict[str, Any] = json.loads(path.read_text())
+            repetitions = [Repetition(**repetition) for repetition in kept["repetitions"]]
+            return Cell(key, repetitions, kept["failure"])
+        except FileNotFoundError:
+            return Cell(key)
+        except (ValueError, KeyError, TypeError) as error:
+            raise CellFile(f"'{path}' is not a kept cell ({error}); remove it to measure it again") from error
+
+    def write(self, cell: Cell) -> None:
+        """Keep ``cell``, whole or not at all."""
+        path = self.path(cell.key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_suffix(".new")
+        fresh.write_text(json.dumps(asdict(cell), indent=1, sort_keys=True) + "\n")
+        fresh.replace(path)
