@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.jobs.errors import BadSettings
+from headrace.streaming import warden
+
+WARDEN = Path(warden.__file__)
 
 
 def entry_point() -> Path:
@@ -34,25 +37,23 @@ class SubmitLine:
 
     def call(self) -> int:
         """Run it in the foreground; its exit code."""
-        process = self.start(None)
-        while True:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:  # the terminal told the job as well; it ends by itself
-                continue
+        with subprocess.Popen(self.command, env={**os.environ, **self.environment}) as process:
+            while True:
+                try:
+                    return process.wait()
+                except KeyboardInterrupt:  # the terminal told the job as well, which ends by itself
+                    continue
 
-    def start(self, log: Path | None, own_session: bool = False) -> subprocess.Popen[bytes]:
-        """Start it; what it prints goes to ``log`` where one is named."""
-        environment = {**os.environ, **self.environment}
-        if log is None:
-            return subprocess.Popen(self.command, env=environment, start_new_session=own_session)
+    def start(self, log: Path) -> subprocess.Popen[bytes]:
+        """Start it in the background, printing to ``log``; it ends when this process does, however that ends."""
         with log.open("ab") as out:
             return subprocess.Popen(
-                self.command,
-                env=environment,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=own_session,
+                (sys.executable, "-I", "-S", str(WARDEN), "attached", *self.command),
+                env={**os.environ, **self.environment},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=out,
+                start_new_session=True,  # Ctrl-C in a terminal is for the caller, who then stops the job in order
             )
 
 
