@@ -121,9 +121,8 @@ class Process:
         self._process.wait()
         self._closed = True
         self._reader.join(CLOSE_S)
-        if (
-            not self._reader.is_alive()
-        ):  # else a process that left the tree holds the pipe; the thread is a daemon
+        assert self._process.stdout is not None
+        if not self._reader.is_alive():  # else a process that left the tree holds the pipe
             self._process.stdout.close()
 
     def _answer(self, wanted: str, timeout_s: float) -> dict[str, Json]:

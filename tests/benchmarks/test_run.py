@@ -156,8 +156,8 @@ def test_the_command_writes_rows_and_prints_losses(
 
     module = types.SimpleNamespace(TABLE=table_of(fake_case(repetitions=1, ours={"sleep_s": 0.2}, a={})))
     monkeypatch.setattr(command, "TABLES", ("fake",))
-    monkeypatch.setattr(command.importlib, "import_module", lambda name: module)
-    monkeypatch.setattr(command.signal, "signal", lambda *_: None)
+    monkeypatch.setattr("importlib.import_module", lambda name: module)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr(command, "run", lambda *a, **k: running.run(*a, **k, work=tmp_path / "work"))
     file = tmp_path / "out" / "rows.json"
     assert command.main(["fake", "--quick", "--json", str(file)]) == 0
