@@ -111,7 +111,7 @@ class Column:
         """Ids of the rules that apply to this column, in the order in which reasons are listed."""
         named = (
             ("required", self.required),
-            ("finite", self.is_float),
+            ("finite", self.is_float and self.between is None),  # within bounds it is finite
             ("between", self.between is not None),
             ("in_set", self.in_set is not None),
             ("max_length", self.max_length is not None),

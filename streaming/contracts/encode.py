@@ -10,6 +10,7 @@ left out of the JSON; floats are written with the fewest digits that name the sa
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -66,7 +67,7 @@ def _values(array: pa.Array) -> list[Any]:
         ends = np.concatenate(
             [[0], np.cumsum(pc.fill_null(pc.list_value_length(array), 0).to_numpy())]
         ).tolist()
-        lists = [flat[start:end] for start, end in zip(ends[:-1], ends[1:], strict=True)]
+        lists = [flat[start:end] for start, end in pairwise(ends)]
         valid = array.is_valid().to_pylist()
         return (
             lists

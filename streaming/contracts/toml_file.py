@@ -214,7 +214,8 @@ def _between(section: _Section, type_: pa.DataType) -> tuple[Bound, Bound] | Non
     elif floating:
         expected, good = "two finite numbers", _pair(bounds, (int, float)) and all(map(math.isfinite, bounds))
     else:
-        expected, good = "two integers", _pair(bounds, int)
+        expected = f"two integers, each smaller than 2**53 or a limit of {type_}"
+        good = _pair(bounds, int) and all(_is_exact(bound, type_) for bound in bounds)
     if not good or bounds[0] > bounds[1]:
         section.bad("between", f"{expected}, the lower first", bounds, "correct the bounds")
     if floating:
@@ -228,6 +229,14 @@ def _pair(bounds: object, kind: type | tuple[type, ...]) -> bool:
     if not isinstance(bounds, list) or len(bounds) != 2:
         return False
     return all(isinstance(bound, kind) and not isinstance(bound, bool) for bound in bounds)
+
+
+def _is_exact(bound: int, type_: pa.DataType) -> bool:
+    """Whether the bound is in range, and the same number as a double, in which the check compares."""
+    limits = np.iinfo(type_.to_pandas_dtype())
+    return bound in (int(limits.min), int(limits.max)) or (
+        limits.min <= bound <= limits.max and abs(bound) < 1 << 53
+    )
 
 
 def _in_set(section: _Section, type_: pa.DataType) -> tuple[str, ...] | tuple[int, ...] | None:
@@ -264,12 +273,14 @@ def _pattern(section: _Section, type_: pa.DataType) -> str | None:
     if re.search(r"\\[sS]|\(\?(?!:)|\[\[", pattern):
         section.bad("pattern", "no \\s, no [[ and no group (? but (?:", pattern, "write the characters out")
     try:
-        re.compile(f"(?a:{pattern[1:-1]})")
+        groups = re.compile(f"(?a:{pattern[1:-1]})").groups
         pc.call_function(
             "match_substring_regex", [pa.array([""])], pc.MatchSubstringOptions(f"(?:{pattern[1:-1]})")
         )
     except (re.error, pa.ArrowInvalid) as error:
         section.bad("pattern", "a regular expression of RE2 and of Python", pattern, f"simplify it: {error}")
+    if groups:
+        section.bad("pattern", "no capturing group", pattern, "write (?: instead of (")
     return pattern
 
 
@@ -292,8 +303,9 @@ def _features(section: _Section, columns: list[Column]) -> FeatureMap:
         name = single[key]
         if name is not None and by_name[name].required is not True:
             section.bad(key, "a column with required = true", name, "every event must carry it")
-    for key in ("event_id", "key", "kind", "erase_key", "domain", "item"):
+    for key in ("event_id", "key", "erase_key", "domain", "item"):
         _typed(section, key, (single[key],), by_name, "a string or an integer", _is_id)
+    _typed(section, "kind", (single["kind"],), by_name, "a string", pa.types.is_string)
     _typed(section, "event_time", (single["event_time"],), by_name, "a timestamp", pa.types.is_timestamp)
     _typed(
         section,
