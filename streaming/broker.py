@@ -12,27 +12,45 @@ of this folder's own settings file, never by a remembered pid alone.
 Not here: replication, TLS, authentication, several nodes. Topics and offsets are `source`'s, jars are `jars`'s.
 """
 
+import os
 import shutil
 import socket
 import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
 import msgspec
-import psutil
 
-from headrace.streaming import kraft
+from headrace.streaming import kraft, processes
 from headrace.streaming.errors import StreamingError
 from headrace.streaming.locks import exclusive
+from headrace.streaming.source import create_topics, end_offsets
+
+__all__ = [
+    "BrokerFailed",
+    "BrokerSlow",
+    "DataUnwritable",
+    "DiskFull",
+    "EmbeddedBroker",
+    "PortBusy",
+    "Settings",
+    "State",
+    "answers",
+    "create_topics",
+    "end_offsets",
+    "log_file",
+    "start",
+    "status",
+    "stop",
+]
 
 _PORT_TRIES = 3
-_WARDEN = Path(__file__).with_name("warden.py")
 
 
 class BrokerFailed(StreamingError, RuntimeError):
@@ -157,7 +175,7 @@ def status(data: Path) -> State | None:
     """The broker process of this data folder, or None; `answers` tells whether it serves."""
     folder = data.absolute()
     state = _read_state(folder)
-    return state if state is not None and _is_broker(folder, state.pid, state.started_s) else None
+    return state if state is not None and processes.is_broker(folder, state.pid, state.started_s) else None
 
 
 def stop(data: Path, timeout_s: float = 20.0) -> bool:
@@ -166,7 +184,7 @@ def stop(data: Path, timeout_s: float = 20.0) -> bool:
     if not folder.is_dir():
         return False
     with exclusive(folder / ".start.lock"):
-        return _end_all(folder, timeout_s)
+        return _end(folder, timeout_s)
 
 
 def log_file(data: Path) -> Path:
@@ -201,7 +219,7 @@ def _start(
         running = _usable(folder)
         if running is not None:
             return running, None
-        _end_all(folder, timeout_s=10.0)  # what a killed owner or an interrupted start left behind
+        _end(folder, timeout_s=10.0)  # what a killed owner or an interrupted start left behind
         if settings.port:
             _require_free(settings.port)
         for attempt in range(1, _PORT_TRIES + 1):
@@ -234,9 +252,9 @@ def _prepare(folder: Path, settings: Settings) -> None:
 def _usable(folder: Path) -> State | None:
     """The running broker when it answers and its owner, if it has one, still lives."""
     state = _read_state(folder)
-    if state is None or not _is_broker(folder, state.pid, state.started_s):
+    if state is None or not processes.is_broker(folder, state.pid, state.started_s):
         return None
-    if state.owner_pid is not None and not _lives(state.owner_pid, state.owner_started_s):
+    if state.owner_pid is not None and not processes.lives(state.owner_pid, state.owner_started_s):
         return None  # its warden is about to end it
     return state if any(answers(state.port) for _ in range(3)) else None
 
@@ -260,7 +278,7 @@ def _launch(
         if state is not None:
             _write_state(folder, state)
             deadline_s = time.monotonic() + settings.timeout_s
-            while _is_broker(folder, state.pid, state.started_s):
+            while processes.is_broker(folder, state.pid, state.started_s):
                 if answers(port):
                     return state, None if detached else warden
                 if time.monotonic() > deadline_s:
@@ -273,7 +291,7 @@ def _launch(
             stream.seek(seen_bytes)
             raise _failure(stream.read().decode(errors="replace"), "start", log, port)
     except BaseException:  # Ctrl-C too: no half-started broker stays behind
-        _end_all(folder, timeout_s=5.0)
+        _end(folder, timeout_s=5.0)
         _dismiss(warden)
         raise
 
@@ -282,7 +300,7 @@ def _run_warden(command: list[str], log: Path, *, detached: bool) -> "subprocess
     mode = "detached" if detached else "attached"
     with log.open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-I", "-S", str(_WARDEN), mode, *command],
+            [sys.executable, "-I", "-S", str(processes.WARDEN), mode, *command],
             stdin=subprocess.DEVNULL if detached else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=output,
@@ -300,12 +318,11 @@ def _first_state(warden: "subprocess.Popen[str]", port: int, *, detached: bool) 
         warden.wait()
     if not line.strip():
         return None
-    owner = None if detached else psutil.Process()
-    try:
-        started_s = psutil.Process(int(line)).create_time()
-    except psutil.NoSuchProcess:
+    pid, owner = int(line), None if detached else os.getpid()
+    started_s = processes.started_s(pid)
+    if started_s is None:
         return None
-    return State(int(line), started_s, port, owner and owner.pid, owner and owner.create_time())
+    return State(pid, started_s, port, owner, owner and processes.started_s(owner))
 
 
 def _dismiss(warden: "subprocess.Popen[str]") -> None:
@@ -328,50 +345,10 @@ def _failure(text: str, task: str, log: Path, port: int) -> StreamingError:
     return BrokerFailed(f"the broker could not {task}: {reason}; the whole story is in {log}")
 
 
-def _brokers_of(folder: Path) -> Iterator[psutil.Process]:
-    """Every live process that runs a broker on this folder, recorded or not."""
-    for process in psutil.process_iter():
-        if _runs_broker(process, folder):
-            yield process
-
-
-def _runs_broker(process: psutil.Process, folder: Path) -> bool:
-    """By command line; a warden's ends the same way, but starts with this Python."""
-    try:
-        line: list[str] = process.cmdline()
-        gone = process.status() == psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
-    ours = line[-2:] == [kraft.MAIN, str(kraft.settings_file(folder))]
-    return ours and str(_WARDEN) not in line[:4] and not gone
-
-
-def _is_broker(folder: Path, pid: int, started_s: float) -> bool:
-    return _lives(pid, started_s) and _runs_broker(psutil.Process(pid), folder)
-
-
-def _lives(pid: int, started_s: float | None) -> bool:
-    """Whether the process of that pid and start time is there; a second allows for a clock that was set."""
-    try:
-        process = psutil.Process(pid)
-        same = started_s is None or abs(process.create_time() - started_s) < 1.0
-        return same and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
-
-
-def _end_all(folder: Path, timeout_s: float) -> bool:
-    """End every broker of this folder; psutil refuses to signal a pid that was reused meanwhile."""
-    found = list(_brokers_of(folder))
-    for sign in ("terminate", "kill"):
-        deadline_s = time.monotonic() + timeout_s
-        for process in found:
-            with suppress(psutil.NoSuchProcess):
-                getattr(process, sign)()
-        while any(_runs_broker(process, folder) for process in found) and time.monotonic() < deadline_s:
-            time.sleep(0.05)
+def _end(folder: Path, timeout_s: float) -> bool:
+    ended = processes.end_brokers(folder, timeout_s)
     _state_file(folder).unlink(missing_ok=True)
-    return bool(found)
+    return ended
 
 
 def _state_file(folder: Path) -> Path:

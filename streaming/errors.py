@@ -9,5 +9,9 @@ class StreamingError(Exception):
     """Base of every error raised by `headrace.streaming`; never raised itself."""
 
 
-class CorruptMessage(StreamingError, ValueError):
-    """Bytes that cannot be what their headers claim; raised before any row of them is returned."""
+class BrokerUnreachable(StreamingError, ConnectionError):
+    """No Kafka answers at the bootstrap address."""
+
+
+class TopicMissing(StreamingError, LookupError):
+    """The topic does not exist; nothing creates one by mistake."""

@@ -21,12 +21,12 @@ GRACE_S = 10
 def main(mode: str, command: list[str]) -> int:
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr)
     os.write(1, f"{child.pid}\n".encode())
-    os.close(1)  # sys.stdout.close() would leave the descriptor open, and the asker reads to the end
+    os.close(1)  # the asker reads to the end
     if mode == "detached":
         return 0
 
     def end_with_the_asker() -> None:
-        sys.stdin.buffer.read()
+        os.read(0, 1)
         child.terminate()  # Popen knows whether the child was reaped, so this cannot hit a reused pid
         try:
             child.wait(GRACE_S)
@@ -38,4 +38,6 @@ def main(mode: str, command: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2:]))
+    status = main(sys.argv[1], sys.argv[2:])
+    sys.stderr.flush()
+    os._exit(status & 0xFF)  # the thread above may sit in its read for as long as the asker lives
