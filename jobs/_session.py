@@ -7,6 +7,7 @@ later is not seen.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -42,6 +43,8 @@ def session(spark: Spark, connector: Sequence[Path] = ()) -> SparkSession:
 
     Workers take the interpreter of this process, because the first ``python3`` on the path may miss pyarrow.
     """
+    # Spark logs the context of a failed query to stderr as one line of JSON, before the exception says the same.
+    logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
     builder = SparkSession.builder.appName(spark.app_name)

@@ -8,18 +8,108 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from headrace.jobs.errors import JobError
 from headrace.streaming.ad_feed import AdFeed
 from headrace.streaming.contracts import load
 from headrace.streaming.producer import Producer
-from headrace.streaming.replay import FORMS, replay
+from headrace.streaming.replay import replay
 
 PER_S = 4_000  # leaves half of two cores to Spark, and a demo of 200,000 events still ends within two minutes
 HUGE_BYTES = 600 * 1024  # above what the job accepts, below what the broker does
+BROKEN_SHARE = 0.01
 
 
 class UnknownData(JobError, ValueError):
     """A file whose form cannot be guessed from its name."""
+
+
+class Feed:
+    """Events on their way to a topic, sent by a thread once ``start`` is called.
+
+    Args:
+        contract: what the events are, a shipped contract's name or a file.
+        send: sends everything through a producer, calling the given function once per event before it is sent; that
+            function raises ``_Stopped`` when no more is wanted.
+    """
+
+    def __init__(self, contract: str, send: Callable[[Producer, Callable[[], None]], None]) -> None:
+        self.contract = contract
+        self.produced = 0
+        self._send = send
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._failure: Exception | None = None
+
+    def start(self, bootstrap: str, topic: str) -> None:
+        """Begin to send to ``topic``."""
+        self._thread = threading.Thread(target=self._run, args=(bootstrap, topic), name="feed", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Send no more; return when what was sent is acknowledged."""
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def done(self) -> bool:
+        """Whether everything was sent and acknowledged; raises what went wrong in the thread."""
+        if self._failure is not None:
+            raise self._failure
+        return self._thread is not None and not self._thread.is_alive()
+
+    def _run(self, bootstrap: str, topic: str) -> None:
+        try:
+            with Producer(bootstrap, load(self.contract), topic=topic) as producer:
+                try:
+                    self._send(producer, self._count)
+                except _Stopped:
+                    pass  # what was counted was sent
+        except Exception as error:  # noqa: BLE001  it is raised again where the thread is watched
+            self._failure = error
+
+    def _count(self) -> None:
+        if self._stopped.is_set():
+            raise _Stopped
+        self.produced += 1
+
+
+class _Stopped(Exception):
+    """No more events are wanted."""
+
+
+def feed_of(events: int, data: Path | None, form: str | None, seed: int) -> Feed:
+    """Generated ad events, or the rows of ``data``.
+
+    Raises:
+        UnknownData: the form of ``data`` was not named and its name does not tell.
+    """
+    if data is None:
+        return Feed("ad_feed", lambda producer, count: _generate(producer, count, events, seed))
+    chosen = form or _guess(data)
+    contract = "movielens"
+    return Feed(contract, lambda producer, count: _replay(producer, count, data, chosen, contract))
+
+
+def _generate(producer: Producer, count: Callable[[], None], events: int, seed: int) -> None:
+    """Send ``events`` messages, broken ones among them, at a steady rate."""
+    feed = AdFeed(seed=seed, broken_share=BROKEN_SHARE, huge_bytes=HUGE_BYTES)
+    began = time.monotonic()
+    good = round(events / (1 + BROKEN_SHARE))
+    for number, (key, value, headers) in enumerate(feed.messages(good)):
+        count()
+        producer.send_raw(key, value, headers)
+        if number % 200 == 0:
+            time.sleep(max(0.0, began + number / PER_S - time.monotonic()))
+
+
+def _guess(data: Path) -> str:
+    name = data.name.lower()
+    if name in ("u.data",) or name.endswith(".inter"):
+        return "movielens"
+    forms = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+    if data.suffix.lower() in forms:
+        return forms[data.suffix.lower()]
+    raise UnknownData(f"what '{data}' holds does not show from its name; say --as movielens, csv, jsonl or parquet")

@@ -17,14 +17,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from headrace.streaming.contracts import VERSION_HEADER, Contract, check_version, decode_arrow, decode_json
+from headrace.streaming.producer import FORMAT_HEADER, ROWS_HEADER
 
-FORMAT_HEADER, ROWS_HEADER = "format", "rows"
 ARROW = b"arrow"
 _MAX_CLAIMED_ROWS = 1 << 20  # a header is no proof; this bounds what a hostile one can add to the counters
 
 
 def _header(name: str) -> str:
-    return f"filter(headers, h -> h.key = '{name}')[0].value"
+    return f"get(filter(headers, h -> h.key = '{name}'), 0).value"
 
 
 MESSAGE_COLUMNS = (

@@ -110,7 +110,7 @@ class MicroBatch:
         self._commit(staged, after, snapshot, gate_json)
         self.progress.seconds["commit"] = time.monotonic() - committing
         self.progress.seconds["batch"] = time.monotonic() - began
-        self.report(self.progress)
+        self._report(self.progress)
 
     def _is_committed(self, query_id: str, batch_id: int) -> bool:
         """Whether the table already holds this batch.

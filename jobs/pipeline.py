@@ -33,6 +33,7 @@ from headrace.streaming.errors import StreamingError
 from headrace.streaming.source import end_offsets
 
 POLL_S = 0.25
+_FROM_THE_START = -2  # Spark's name for the earliest offset of a partition
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,12 @@ def run(
         CheckpointLost: table and checkpoint do not belong together.
         ContractChanged: the table has other columns than the contract.
         ConnectorMissing: Spark cannot read Kafka.
+        BrokerUnreachable, TopicMissing: before anything is started.
     """
     options = options or Options()
     require_kafka(spark.sparkContext)
+    wanted = [settings.stream.topic, settings.stream.dead_letters]
+    end_offsets(settings.kafka.bootstrap, wanted, **settings.kafka.client_options())  # both are there, or it raises
     contract = load(settings.stream.contract)
     table = open_table(settings, contract)
     progress = _last_progress(table, settings, contract)
@@ -138,9 +142,10 @@ def _starting_offsets(settings: Settings, progress: Progress, adopt: bool) -> st
         raise CheckpointLost(
             f"--adopt begins a new checkpoint, but '{settings.stream.checkpoint}' exists; remove it or name another"
         )
-    ends = end_offsets(settings.kafka.bootstrap, settings.stream.topic, settings.kafka.client_options())
-    begin = {str(partition): progress.next_offsets.get(partition, -2) for partition in ends}
-    return json.dumps({settings.stream.topic: begin})
+    topic = settings.stream.topic
+    ends = end_offsets(settings.kafka.bootstrap, [topic], **settings.kafka.client_options())
+    begin = {str(partition): progress.next_offsets.get(partition, _FROM_THE_START) for partition in ends[topic]}
+    return json.dumps({topic: begin})
 
 
 def _has_begun(checkpoint: Path) -> bool:
@@ -173,7 +178,7 @@ def _start(
 
 def _wait(query: StreamingQuery, batch: MicroBatch, stop_file: Path | None) -> Progress:
     try:
-        while not query.awaitTermination(POLL_S):  # type: ignore[arg-type]  # takes a float, is typed as int
+        while not query.awaitTermination(POLL_S):
             if stop_file is not None and stop_file.exists():
                 _stop(query, batch)
                 break
