@@ -88,3 +88,21 @@ def rows_without_columns(n_rows: int) -> pa.RecordBatch:
     """A batch of rows that has no columns but keeps their number."""
     empty = pa.Array.from_buffers(pa.struct([]), n_rows, [None], children=[])
     return pa.RecordBatch.from_struct_array(empty)
+
+
+def plain(column: pa.Array, type_: pa.DataType) -> pa.Array:
+    """``column`` in its plain type: dictionaries decoded, large and view layouts made ordinary ones."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_list_view(column.type) or pa.types.is_large_list_view(column.type):
+        column = _list_of_view(column)
+    return column if column.type == type_ else column.cast(type_)
+
+
+def _list_of_view(column: pa.Array) -> pa.Array:
+    """By hand, since pyarrow's own cast of list views with nulls gives an array that fails its validation."""
+    valid = validity(column) if column.null_count else None
+    lengths = numbers(column.value_lengths().fill_null(0).cast(pa.int32()), np.dtype(np.int32)).astype(np.uint32)
+    buffers = [bitmap(valid), offsets(lengths, None, len(column))]
+    items = column.flatten()
+    return pa.Array.from_buffers(pa.list_(items.type), len(column), buffers, children=[items])

@@ -17,7 +17,7 @@ from types import TracebackType
 import numpy as np
 import pyarrow as pa
 
-from headrace.storage import chunk, durable, layout, leaves, page
+from headrace.storage import arrays, chunk, durable, layout, leaves, page
 from headrace.storage.entropy import Entropy
 from headrace.storage.errors import SchemaMismatch, TooLarge
 from headrace.storage.footer import deletion_extent, name_hash
@@ -226,51 +226,44 @@ class Writer:
 
     def _footer(self, footer_off: int) -> tuple[bytes, int]:
         """All sections behind their directory; ``FORMAT.md`` section 5."""
+        sections = self._sections()
+        directory = np.zeros(len(sections), layout.SECTION)
+        body = bytearray(directory.nbytes)
+        for row, (number, flags, n_rows, data) in enumerate(sections):
+            # Sections larger than a leaf start on one, so that a bucket or a bitmap never straddles two.
+            to = LEAF_BYTES if len(data) > LEAF_BYTES else layout.ALIGN_BYTES
+            body += bytes(aligned(len(body), to) - len(body))
+            directory[row] = (number, flags, footer_off + len(body), len(data), n_rows)
+            body += data
+        body[: directory.nbytes] = directory.tobytes()
+        return bytes(body), len(sections)
+
+    def _sections(self) -> list[tuple[int, int, int, bytes]]:
+        """Number, flags, rows and bytes of each section, in file order."""
         n, n_groups = len(self._types), -(-self._rows // self._group_rows)
         names, columns = self._columns()
         n_buckets, bucket_slots, index = name_index(self.schema.names, self._header.hash_seed)
         chunks = np.zeros((n, n_groups), layout.CHUNK_ROW)
-        first_page = 0
+        n_pages = 0
         for column, rows in enumerate(self._chunks):
-            for group, (off, length, n_pages, dictionary, nulls) in enumerate(rows):
-                chunks[column, group] = (off, length, first_page, n_pages, 0, dictionary, nulls)
-                first_page += n_pages
+            for group, (off, length, pages, dictionary, nulls) in enumerate(rows):
+                chunks[column, group] = (off, length, n_pages, pages, 0, dictionary, nulls)
+                n_pages += pages
         meta = np.zeros(1, layout.META_ROW)
         n_dicts = len(self._dicts) // _DICT.size
-        meta[0] = (
-            self._rows,
-            n,
-            n,
-            n_groups,
-            self._group_rows,
-            n_buckets,
-            bucket_slots,
-            first_page,
-            n_dicts,
-            b"",
-        )
+        meta[0] = (self._rows, n, n, n_groups, self._group_rows, n_buckets, bucket_slots, n_pages, n_dicts, b"")
         deletion = bytes(sum(deletion_extent(self._rows, self._group_rows)))
-        sections = [
-            (layout.META, meta.tobytes(), 1),
-            (layout.NAME_INDEX, index, n_buckets * bucket_slots),
-            (layout.COLUMN, columns, n),
-            (layout.NAMES, names, 0),
-            (layout.CHUNK, chunks.tobytes(), n * n_groups),
-            (layout.PAGE, b"".join(self._pages), first_page),
-            (layout.DICT, bytes(self._dicts), n_dicts),
-            (layout.DELETION, deletion, n_groups),
+        need = layout.SECTION_REQUIRED
+        return [
+            (layout.META, need, 1, meta.tobytes()),
+            (layout.NAME_INDEX, need, n_buckets * bucket_slots, index),
+            (layout.COLUMN, need, n, columns),
+            (layout.NAMES, need, 0, names),
+            (layout.CHUNK, need, n * n_groups, chunks.tobytes()),
+            (layout.PAGE, need, n_pages, b"".join(self._pages)),
+            (layout.DICT, need, n_dicts, bytes(self._dicts)),
+            (layout.DELETION, need, n_groups, deletion),
         ]
-        directory = np.zeros(len(sections), layout.SECTION)
-        body = bytearray(directory.nbytes)
-        for row, (number, data, rows_) in enumerate(sections):
-            # Sections larger than a leaf start on one, so that a bucket or a bitmap never straddles two.
-            body += bytes(
-                aligned(len(body), LEAF_BYTES if len(data) > LEAF_BYTES else layout.ALIGN_BYTES) - len(body)
-            )
-            directory[row] = (number, layout.SECTION_REQUIRED, footer_off + len(body), len(data), rows_)
-            body += data
-        body[: directory.nbytes] = directory.tobytes()
-        return bytes(body), len(sections)
 
     def _columns(self) -> tuple[bytes, bytes]:
         names = bytearray()
@@ -337,11 +330,7 @@ def fit(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         if got != field.type:
             wrong.append(f"{field.name!r} has type {got}, expected {field.type}")
             continue
-        column = batch.column(field.name)
-        if pa.types.is_dictionary(column.type):
-            column = column.dictionary_decode()
-        if column.type != field.type:
-            column = column.cast(field.type)
+        column = arrays.plain(batch.column(field.name), field.type)
         if not field.nullable and column.null_count:
             wrong.append(f"{field.name!r} has {column.null_count} nulls, expected none")
         columns.append(column)
