@@ -14,10 +14,11 @@ from pathlib import Path
 from benchmarks.case import OURS, Case, Contestant, Json, Metric, Parts, Profile, Repetition, Table
 from headrace.streaming import jars
 from headrace.streaming.ad_feed import AdFeed, Produced
-from headrace.streaming.broker import EmbeddedBroker, create_topics
+from headrace.streaming.broker import EmbeddedBroker
 from headrace.streaming.contracts import load
 from headrace.streaming.java import find
 from headrace.streaming.producer import Producer
+from headrace.streaming.source import create_topics
 
 CONTRACT = "ad_feed"
 PARTITIONS = 4

@@ -1,7 +1,7 @@
 """One case: its contestants take turns, round by round, until each has its repetitions or the time is up.
 
 The first ``discard`` turns of each contestant are thrown away. A round goes ours, rival A, rival B; only one of them
-works at any time. A contestant that fails leaves the race and keeps its reason; the others go on.
+works at any time once all have started. A contestant that fails leaves the race and keeps its reason; the others go on.
 """
 
 from __future__ import annotations
@@ -50,16 +50,19 @@ class _Race:
     say: Say
 
     def start(self, entry: _Entry) -> None:
-        """Start the contestant's process and let it prepare its first turn."""
-        with_patience = self._patience_s()
+        """Start the contestant's process, which then prepares its first turn."""
         entry.process = self.launch(entry.contestant)
-        entry.process.wait_ready(with_patience)
+
+    def await_ready(self, entry: _Entry) -> None:
+        assert entry.process is not None
+        entry.process.wait_ready(self._patience_s())
 
     def turn(self, entry: _Entry) -> None:
         """One repetition, with what surrounds it."""
         began = self.clock()
         if entry.process is None:
             self.start(entry)
+            self.await_ready(entry)
         assert entry.process is not None
         repetition = entry.process.repeat(self._patience_s())
         entry.process.wait_ready(self._patience_s())  # it has checked its own work
@@ -77,7 +80,7 @@ class _Race:
             if isinstance(failed, TimedOut) and self.clock() >= self.deadline:
                 return
             entry.cell.failure = str(failed)
-            self.say(f"  {entry.contestant.name}: failed: {failed}")
+            self.say(f"  {entry.contestant.name}: failed: {str(failed).partition(chr(10))[0]}")
             self.keep(entry.cell)
 
     def has_time_for(self, entries: list[_Entry]) -> bool:
@@ -125,9 +128,10 @@ def race(
     ]
     try:
         if not case.fresh_process:
+            for entry in entries:  # starting is not timed, so all may start at once
+                running.start(entry)
             for entry in entries:
-                if running.has_time_for([]):
-                    running.guarded(running.start, entry)
+                running.guarded(running.await_ready, entry)
         while True:
             turns = [entry for entry in entries if not entry.cell.is_complete(case.repetitions)]
             if not turns or not running.has_time_for(turns):

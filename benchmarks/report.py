@@ -16,6 +16,9 @@ from benchmarks.results import Cell
 
 Better = Literal["lower", "higher"]
 
+_REASON_CHARS = 160
+"""Of a failure's reason on the terminal; the JSON file has it whole."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -137,7 +140,7 @@ def _seconds_by_part(parts: Parts, repetition: Repetition) -> dict[str, float]:
 
 
 def table_text(rows: Sequence[Row]) -> str:
-    """The rows for people: one line per contestant, failures with their reason."""
+    """The rows for people: one line per contestant, failures with the first line of their reason below."""
     lines: list[tuple[str, ...]] = [("case", "contestant", "best", "spread", "n", "ours / peer")]
     for row in rows:
         lines.append((row.case, OURS, *_numbers(row, OURS, row.ours), ""))
@@ -148,18 +151,27 @@ def table_text(rows: Sequence[Row]) -> str:
         for number, other in enumerate(others or [("", "", "", "", "")]):
             lines.append((about if number == 0 else "", *other))
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join(
+    table = [
         "  ".join(
-            text.rjust(width) if column in (2, 3, 4) and not text.startswith("failed") else text.ljust(width)
+            text.rjust(width) if column in (2, 3, 4) else text.ljust(width)
             for column, (text, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in [lines[0], tuple("-" * width for width in widths), *lines[1:]]
-    )
+    ]
+    reasons = {
+        f"{row.case}: {name} failed: {_first_line(why)}" for row in rows for name, why in row.failures.items()
+    }
+    return "\n".join([*table, *sorted(reasons)])
+
+
+def _first_line(reason: str) -> str:
+    line = (reason.strip().splitlines() or ["no reason given"])[0]
+    return line if len(line) <= _REASON_CHARS else line[: _REASON_CHARS - 1] + "…"
 
 
 def _numbers(row: Row, name: str, value: float | None) -> tuple[str, str, str]:
     if value is None:
-        return f"failed: {row.failures.get(name, 'no reason given')}", "", ""
+        return "failed", "", ""
     rough = row.spread.get(name)
     return _short(value), "" if rough is None else f"{rough:.0%}", str(row.repetitions[name])
 

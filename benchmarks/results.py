@@ -44,9 +44,8 @@ class Cells:
     def path(self, key: Mapping[str, Json]) -> Path:
         """Where the cell of ``key`` is kept; the name says what it is, the digest that nothing differs."""
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
-        words = (str(key.get(part, "")) for part in ("case", "contestant"))
-        slug = "--".join(re.sub(r"[^A-Za-z0-9.]+", "-", word).strip("-") for word in words)
-        return self.folder / str(key.get("table", "")) / f"{slug}--{digest}.json"
+        name = "--".join(slug(str(key[part])) for part in ("case", "contestant"))
+        return self.folder / str(key["table"]) / f"{name}--{digest}.json"
 
     def read(self, key: Mapping[str, Json]) -> Cell:
         """The kept cell, or an empty one.
@@ -71,3 +70,8 @@ class Cells:
         fresh = path.with_suffix(".new")
         fresh.write_text(json.dumps(asdict(cell), indent=1, sort_keys=True) + "\n")
         fresh.replace(path)
+
+
+def slug(name: str) -> str:
+    """``name`` as part of a file name."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")

@@ -26,7 +26,7 @@ from benchmarks.machine import Machine, describe, load_average, package_versions
 from benchmarks.process import ROOT, Process
 from benchmarks.race import Say, race
 from benchmarks.report import Row, rows_of
-from benchmarks.results import Cell, Cells
+from benchmarks.results import Cell, Cells, slug
 
 WORK = ROOT / ".headrace" / "benchmarks"
 RESULTS = ROOT / "benchmarks" / "results"
@@ -188,7 +188,7 @@ def _launcher(
         folder = scratch / case.name / contestant.name
         folder.mkdir(parents=True, exist_ok=True)
         args = {**case.args, **ground, **contestant.args, "scratch": str(folder)}
-        log = work / "logs" / table.name / f"{case.name}--{contestant.name}.log"
+        log = work / "logs" / table.name / f"{slug(case.name)}--{slug(contestant.name)}.log"
         return Process([str(environment.python), "-m", contestant.runner, json.dumps(args)], log)
 
     return launch
@@ -196,14 +196,20 @@ def _launcher(
 
 @contextmanager
 def _scratch(work: Path) -> Iterator[Path]:
+    """A folder that is gone afterwards; after an error it stays, with the logs in it, until the next run."""
     work.mkdir(parents=True, exist_ok=True)
-    for stale in work.glob("run-*"):  # of a run that was killed
+    for stale in work.glob("run-*"):
         if not psutil.pid_exists(int(stale.name.split("-")[1])):
             shutil.rmtree(stale, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=f"run-{os.getpid()}-", dir=work))
     try:
         yield folder
-    finally:
+    except Exception:
+        raise
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    else:
         shutil.rmtree(folder, ignore_errors=True)
 
 

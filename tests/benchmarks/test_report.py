@@ -79,7 +79,7 @@ def test_losses_and_failures_are_printed() -> None:
     text = table_text(rows)
     assert "2.00 LOSES" in text
     assert "1.00 wins" in text
-    assert "failed: no answer within 5 s" in text
+    assert "[x] seconds: b failed: no answer within 5 s" in text
     assert [row.loses for row in rows] == [True, False]
 
 
@@ -88,7 +88,15 @@ def test_a_failed_cell_of_ours_counts_as_lost() -> None:
     row = rows_of(case(PARTS), cells, Profile.QUICK)[0]
     assert row.ours is None
     assert row.loses
-    assert "failed: it broke" in table_text([row])
+    assert "ours failed: it broke" in table_text([row])
+
+
+def test_a_long_reason_is_cut_on_the_terminal_only() -> None:
+    why = "Trouble: " + "x" * 500 + "\nand more"
+    row = rows_of(case(), {"ours": cell(1.0), "a": cell(failure=why), "b": cell(1.0)}, Profile.QUICK)[0]
+    assert max(map(len, table_text([row]).splitlines())) < 220
+    assert "and more" not in table_text([row])
+    assert row.as_json()["failures"] == {"a": why}
 
 
 def test_parts_are_those_of_the_cheapest_repetition_and_add_up() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
+import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -152,11 +154,9 @@ def test_the_document_has_header_rows_and_what_is_behind_them(fake_case: Faked, 
 def test_the_command_writes_rows_and_prints_losses(
     fake_case: Faked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import types
-
     module = types.SimpleNamespace(TABLE=table_of(fake_case(repetitions=1, ours={"sleep_s": 0.2}, a={})))
     monkeypatch.setattr(command, "TABLES", ("fake",))
-    monkeypatch.setattr("importlib.import_module", lambda name: module)
+    monkeypatch.setitem(sys.modules, "benchmarks.fake", module)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr(command, "run", lambda *a, **k: running.run(*a, **k, work=tmp_path / "work"))
     file = tmp_path / "out" / "rows.json"
