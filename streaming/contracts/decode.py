@@ -47,7 +47,7 @@ REASONS = (
 _CHUNK_ROWS = 512
 _CHUNK_BYTES = 4 << 20
 _UINT64 = (pa.uint64(), pa.list_(pa.uint64()))
-_PATH = re.compile(r"at `\$\.([a-z][a-z0-9_]*)")
+_PATH = re.compile(r"at `\$\.([A-Za-z][A-Za-z0-9_]*)")
 
 
 @dataclass(frozen=True)

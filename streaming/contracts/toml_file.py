@@ -11,12 +11,10 @@ import keyword
 import math
 import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +22,7 @@ import pyarrow.compute as pc
 
 from headrace.streaming.contracts.contract import RESERVED, TYPES, Bound, Column, Contract, FeatureMap, Label
 from headrace.streaming.contracts.errors import BadContract
+from headrace.streaming.contracts.section import Section, Words
 
 SHIPPED = ("ad_feed", "movielens")
 """Topics whose contracts come with the distribution; `load` takes these names."""
@@ -74,7 +73,7 @@ def parse(text: str, *, file: str = "(text)") -> Contract:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise BadContract(file, "(syntax)", "TOML", str(error), "correct the line named") from error
-    top = _Section(file, "", document)
+    top = Section(file, "", document)
     top.only("topic", "version", "doc", "columns", "features")
     topic = top.text("topic")
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,200}", topic) or topic in (".", ".."):
@@ -94,78 +93,11 @@ def parse(text: str, *, file: str = "(text)") -> Contract:
     return contract
 
 
-@dataclass(frozen=True)
-class _Section:
-    """One TOML table and where it stands, so that each complaint can name its key."""
-
-    file: str
-    path: str
-    table: Mapping[str, Any]
-
-    def bad(self, key: str, expected: str, got: object, advice: str) -> NoReturn:
-        where = f"{self.path}.{key}" if self.path else key
-        raise BadContract(self.file, where, expected, got if isinstance(got, _Words) else repr(got), advice)
-
-    def section(self, path: str, table: object) -> _Section:
-        where = f"{self.path}.{path}" if self.path else path
-        if not isinstance(table, dict):
-            raise BadContract(self.file, where, "a table", repr(table), "write it as key = value lines")
-        return _Section(self.file, where, table)
-
-    def only(self, *keys: str) -> None:
-        for key in self.table:
-            if key not in keys:
-                self.bad(
-                    key,
-                    f"one of the keys {', '.join(keys)}",
-                    _Words("an unknown key"),
-                    "remove or respell it",
-                )
-
-    def take(self, key: str, kind: type | tuple[type, ...], expected: str) -> Any:
-        if key not in self.table:
-            self.bad(key, expected, _Words("nothing"), "add the key")
-        value = self.table[key]
-        # bool is an int for Python, but never for the writer of a contract.
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            self.bad(key, expected, value, "correct the value")
-        return value
-
-    def text(self, key: str, default: str | None = None) -> str:
-        if default is not None and key not in self.table:
-            return default
-        return str(self.take(key, str, "a string"))
-
-    def integer(self, key: str, low: int, high: int) -> int:
-        value = self.take(key, int, f"an integer from {low} to {high}")
-        if not low <= value <= high:
-            self.bad(key, f"an integer from {low} to {high}", value, "correct the value")
-        return int(value)
-
-    def number(self, key: str) -> float:
-        value = float(self.take(key, (int, float), "a finite number"))
-        if not math.isfinite(value):
-            self.bad(key, "a finite number", value, "correct the value")
-        return value
-
-    def strings(self, key: str) -> tuple[str, ...]:
-        value = self.take(key, list, "an array of strings") if key in self.table else []
-        if not all(isinstance(item, str) for item in value):
-            self.bad(key, "an array of strings", value, "put each name in quotes")
-        if len(set(value)) < len(value):
-            self.bad(key, "each name once", value, "remove the repetition")
-        return tuple(value)
-
-
-class _Words(str):
-    """What came, when it is not a value of the file and so is not quoted."""
-
-
-def _column(section: _Section, before: list[Column]) -> Column:
+def _column(section: Section, before: list[Column]) -> Column:
     section.only(*_COLUMN_KEYS)
     name = section.text("name")
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", name) or name in RESERVED or keyword.iskeyword(name):
-        expected = "a lower-case name such as user_id, no Python keyword, none of " + ", ".join(
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,62}", name) or name in RESERVED or keyword.iskeyword(name):
+        expected = "letters, digits and _ after a letter, no Python keyword, none of " + ", ".join(
             sorted(RESERVED)
         )
         section.bad("name", expected, name, "rename the column; the pipeline adds columns of its own")
@@ -194,14 +126,14 @@ def _column(section: _Section, before: list[Column]) -> Column:
     )
 
 
-def _fits(section: _Section, key: str, fits: bool, types: str) -> bool:
+def _fits(section: Section, key: str, fits: bool, types: str) -> bool:
     if key in section.table and not fits:
         type_name = section.table["type"]
-        section.bad(key, f"{key} only on {types}", _Words(f"type {type_name}"), "remove the rule")
+        section.bad(key, f"{key} only on {types}", Words(f"type {type_name}"), "remove the rule")
     return key in section.table
 
 
-def _between(section: _Section, type_: pa.DataType) -> tuple[Bound, Bound] | None:
+def _between(section: Section, type_: pa.DataType) -> tuple[Bound, Bound] | None:
     timestamp, floating = pa.types.is_timestamp(type_), pa.types.is_floating(type_)
     if not _fits(
         section, "between", timestamp or floating or pa.types.is_integer(type_), "numbers and timestamps"
@@ -239,7 +171,7 @@ def _is_exact(bound: int, type_: pa.DataType) -> bool:
     )
 
 
-def _in_set(section: _Section, type_: pa.DataType) -> tuple[str, ...] | tuple[int, ...] | None:
+def _in_set(section: Section, type_: pa.DataType) -> tuple[str, ...] | tuple[int, ...] | None:
     integer = pa.types.is_integer(type_)
     if not _fits(section, "in_set", integer or pa.types.is_string(type_), "strings and integers"):
         return None
@@ -254,7 +186,7 @@ def _in_set(section: _Section, type_: pa.DataType) -> tuple[str, ...] | tuple[in
     return tuple(values)
 
 
-def _max_length(section: _Section, type_: pa.DataType) -> int | None:
+def _max_length(section: Section, type_: pa.DataType) -> int | None:
     if not _fits(
         section, "max_length", pa.types.is_string(type_) or pa.types.is_list(type_), "strings and lists"
     ):
@@ -262,7 +194,7 @@ def _max_length(section: _Section, type_: pa.DataType) -> int | None:
     return section.integer("max_length", 0, 1 << 30)
 
 
-def _pattern(section: _Section, type_: pa.DataType) -> str | None:
+def _pattern(section: Section, type_: pa.DataType) -> str | None:
     if not _fits(section, "pattern", pa.types.is_string(type_), "strings"):
         return None
     pattern = section.text("pattern")
@@ -284,7 +216,7 @@ def _pattern(section: _Section, type_: pa.DataType) -> str | None:
     return pattern
 
 
-def _features(section: _Section, columns: list[Column]) -> FeatureMap:
+def _features(section: Section, columns: list[Column]) -> FeatureMap:
     section.only(*_SINGLE, *_MANY, "label")
     by_name = {column.name: column for column in columns}
 
@@ -342,7 +274,7 @@ def _is_number(type_: pa.DataType) -> bool:
 
 
 def _typed(
-    section: _Section,
+    section: Section,
     key: str,
     names: tuple[str | None, ...],
     columns: dict[str, Column],
@@ -351,11 +283,11 @@ def _typed(
 ) -> None:
     for name in names:
         if name is not None and not fits(columns[name].type):
-            got = _Words(f"{name} of type {columns[name].type_name}")
+            got = Words(f"{name} of type {columns[name].type_name}")
             section.bad(key, f"{expected} column", got, "name another column or change its type")
 
 
-def _label(features: _Section, columns: dict[str, Column]) -> Label | None:
+def _label(features: Section, columns: dict[str, Column]) -> Label | None:
     if "label" not in features.table:
         return None
     section = features.section("label", features.table["label"])
@@ -369,9 +301,7 @@ def _label(features: _Section, columns: dict[str, Column]) -> Label | None:
         _typed(section, "column", (name,), columns, "a number", _is_number)
         return Label("inline", column=name, positive_at=section.number("positive_at"))
     if "kind" not in features.table:
-        features.bad(
-            "kind", "the column that tells impressions from clicks", _Words("nothing"), "add the key"
-        )
+        features.bad("kind", "the column that tells impressions from clicks", Words("nothing"), "add the key")
     window_s = section.number("window_s")
     if window_s <= 0:
         section.bad("window_s", "a positive number of seconds", window_s, "correct the value")
@@ -379,7 +309,7 @@ def _label(features: _Section, columns: dict[str, Column]) -> Label | None:
     return Label("joined", impression=impression, click=click, refers_to=name, window_s=window_s)
 
 
-def _check_kinds(top: _Section, contract: Contract) -> None:
+def _check_kinds(top: Section, contract: Contract) -> None:
     """Every kind that is named anywhere must be one the kind column allows."""
     kinds, label = contract.kinds, contract.features.label
     if contract.features.kind is not None and not kinds:
