@@ -1,4 +1,4 @@
-"""`LabelJoin`: an impression waits for its click; the click makes it a 1, the end of its window a 0.
+"""`LabelJoin`: an impression waits for one window; if a click names it by then it comes out as a 1, else as a 0.
 
 Between the store (which gives back the rows of a batch with the predictions made for them) and scoring and learning.
 Time is event time alone: a Kafka partition's watermark is the largest event time it has brought. For each row in
@@ -6,8 +6,10 @@ arrival order, the watermark advances first, then every impression whose time + 
 counts for the newest impression of that id which came before it and has not ended. So the outcome, and the order in
 which rows come out, depends on the rows alone and not on how they were cut into chunks or batches.
 
-Every impression comes out exactly once. Clicks that name none waiting are counted as late, second clicks as repeated;
-neither is an error. Duplicates of impressions are `dedupe`'s business: here each is one row that waits.
+Every impression comes out exactly once, clicked or not when its window ends. A click that came out at once would be
+fresher, but clicks would then run a window ahead of the views without one: everything would start with a rate of 1,
+and every change of traffic would look like a change of taste. Clicks that name none waiting are counted as late,
+second clicks as repeated; neither is an error. Duplicates of impressions are `dedupe`'s business: here each waits.
 
 Deliberately absent: corrections for labels later than the window, and any state on disk: what waits is the rows
 stored last, and `replay` rebuilds it from them.
@@ -27,6 +29,7 @@ from headrace.streaming.learners.hashing import hash_values
 
 _SEGMENT_ROWS = 8192  # a chunk: below this, segments are merged; above, merging costs more than it saves
 _NEVER = -(2**63)
+Mask = npt.NDArray[np.bool_]
 
 
 class InlineLabel(msgspec.Struct, frozen=True, tag="inline"):
@@ -48,7 +51,7 @@ class JoinedLabel(msgspec.Struct, frozen=True, tag="joined"):
 
 @dataclass
 class JoinCounts:
-    """What has happened to impressions and clicks since the start; replayed rows are not counted again."""
+    """What has happened since the start; impressions = positives + negatives + waiting. Replays count nothing."""
 
     impressions: int = 0
     positives: int = 0
@@ -65,10 +68,8 @@ class _Segment:
     index: IdIndex
     ends: I64  # event time in us after which the impression ends
     arrival: I64  # place in the partition's sequence of rows
-    waiting: npt.NDArray[
-        np.bool_
-    ]  # not ended yet; a clicked one still waits, to tell repeated clicks from late
-    clicked: npt.NDArray[np.bool_]
+    waiting: Mask  # not ended yet
+    clicked: Mask
 
     def __post_init__(self) -> None:
         self.first_end = int(self.ends.min())
@@ -108,9 +109,9 @@ class LabelJoin:
         self._partitions = {p: _Partition(watermark) for p, watermark in (watermarks_us or {}).items()}
 
     def feed(self, partition: int, chunk: pa.RecordBatch) -> pa.RecordBatch:
-        """Take the next rows of a partition, in arrival order; return the impressions they resolve.
+        """Take the next rows of a partition, in arrival order; return the impressions whose windows they end.
 
-        The result has the carried columns and `label`, in the order in which the rows of `chunk` resolve them.
+        The result has the carried columns and `label`, in the order in which the rows of `chunk` end them.
         Raises ValueError for a null event time.
         """
         state = self._partitions.setdefault(partition, _Partition())
@@ -123,11 +124,8 @@ class LabelJoin:
         if len(shown):
             state.segments.append(self._segment(chunk, shown, times, state.arrived))
         self.counts.impressions += len(shown)
-        positives = self._click(state, chunk.column(self.label.refers_to), clicks, watermarks)
-        out = [
-            self._end(segment, state.arrived, watermarks, hits)
-            for segment, hits in zip(state.segments, positives, strict=True)
-        ]
+        self._click(state, chunk.column(self.label.refers_to), clicks, watermarks)
+        out = [_end(segment, state.arrived, watermarks) for segment in state.segments]
         state.watermark = int(watermarks[-1])
         state.arrived += len(times)
         state.segments = _compact(state.segments)
@@ -146,15 +144,14 @@ class LabelJoin:
     def flush(self) -> Iterator[pa.RecordBatch]:
         """End every waiting impression, oldest first, as if time had passed; a batch for each partition with any."""
         for _, state in sorted(self._partitions.items()):
-            out = []
-            for segment in state.segments:
-                rows = np.flatnonzero(segment.waiting & ~segment.clicked)
-                self.counts.negatives += len(rows)
-                nothing = np.zeros(len(rows), dtype=np.int64)
-                out.append(_Outcome(segment, rows, nothing.astype(np.uint8), nothing))
+            rows = [np.flatnonzero(segment.waiting) for segment in state.segments]
+            ended = [
+                _Ended(segment, n, np.zeros(len(n), dtype=np.int64))
+                for segment, n in zip(state.segments, rows, strict=True)
+            ]
             state.segments = []
-            if any(len(outcome.rows) for outcome in out):
-                yield self._resolved(out[0].segment.rows.schema, out)
+            if ended:
+                yield self._resolved(ended[0].segment.rows.schema, ended)
 
     @property
     def partitions(self) -> tuple[int, ...]:
@@ -186,10 +183,8 @@ class LabelJoin:
         fresh = np.zeros(len(shown), dtype=np.bool_)
         return _Segment(rows, index, times[shown] + self.label.window_us, arrived + shown, ~fresh, fresh)
 
-    def _click(
-        self, state: _Partition, refers_to: pa.Array, clicks: I64, watermarks: I64
-    ) -> list[tuple[I64, I64]]:
-        """Give each click its impression; per segment, the (row, chunk row of its first click) newly clicked."""
+    def _click(self, state: _Partition, refers_to: pa.Array, clicks: I64, watermarks: I64) -> None:
+        """Give each click, in the chunk's rows `clicks`, the newest impression it names that waits when it comes."""
         named = plain(refers_to).take(pa.array(clicks))
         hashes = hash_values(named)
         found = []
@@ -203,60 +198,56 @@ class LabelJoin:
             )
         if not found:
             self.counts.late_labels += len(clicks)
-            return []
+            return
         click, places, row, arrival = (np.concatenate(parts) for parts in zip(*found, strict=True))
         order = np.lexsort((-arrival, click))  # a click's newest impression first
         click, places, row = click[order], places[order], row[order]
         newest = np.ones(len(click), dtype=np.bool_)
         newest[1:] = click[1:] != click[:-1]
-        click, places, row = click[newest], places[newest], row[newest]
-        self.counts.late_labels += len(clicks) - len(click)
-        result = []
-        for number, segment in enumerate(state.segments):
-            here = places == number
-            once, first = np.unique(row[here], return_index=True)  # the first click: they ascend
-            new = ~segment.clicked[once]
-            segment.clicked[once] = True
-            self.counts.positives += int(new.sum())
-            self.counts.repeated_labels += int(here.sum()) - int(new.sum())
-            result.append((once[new], clicks[click[here][first[new]]]))
-        return result
+        places, row = places[newest], row[newest]
+        self.counts.late_labels += len(clicks) - len(row)
+        self.counts.repeated_labels += len(row)
+        for number in np.unique(places):
+            segment = state.segments[number]
+            named_here = np.unique(row[places == number])
+            self.counts.repeated_labels -= int((~segment.clicked[named_here]).sum())
+            segment.clicked[named_here] = True
 
-    def _end(self, segment: _Segment, arrived: int, watermarks: I64, hits: tuple[I64, I64]) -> "_Outcome":
-        """End what the watermarks have passed; the segment's outcomes, ended and clicked, with their chunk rows."""
-        if segment.first_end >= watermarks[-1]:
-            return _Outcome(segment, hits[0], np.ones(len(hits[0]), dtype=np.uint8), hits[1])
-        ends_at = np.searchsorted(watermarks, segment.ends, side="right")
-        ends_at = np.maximum(ends_at, segment.arrival - arrived)  # one that comes too late ends as it comes
-        over = segment.waiting & (ends_at < len(watermarks))
-        segment.waiting = segment.waiting & ~over
-        ended = np.flatnonzero(over & ~segment.clicked)
-        self.counts.negatives += len(ended)
-        rows = np.concatenate([ended, hits[0]])
-        labels = np.repeat(np.array([0, 1], dtype=np.uint8), [len(ended), len(hits[0])])
-        return _Outcome(segment, rows, labels, np.concatenate([ends_at[ended], hits[1]]))
-
-    def _resolved(self, schema: pa.Schema, outcomes: "list[_Outcome]") -> pa.RecordBatch:
-        parts = [o for o in outcomes if len(o.rows)]
+    def _resolved(self, schema: pa.Schema, ended: "list[_Ended]") -> pa.RecordBatch:
         carried = pa.schema([schema.field(name) for name in self.carry])
-        if not parts:
+        ended = [part for part in ended if len(part.rows)]
+        if not ended:
             return pa.RecordBatch.from_pylist([], schema=carried.append(pa.field("label", pa.uint8())))
-        labels = np.concatenate([o.labels for o in parts])
-        places = np.concatenate([o.places for o in parts])
-        arrival = np.concatenate([o.segment.arrival[o.rows] for o in parts])
-        order = np.lexsort((arrival, labels, places))  # at one row, ends come before its own click
+        labels = np.concatenate([part.segment.clicked[part.rows] for part in ended]).astype(np.uint8)
+        places = np.concatenate([part.places for part in ended])
+        arrival = np.concatenate([part.segment.arrival[part.rows] for part in ended])
+        positives = int(labels.sum())
+        self.counts.positives += positives
+        self.counts.negatives += len(labels) - positives
+        order = np.lexsort((arrival, places))
         rows = pa.concat_batches(
-            [o.segment.rows.select(list(self.carry)).take(pa.array(o.rows)) for o in parts]
+            [part.segment.rows.select(list(self.carry)).take(pa.array(part.rows)) for part in ended]
         )
         return rows.take(pa.array(order)).append_column("label", pa.array(labels[order]))
 
 
 @dataclass
-class _Outcome:
+class _Ended:
     segment: _Segment
     rows: I64
-    labels: npt.NDArray[np.uint8]
-    places: I64  # the chunk row at which it happened
+    places: I64  # the chunk's row that ended each
+
+
+def _end(segment: _Segment, arrived: int, watermarks: I64) -> _Ended:
+    """End what the watermarks have passed."""
+    if segment.first_end >= watermarks[-1]:
+        nothing = np.empty(0, dtype=np.int64)
+        return _Ended(segment, nothing, nothing)
+    places = np.searchsorted(watermarks, segment.ends, side="right")
+    places = np.maximum(places, segment.arrival - arrived)  # one that comes too late ends as it comes
+    rows = np.flatnonzero(segment.waiting & (places < len(watermarks)))
+    segment.waiting[rows] = False
+    return _Ended(segment, rows, places[rows])
 
 
 def inline_labels(chunk: pa.RecordBatch, label: InlineLabel) -> npt.NDArray[np.uint8]:

@@ -9,6 +9,10 @@ Data flows one way. A row is scored with the prediction that was stored when it 
 not learnt it: a version is published only between batches, and a batch is learnt only after all of it was predicted.
 `feed` refuses a prediction of a version that is not published yet.
 
+The model starts from the baseline's logit and learns what that leaves open (an offset, in the language of generalised
+linear models): a new item is known as soon as its rate is, and weights carry only what is special about a user or a
+context. The offset it learns from is the stored one, so that both sides see the same row.
+
 Everything is a function of the rows fed and their order: no clock, no randomness. A restart loads the last committed
 snapshot and feeds the rows from `replay_from` on to `replay`, which rebuilds the impressions that wait.
 
@@ -31,7 +35,7 @@ from headrace.streaming.joins import InlineLabel, JoinCounts, JoinedLabel, Label
 from headrace.streaming.learners import checkpoint
 from headrace.streaming.learners.errors import BadCheckpoint
 from headrace.streaming.learners.features import U32, FeatureSpec, hash_features
-from headrace.streaming.learners.ftrl import F32, Ftrl, Rates
+from headrace.streaming.learners.ftrl import F32, Ftrl, Rates, logit
 from headrace.streaming.learners.popularity import Popularity
 from headrace.streaming.metrics import Prequential
 
@@ -141,7 +145,8 @@ class Snapshot:
     def predict(self, batch: pa.RecordBatch) -> tuple[F32, F32]:
         """The model's and the baseline's click probability for each row, two `float32[n]`; a pure function."""
         ids, items = _hash(batch, self.task)
-        return self.model.predict(ids), self.popularity.predict_hashed(items)
+        baseline = self.popularity.predict_hashed(items)
+        return self.model.predict(ids, logit(baseline)), baseline
 
     def with_predictions(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """`batch` with the columns of `PREDICTIONS`, null in rows that are no impressions."""
@@ -293,7 +298,7 @@ class Loop:
         width = self.task.features.width
         start = packed.offset * width
         ids = np.frombuffer(packed.buffers()[1], dtype=np.uint32)[start : start + len(packed) * width]
-        self.model.learn(ids.reshape(-1, width), label)
+        self.model.learn(ids.reshape(-1, width), label, logit(baseline))
         self.popularity.learn_hashed(resolved.column(_ITEM).to_numpy(), label)
 
     def _to_bytes(self) -> bytes:

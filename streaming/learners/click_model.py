@@ -23,7 +23,7 @@ from river import base
 
 from headrace.streaming.learners import checkpoint
 from headrace.streaming.learners.features import U32, bucketise
-from headrace.streaming.learners.ftrl import F32, U8, Ftrl, Rates
+from headrace.streaming.learners.ftrl import F32, F64, U8, Ftrl, Rates
 from headrace.streaming.learners.hashing import U64, hash_values, mix, salt
 
 
@@ -35,7 +35,8 @@ class ClickModel(base.MiniBatchClassifier):  # type: ignore[misc]  # river's typ
     bits
         Ids lie in [0, 2**bits); the state takes 12 bytes for each, whatever comes.
     alpha, beta
-        A coordinate's learning rate is alpha / (beta + the root of its summed squared gradients).
+        A coordinate's learning rate is alpha / (beta + the root of its summed squared gradients). The default alpha
+        is larger than that of `Rates`, which suits a model that starts from a baseline.
     l1, l2
         Penalties; a coordinate whose summed surprises stay below l1 weighs exactly 0.
     seed
@@ -64,7 +65,7 @@ class ClickModel(base.MiniBatchClassifier):  # type: ignore[misc]  # river's typ
     def __init__(
         self,
         bits: int = 18,
-        alpha: float = 0.1,
+        alpha: float = 0.3,
         beta: float = 1.0,
         l1: float = 0.0,
         l2: float = 1.0,
@@ -82,13 +83,16 @@ class ClickModel(base.MiniBatchClassifier):  # type: ignore[misc]  # river's typ
     def n_learned(self) -> int:
         return self._ftrl.n_learned
 
-    def predict_hashed(self, ids: U32) -> F32:
-        """The click probability of each row of `ids: uint32[n, F]`, as `float32[n]` in (0, 1); changes nothing."""
-        return self._ftrl.predict(ids)
+    def predict_hashed(self, ids: U32, offsets: F64 | None = None) -> F32:
+        """The click probability of each row of `ids: uint32[n, F]`, as `float32[n]` in (0, 1); changes nothing.
 
-    def learn_hashed(self, ids: U32, labels: U8) -> None:
+        `offsets: float64[n]` are logits to start from, such as a baseline's.
+        """
+        return self._ftrl.predict(ids, offsets)
+
+    def learn_hashed(self, ids: U32, labels: U8, offsets: F64 | None = None) -> None:
         """Learn the rows of `ids: uint32[n, F]` with `labels: uint8[n]` (0 or 1), in order. Raises ValueError."""
-        self._ftrl.learn(ids, labels)
+        self._ftrl.learn(ids, labels, offsets)
 
     def learn_one(self, x: dict[Any, Any], y: Any) -> None:
         self.learn_hashed(self._hash({name: [value] for name, value in x.items()}, 1), _labels([y]))

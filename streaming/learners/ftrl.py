@@ -18,6 +18,7 @@ from headrace.streaming.learners.features import MAX_BITS, U32
 from headrace.streaming.learners.kernels import ftrl_learn
 
 F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
 U8 = npt.NDArray[np.uint8]
 _BLOCK_ROWS = 8192  # the float64 sums of one block stay in the cache
 
@@ -58,37 +59,47 @@ class Ftrl:
         self.n: F32 = np.zeros(2**bits + 1, dtype=np.float32)
         self.weights: F32 = np.zeros(2**bits + 1, dtype=np.float32)
 
-    def predict(self, ids: U32) -> F32:
-        """The click probability of each row of `ids: uint32[n, F]`, as `float32[n]` in (0, 1); changes nothing."""
-        self._check(ids)
+    def predict(self, ids: U32, offsets: F64 | None = None) -> F32:
+        """The click probability of each row of `ids: uint32[n, F]`, as `float32[n]` in (0, 1); changes nothing.
+
+        `offsets: float64[n]` are logits the model starts from (see `logit`): it then predicts what they leave open.
+        """
+        starts = self._check(ids, offsets)
         out = np.empty(len(ids), dtype=np.float32)
         for start in range(0, len(ids), _BLOCK_ROWS):
             block = ids[start : start + _BLOCK_ROWS]
-            logit = np.full(len(block), float(self.weights[-1]))
+            logits = starts[start : start + _BLOCK_ROWS] + float(self.weights[-1])
             for place in range(block.shape[1]):  # column by column: the kernel's order of summation
-                logit += self.weights[block[:, place]]
-            out[start : start + _BLOCK_ROWS] = 1.0 / (1.0 + np.exp(-np.clip(logit, -80.0, 80.0)))
+                logits += self.weights[block[:, place]]
+            out[start : start + _BLOCK_ROWS] = 1.0 / (1.0 + np.exp(-np.clip(logits, -80.0, 80.0)))
         # float32 has no number between 1 - 2**-24 and 1: keep the log of both outcomes finite.
         return np.clip(out, np.float32(1e-30), np.float32(1 - 2**-24))
 
-    def learn(self, ids: U32, labels: U8) -> None:
-        """Learn the rows of `ids: uint32[n, F]` with `labels: uint8[n]` (0 or 1), in order; n at once or one by one
-        is the same to the last bit."""
-        self._check(ids)
+    def learn(self, ids: U32, labels: U8, offsets: F64 | None = None) -> None:
+        """Learn the rows of `ids: uint32[n, F]` with `labels: uint8[n]` (0 or 1), in order, from the `offsets` they
+        were predicted with; n at once or one by one is the same to the last bit."""
+        starts = self._check(ids, offsets)
         if labels.shape != (len(ids),) or labels.dtype != np.uint8 or (labels > 1).any():
             raise ValueError(
                 f"expected labels uint8[{len(ids)}] of 0 and 1, came {labels.dtype}{list(labels.shape)}"
             )
-        rows = np.ascontiguousarray(ids)
-        ftrl_learn()(rows, np.ascontiguousarray(labels), self.z, self.n, self.weights, self.rates.as_tuple())
+        rows = (np.ascontiguousarray(ids), np.ascontiguousarray(labels), np.ascontiguousarray(starts))
+        ftrl_learn()(*rows, self.z, self.n, self.weights, self.rates.as_tuple())
         self.n_learned += len(ids)
 
-    def _check(self, ids: U32) -> None:
-        # The kernel trusts its indices, so they are checked here, once for a whole batch.
+    def _check(self, ids: U32, offsets: F64 | None) -> F64:
+        """The offsets of the rows. The kernel trusts its indices, so they are checked here, a whole batch at once."""
         if ids.dtype != np.uint32 or ids.ndim != 2 or (ids.size and int(ids.max()) >= 2**self.bits):
             raise ValueError(
                 f"expected ids uint32[n, F] below 2**{self.bits}, came {ids.dtype}{list(ids.shape)}"
             )
+        if offsets is None:
+            return np.zeros(len(ids))
+        if offsets.shape != (len(ids),) or offsets.dtype != np.float64:
+            raise ValueError(
+                f"expected offsets float64[{len(ids)}], came {offsets.dtype}{list(offsets.shape)}"
+            )
+        return offsets
 
     def state(self, learner: str = "ftrl", version: int = 0) -> State:
         """Everything `from_state` needs; only coordinates ever touched are listed."""
@@ -124,6 +135,13 @@ class Ftrl:
         model.weights = _weights(model.z, model.n, model.rates)
         model.n_learned = state.n_learned
         return model
+
+
+def logit(probabilities: F32) -> F64:
+    """The logits, `float64[n]`, of `probabilities: float32[n]` in (0, 1)."""
+    p = probabilities.astype(np.float64)
+    logits: F64 = np.log(p) - np.log1p(-p)
+    return logits
 
 
 def _weights(z: F32, n: F32, rates: Rates) -> F32:
