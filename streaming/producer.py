@@ -200,12 +200,21 @@ class Producer:
             self._send_arrow(part, part_keys, int(partitions[rows[0]]))
 
     def send_raw(
-        self, key: bytes | None, value: bytes | None, headers: Headers = (), partition: int | None = None
+        self,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers | None = None,
+        partition: int | None = None,
     ) -> None:
-        """Send bytes as they are: dead letters, broken events, other people's formats. Blocks as `send` does."""
+        """Send bytes as they are: dead letters, broken events, other people's formats. Blocks as `send` does.
+
+        Args:
+            headers: None gives those of a JSON event of the contract.
+            partition: None takes the key's, or for a message without a key each in turn.
+        """
         if partition is None and key is None:
             partition = self._next_keyless()
-        self._send(key, value, list(headers), partition, 1)
+        self._send(key, value, self._headers["json"] if headers is None else list(headers), partition, 1)
 
     def flush(self) -> Report:
         """Wait until every message was acknowledged or has failed, and say what became of all of them."""
