@@ -11,9 +11,19 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from uuid import uuid4
+
+import pyarrow as pa
 
 from headrace.storage import durable
-from headrace.storage.errors import CommitUnknown, CorruptManifest, NoSuchVersion, TableNotFound
+from headrace.storage.errors import (
+    CommitUnknown,
+    CorruptManifest,
+    NoSuchVersion,
+    TableNotFound,
+    UnsupportedType,
+)
+from headrace.storage.logical import stored_schema
 from headrace.storage.manifest import (
     FILE_NAME,
     FOLDER,
@@ -96,6 +106,35 @@ class Log:
         if expected is not None and got != expected:
             raise CorruptManifest(f"{path}: expected hash {expected}, got {got}; restore it from a copy")
         return decode(data, version, str(path)), got
+
+    def write_schema(self, schema: pa.Schema) -> str:
+        """Keep a schema in a file named by its hash, once, so that manifests of wide tables stay small."""
+        data = schema.serialize().to_pybytes()
+        name = digest(data)
+        path = self.folder / f"schema-{name}.arrow"
+        if not path.exists():
+            temporary = self.folder / f".schema-{uuid4().hex}.tmp"
+            durable.write_file_synced(temporary, data)
+            temporary.replace(path)
+            durable.sync_dir(self.folder)
+        return name
+
+    def schema(self, manifest: Manifest) -> pa.Schema:
+        """The Arrow schema of a version.
+
+        Raises:
+            CorruptManifest: its file is missing or not what was written.
+        """
+        path = self.folder / f"schema-{manifest.schema_blake3}.arrow"
+        data = path.read_bytes() if path.is_file() else b""
+        if digest(data) != manifest.schema_blake3:
+            raise CorruptManifest(
+                f"{path}: expected hash {manifest.schema_blake3}, got {digest(data)}; restore it"
+            )
+        try:
+            return stored_schema(pa.ipc.read_schema(pa.py_buffer(data)))
+        except (pa.ArrowException, OSError, UnsupportedType) as error:
+            raise CorruptManifest(f"{path}: not a schema the store can hold: {error}") from error
 
     def walk(self, manifest: Manifest, stop: int = 0) -> Iterator[Manifest]:
         """``manifest`` and those it leads to, newest first, until they cover everything after ``stop``."""

@@ -9,7 +9,6 @@ newest manifest pins every one it leads to, and through file roots every byte of
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import pyarrow as pa
 from blake3 import blake3
 
 from headrace.storage.errors import CorruptManifest, UnsupportedFeature
@@ -26,6 +24,7 @@ from headrace.storage.paths import inside
 FORMAT = 1
 BASE = 8
 FOLDER, DATA, ATTACHMENTS = "_manifest", "data", "attachments"
+HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
 FILE_NAME = re.compile(r"(\d{20})\.json", re.ASCII)
 
 
@@ -91,7 +90,7 @@ class Manifest:
     operation: str
     transaction: str
     key: tuple[str, int] | None
-    arrow_schema: str
+    schema_blake3: str
     erase_key: str | None
     personal: tuple[str, ...]
     added: tuple[DataFile, ...]
@@ -104,23 +103,9 @@ class Manifest:
     span: Span = Span()
 
     @property
-    def schema(self) -> pa.Schema:
-        """The table's Arrow schema."""
-        try:
-            raw = base64.b64decode(self.arrow_schema, validate=True)
-            return pa.ipc.read_schema(pa.py_buffer(raw))
-        except (ValueError, OSError, pa.ArrowException) as error:
-            raise CorruptManifest(f"version {self.version}: the schema is not Arrow IPC: {error}") from error
-
-    @property
     def replaces_all(self) -> bool:
         """Whether no file of an earlier version is part of this one."""
         return self.operation == "overwrite"
-
-
-def schema_text(schema: pa.Schema) -> str:
-    """An Arrow schema as a manifest holds it."""
-    return base64.b64encode(schema.serialize().to_pybytes()).decode()
 
 
 def since(version: int) -> int:
@@ -155,7 +140,8 @@ def decode(data: bytes, version: int, where: str) -> Manifest:
         manifest = msgspec.json.decode(data, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptManifest(f"{where}: not a manifest: {error}; restore it from a copy") from error
-    if manifest.version != version or not 0 <= manifest.since < version:
+    shaped = 0 <= manifest.since < version and HASH.fullmatch(manifest.schema_blake3)
+    if manifest.version != version or not shaped:
         raise CorruptManifest(
             f"{where}: expected version {version}, got {manifest.version} since {manifest.since}; restore it from a copy"
         )

@@ -51,7 +51,7 @@ class Scan:
                 name for name in filter_columns(self.filter, self.table_schema) if name not in self.columns
             ]
         for entry in self.files:
-            with checked_file(self.root, entry, self.table_schema) as file:
+            with checked_file(self.root, entry, self.table_schema, needed) as file:
                 for batch in file.batches(needed, batch_rows=self.batch_rows):
                     found = self._filtered(batch)
                     if found.num_rows:
@@ -76,12 +76,19 @@ class Scan:
         return self.to_reader().__arrow_c_stream__(requested_schema)
 
 
-def checked_file(root: Path, entry: DataFile, schema: pa.Schema) -> File:
+def checked_file(root: Path, entry: DataFile, schema: pa.Schema, columns: Sequence[str] | None) -> File:
     """Open a table's file and make sure that it is the one its manifest names.
+
+    Args:
+        root: the table's folder.
+        entry: what the manifest says.
+        schema: the table's.
+        columns: those whose types are checked, so that a wide file is not read for a few; None is all.
 
     Raises:
         ErasedDataReturned: the file is from before an erase that the manifest knows.
         CorruptManifest: it is missing, or another file.
+        SchemaMismatch: its columns are not the table's.
         UnsafePath: the path leaves the table.
     """
     path = inside(root, entry.path, DATA)
@@ -105,9 +112,11 @@ def checked_file(root: Path, entry: DataFile, schema: pa.Schema) -> File:
             raise CorruptManifest(
                 f"{path}: expected uuid, rows and root {expected}, got {came}; restore the right file"
             )
-        if file.schema() != schema:
-            raise CorruptManifest(
-                f"{path}: has columns {file.schema().names}, the table {schema.names}, or other types"
+        fields = schema if columns is None else [schema.field(name) for name in columns]
+        differing = {str(field) for field in file.schema(columns)} ^ {str(field) for field in fields}
+        if differing:
+            raise SchemaMismatch(
+                f"{path}: columns differ from the table's: {sorted(differing)}; stage its rows through this table"
             )
     except BaseException:
         file.close()

@@ -25,7 +25,7 @@ from headrace.storage.errors import CommitConflict, NoSuchColumn, SchemaMismatch
 from headrace.storage.layout import GROUP_ROWS
 from headrace.storage.log import Change, Listing, Log
 from headrace.storage.logical import stored_schema
-from headrace.storage.manifest import ATTACHMENTS, DATA, FOLDER, Attachment, Commit, DataFile, Manifest
+from headrace.storage.manifest import ATTACHMENTS, DATA, Attachment, Commit, DataFile, Manifest
 from headrace.storage.paths import inside
 from headrace.storage.scan import Filter, Scan, checked_file, parse_filter
 from headrace.storage.writer import Writer
@@ -46,6 +46,7 @@ class Table:
         self._manifest = manifest
         self._log = Log(path)
         self._listed = Listing()
+        self._schema: pa.Schema | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "manifest": self._manifest}
@@ -59,7 +60,9 @@ class Table:
     @property
     def schema(self) -> pa.Schema:
         """Arrow schema of the rows."""
-        return self._manifest.schema
+        if self._schema is None:
+            self._schema = self._log.schema(self._manifest)
+        return self._schema
 
     @property
     def version(self) -> int:
@@ -97,6 +100,7 @@ class Table:
         newest = self._log.newest(self.version)
         if newest != self.version:
             self._manifest, _ = self._log.read(newest)
+            self._schema = None
         return self
 
     def scan(
@@ -116,10 +120,11 @@ class Table:
         Raises:
             NoSuchColumn: naming those missing.
         """
-        names = self.schema.names if columns is None else list(columns)
-        lacking = [name for name in names if name not in self.schema.names]
+        known = self.schema.names
+        names = known if columns is None else list(columns)
+        lacking = sorted(set(names) - set(known))
         if lacking:
-            raise NoSuchColumn(f"{self.path}: has no columns {lacking}; it has {self.schema.names[:20]}")
+            raise NoSuchColumn(f"{self.path}: has no columns {lacking}; it has {known[:20]}")
         return Scan(self.path, self.files, self.schema, tuple(names), parse_filter(filter), batch_rows)
 
     def to_table(self) -> pa.Table:
@@ -257,7 +262,7 @@ class Table:
     def _validate(self, added: tuple[DataFile, ...]) -> None:
         for entry in added:
             path = inside(self.path, entry.path, DATA)
-            with checked_file(self.path, entry, self.schema) as file:
+            with checked_file(self.path, entry, self.schema, None) as file:
                 if file.footer.size != entry.bytes:
                     raise SchemaMismatch(
                         f"{path}: expected {entry.bytes} bytes, got {file.footer.size}; stage it again"
@@ -320,7 +325,8 @@ def create(
     lacking = sorted({*personal, *([erase_key] if erase_key else [])} - set(stored.names))
     if lacking:
         raise SchemaMismatch(f"erase key and personal columns must be columns, {lacking} are not")
-    for folder in (root / DATA, root / FOLDER):
+    log = Log(root)
+    for folder in (root / DATA, log.folder):
         durable.make_dir(folder)
     first = Manifest(
         format=manifests.FORMAT,
@@ -332,7 +338,7 @@ def create(
         operation="create",
         transaction=uuids.uuid4().hex,
         key=None,
-        arrow_schema=manifests.schema_text(stored),
+        schema_blake3=log.write_schema(stored),
         erase_key=erase_key,
         personal=tuple(personal),
         added=(),
@@ -343,7 +349,7 @@ def create(
         committed_at_ms=clock_ms(),
         root=manifests.files_root("", (), ()),
     )
-    if not Log(root).publish(first):
+    if not log.publish(first):
         raise TableExists(f"{root}: holds a table already; open it and append, or choose another folder")
     return Table(root, first)
 

@@ -251,7 +251,18 @@ class Writer:
                 n_pages += pages
         meta = np.zeros(1, layout.META_ROW)
         n_dicts = len(self._dicts) // _DICT.size
-        meta[0] = (self._rows, n, n, n_groups, self._group_rows, n_buckets, bucket_slots, n_pages, n_dicts, b"")
+        meta[0] = (
+            self._rows,
+            n,
+            n,
+            n_groups,
+            self._group_rows,
+            n_buckets,
+            bucket_slots,
+            n_pages,
+            n_dicts,
+            b"",
+        )
         deletion = bytes(sum(deletion_extent(self._rows, self._group_rows)))
         need = layout.SECTION_REQUIRED
         return [
@@ -319,18 +330,19 @@ def fit(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         SchemaMismatch: listing every column that is missing, unknown, of another type, or null against the schema.
         UnsupportedType: a column's type cannot be held.
     """
-    came = stored_schema(batch.schema)
-    wrong = [f"{name!r} is missing" for name in schema.names if name not in came.names]
-    wrong += [f"{name!r} is not expected" for name in came.names if name not in schema.names]
+    came = {field.name: (at, field.type) for at, field in enumerate(stored_schema(batch.schema))}
+    expected = set(schema.names)
+    wrong = [f"{name!r} is missing" for name in schema.names if name not in came]
+    wrong += [f"{name!r} is not expected" for name in came if name not in expected]
     columns = []
     for field in schema:
-        if field.name not in came.names:
+        if field.name not in came:
             continue
-        got = came.field(field.name).type
+        at, got = came[field.name]
         if got != field.type:
             wrong.append(f"{field.name!r} has type {got}, expected {field.type}")
             continue
-        column = arrays.plain(batch.column(field.name), field.type)
+        column = arrays.plain(batch.column(at), field.type)
         if not field.nullable and column.null_count:
             wrong.append(f"{field.name!r} has {column.null_count} nulls, expected none")
         columns.append(column)

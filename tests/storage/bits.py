@@ -30,4 +30,8 @@ def same_table(left: pa.Table, right: pa.Table) -> bool:
 
 def one_chunk(column: pa.ChunkedArray) -> pa.Array:
     """A column as one array, also when it has no chunk."""
-    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks or [pa.nulls(0, column.type)])
+    return (
+        column.chunk(0)
+        if column.num_chunks == 1
+        else pa.concat_arrays(column.chunks or [pa.nulls(0, column.type)])
+    )

@@ -28,7 +28,9 @@ class Forged:
 
     def __init__(self, raw: bytes) -> None:
         self.raw = bytearray(raw)
-        found = layout.parse_trailer(bytes(raw[-TRAILER_SLOT_BYTES : -TRAILER_SLOT_BYTES + layout.TRAILER.size]))
+        found = layout.parse_trailer(
+            bytes(raw[-TRAILER_SLOT_BYTES : -TRAILER_SLOT_BYTES + layout.TRAILER.size])
+        )
         assert found is not None
         self.trailer: Trailer = found
         self.sections: dict[int, tuple[int, int]] = {

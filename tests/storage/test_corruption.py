@@ -26,7 +26,9 @@ def small() -> pa.Table:
             "user": pa.array([2**40 + i * 977 for i in range(50)]),
             "word": pa.array([["one", "two", None][i % 3] for i in range(50)]),
             "kind": pa.array(["impression", "impression", "click", "impression", "view"] * 10),
-            "items": pa.array([[i, i * i, -i][: i % 4] if i % 7 else None for i in range(50)], pa.list_(pa.int32())),
+            "items": pa.array(
+                [[i, i * i, -i][: i % 4] if i % 7 else None for i in range(50)], pa.list_(pa.int32())
+            ),
             "price": pa.array([i / 7 for i in range(50)], pa.float32()),
         }
     )
@@ -98,7 +100,11 @@ def test_bit_flips_everywhere(raw: bytes, tmp_path: Path) -> None:
     caught = {name for name, result in seen if result != "same"}
     unharmed = {name for name, result in seen if result == "same"}
     assert caught == {"header", "page head", "page body", "footer", "hash tree"}
-    assert unharmed == {"padding", "trailer A", "trailer B"}  # zeros nobody reads, and two copies of one trailer
+    assert unharmed == {
+        "padding",
+        "trailer A",
+        "trailer B",
+    }  # zeros nobody reads, and two copies of one trailer
 
 
 def test_every_bit_of_the_file_but_its_padding_and_second_trailer_matters(raw: bytes, tmp_path: Path) -> None:
@@ -198,7 +204,9 @@ class _Newer(Writer):
         return [(500, self.flags, 7, b"of a later version"), *super()._sections()]
 
 
-def test_a_later_versions_section_is_skipped_if_optional(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_later_versions_section_is_skipped_if_optional(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for flags in (0, layout.SECTION_REQUIRED):
         monkeypatch.setattr(_Newer, "flags", flags)
         with _Newer(tmp_path / str(flags), small().schema) as writer:

@@ -54,7 +54,11 @@ LEAVES: dict[pa.DataType, st.SearchStrategy[Any]] = {
     pa.date32(): st.dates(),
     **{getattr(pa, f"int{bits}")(): _integers(bits, signed=True) for bits in (8, 16, 32, 64)},
     **{getattr(pa, f"uint{bits}")(): _integers(bits, signed=False) for bits in (8, 16, 32, 64)},
-    **{pa.timestamp(unit, zone): _integers(64, signed=True) for unit in ("s", "ms", "us", "ns") for zone in (None, "UTC")},
+    **{
+        pa.timestamp(unit, zone): _integers(64, signed=True)
+        for unit in ("s", "ms", "us", "ns")
+        for zone in (None, "UTC")
+    },
 }
 TYPES = [*LEAVES, *(pa.list_(leaf) for leaf in LEAVES)]
 
@@ -63,7 +67,9 @@ def values_of(type_: pa.DataType) -> st.SearchStrategy[list[Any]]:
     one = LEAVES.get(type_)
     if one is None:
         one = st.lists(st.none() | LEAVES[type_.value_type], max_size=5)
-    few = st.lists(one, min_size=1, max_size=3).flatmap(lambda drawn: st.lists(st.none() | st.sampled_from(drawn), max_size=60))
+    few = st.lists(one, min_size=1, max_size=3).flatmap(
+        lambda drawn: st.lists(st.none() | st.sampled_from(drawn), max_size=60)
+    )
     return st.lists(st.none() | one, max_size=40) | st.lists(one, max_size=40) | few
 
 
@@ -102,7 +108,9 @@ def many(n: int) -> pa.Table:
             "seen": pa.array(rng.random(n) < 0.01),
             "none": pa.nulls(n, pa.float64()),
             "same": pa.array(np.full(n, 7, np.uint16)),
-            "items": pa.array([[int(z)] * (i % 4) if i % 9 else None for i, z in enumerate(zipf)], pa.list_(pa.int64())),
+            "items": pa.array(
+                [[int(z)] * (i % 4) if i % 9 else None for i, z in enumerate(zipf)], pa.list_(pa.int64())
+            ),
             "words": pa.array([["a", None, "b"][: i % 4] for i in range(n)], pa.list_(pa.string())),
         }
     )
@@ -201,11 +209,18 @@ def test_types_that_cannot_be_held_are_refused_by_name(column: pa.Array, tmp_pat
 
 
 def test_rows_that_do_not_fit_are_refused_with_every_difference(tmp_path: Path) -> None:
-    schema = pa.schema([pa.field("a", pa.int64()), pa.field("b", pa.string(), nullable=False), pa.field("c", pa.bool_())])
+    schema = pa.schema(
+        [pa.field("a", pa.int64()), pa.field("b", pa.string(), nullable=False), pa.field("c", pa.bool_())]
+    )
     with Writer(tmp_path / "f", schema) as writer:
         with pytest.raises(SchemaMismatch) as caught:
             writer.write(pa.record_batch({"a": [1.5], "b": pa.array([None], pa.string()), "z": [1]}))
-        for part in ("'a' has type double, expected int64", "'b' has 1 nulls", "'c' is missing", "'z' is not expected"):
+        for part in (
+            "'a' has type double, expected int64",
+            "'b' has 1 nulls",
+            "'c' is missing",
+            "'z' is not expected",
+        ):
             assert part in str(caught.value)
         writer.abort()
     assert not (tmp_path / "f").exists()
@@ -267,7 +282,9 @@ def chunk_type(arrow: pa.DataType) -> Any:
 
 def test_dictionaries_are_used_where_they_win() -> None:
     few = pa.array(["impression", "click"] * 5000)
-    hashes = pa.array(np.random.default_rng(0).choice(np.random.default_rng(1).integers(0, 2**62, 300), 20_000))
+    hashes = pa.array(
+        np.random.default_rng(0).choice(np.random.default_rng(1).integers(0, 2**62, 300), 20_000)
+    )
     unlike = pa.array([f"user-{i}" for i in range(10_000)])
     for column, wins in ((few, True), (hashes, True), (unlike, False)):
         leaf = chunk_type(column.type).leaf

@@ -22,7 +22,9 @@ from .forge import Forged
 def wide(path: Path, n_columns: int) -> tuple[Path, list[str]]:
     names = [f"feature_{i:05d}" for i in range(n_columns)]
     values = np.arange(4, dtype=np.float32)
-    columns = [pa.Array.from_buffers(pa.float32(), 4, [None, pa.py_buffer(values + i)]) for i in range(n_columns)]
+    columns = [
+        pa.Array.from_buffers(pa.float32(), 4, [None, pa.py_buffer(values + i)]) for i in range(n_columns)
+    ]
     with Writer(path, pa.schema([(name, pa.float32()) for name in names]), seed=1) as writer:
         writer.write(pa.record_batch(columns, names=names))
         writer.close()
@@ -47,7 +49,9 @@ def test_ten_of_thousands_of_columns(seed: int, tmp_path: Path) -> None:
         wanted = [names[i] for i in rng.choice(n, 10, replace=False)]
         batch = next(read_file(path, wanted))
         assert batch.schema.names == wanted
-        assert [column[0].as_py() for column in batch.columns] == [float(names.index(name)) for name in wanted]
+        assert [column[0].as_py() for column in batch.columns] == [
+            float(names.index(name)) for name in wanted
+        ]
         read[n], whole = touched(path, wanted)
         bound = (10 * 6 + 4) * layout.LEAF_BYTES
         assert read[n] <= bound
