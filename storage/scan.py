@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headrace.storage.errors import CorruptManifest, ErasedDataReturned, NoSuchColumn
+from headrace.storage.errors import CorruptManifest, ErasedDataReturned, NoSuchColumn, SchemaMismatch
 from headrace.storage.layout import GROUP_ROWS
 from headrace.storage.manifest import DATA, DataFile
 from headrace.storage.paths import inside

@@ -58,8 +58,7 @@ def outcome(path: Path, data: bytes) -> str:
     try:
         back = pa.Table.from_batches(read_file(path))
     except StorageError as error:
-        assert str(path) in str(error), error
-        return type(error).__name__
+        return type(error).__name__ if str(path) in str(error) else "an error that does not name the file"
     assert same_table(back, small()), "other rows than were written"
     return "same"
 

@@ -248,9 +248,13 @@ def test_flags_are_kept(tmp_path: Path) -> None:
 
 
 def test_an_error_while_writing_leaves_no_file(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="mid-way"), Writer(tmp_path / "f", many(1).schema) as writer:
-        writer.write(many(10))
-        raise RuntimeError("mid-way")
+    def interrupted() -> None:
+        with Writer(tmp_path / "f", many(1).schema) as writer:
+            writer.write(many(10))
+            raise RuntimeError("mid-way")
+
+    with pytest.raises(RuntimeError, match="mid-way"):
+        interrupted()
     assert not (tmp_path / "f").exists()
 
 

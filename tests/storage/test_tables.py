@@ -98,7 +98,7 @@ def test_append_fits_columns_by_name_and_refuses_others(table: Table) -> None:
     commit = table.append(pa.table({"word": ["d"], "user": [4]}))
     assert (commit.version, commit.num_rows, table.version, table.num_rows) == (3, 1, 3, 4)
     with pytest.raises(
-        SchemaMismatch, match="'word' has type int64, expected string.*'more' is not expected|not exp"
+        SchemaMismatch, match=r"'more' is not expected; 'word' has type int64, expected string"
     ):
         table.append(pa.table({"user": [1], "word": [2], "more": [3]}))
     assert storage.open(table.path).version == 3
@@ -167,14 +167,14 @@ def test_filter_reads_its_columns_and_no_others(table: Table) -> None:
 
 
 def test_staged_files_travel_and_appear_only_when_committed(table: Table) -> None:
-    worker = pickle.loads(pickle.dumps(table))
+    worker = pickle.loads(pickle.dumps(table))  # noqa: S301 (our own bytes, as Spark would send them)
     tags = {"partition": 3, "max_event_time_ms": 1_700_000_000_000, "kinds": ["click"]}
     staged = worker.stage(rows(4).to_batches(), tags=tags)
     assert storage.open(table.path).num_rows == 3
-    sent = pickle.loads(pickle.dumps(staged))
+    sent = pickle.loads(pickle.dumps(staged))  # noqa: S301
     assert sent == staged
     assert json.loads(msgspec.json.encode(sent))["tags"] == tags
-    assert list(storage.read_file(table.path / staged.path, ["user"]))[0]["user"].to_pylist() == [4]
+    assert next(storage.read_file(table.path / staged.path, ["user"]))["user"].to_pylist() == [4]
     table.commit([sent])
     assert storage.open(table.path).files[-1].tags == tags
     with pytest.raises(CommitConflict, match=staged.path):
