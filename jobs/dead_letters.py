@@ -24,9 +24,10 @@ class DeadLetters:
     """One task's letters; the producer is made at the first of them, because most tasks of a healthy topic send none."""
 
     def __init__(
-        self, topic: str, bootstrap: str, contract: Contract, client_options: Mapping[str, Any]
+        self, topic: str, bootstrap: str, source: str, contract: Contract, client_options: Mapping[str, Any]
     ) -> None:
         self._topic = topic
+        self._source = source
         self._bootstrap = bootstrap
         self._contract = contract
         self._options = dict(client_options)
@@ -42,7 +43,7 @@ class DeadLetters:
         if segment.is_arrow and rows.error[index].as_py() is None:
             value = _one_row(rows.batch.slice(index, 1))
         headers = {
-            TOPIC: self._contract.topic,
+            TOPIC: self._source,
             PARTITION: str(segment.partition),
             OFFSET: str(offset),
             ROW: str(row),
@@ -52,7 +53,7 @@ class DeadLetters:
             EVENTS: str(int(rows.events[index])),
         }
         self._producer.send_raw(
-            f"{self._contract.topic}/{segment.partition}/{offset}/{row}".encode(),
+            f"{self._source}/{segment.partition}/{offset}/{row}".encode(),
             value,
             [(name, text.encode()) for name, text in headers.items()],
         )

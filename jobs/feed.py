@@ -87,22 +87,36 @@ def feed_of(events: int, data: Path | None, form: str | None, seed: int) -> Feed
         UnknownData: the form of ``data`` was not named and its name does not tell.
     """
     if data is None:
-        return Feed("ad_feed", lambda producer, count: _generate(producer, count, events, seed))
+        return Feed("ad_feed", lambda producer, count: generate(producer, count, events, seed, per_s=PER_S))
     chosen = form or _guess(data)
     contract = "movielens"
     return Feed(contract, lambda producer, count: _replay(producer, count, data, chosen, contract))
 
 
-def _generate(producer: Producer, count: Callable[[], None], events: int, seed: int) -> None:
-    """Send ``events`` messages, broken ones among them, at a steady rate."""
-    feed = AdFeed(seed=seed, broken_share=BROKEN_SHARE, huge_bytes=HUGE_BYTES)
+def generate(
+    producer: Producer,
+    count: Callable[[], None],
+    events: int,
+    seed: int,
+    *,
+    per_s: float | None = None,
+    broken_share: float = BROKEN_SHARE,
+) -> None:
+    """Send ``events`` messages of the ad feed, broken ones among them, calling ``count`` before each."""
+    feed = AdFeed(seed=seed, broken_share=broken_share, huge_bytes=HUGE_BYTES)
     began = time.monotonic()
-    good = round(events / (1 + BROKEN_SHARE))
+    good = round(events / (1 + broken_share))
     for number, (key, value, headers) in enumerate(feed.messages(good)):
         count()
         producer.send_raw(key, value, headers)
-        if number % 200 == 0:
-            time.sleep(max(0.0, began + number / PER_S - time.monotonic()))
+        if per_s is not None and number % 200 == 0:
+            time.sleep(max(0.0, began + number / per_s - time.monotonic()))
+
+
+def generate_arrow(producer: Producer, events: int, seed: int) -> None:
+    """Send ``events`` good events of the ad feed as Arrow messages of many rows."""
+    for batch in AdFeed(seed=seed).batches(events):
+        producer.send_batch(batch, format="arrow")
 
 
 def _guess(data: Path) -> str:

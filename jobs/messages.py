@@ -73,16 +73,19 @@ class Segment:
         """int64[m], ascending."""
         return self.messages.column("offset").to_numpy()  # type: ignore[no-any-return]
 
-    def decode(self, contract: Contract, max_message_bytes: int) -> Rows:
-        """Decode every message; nothing is dropped and nothing raises for what a message holds."""
+    def decode(self, contract: Contract, max_event_bytes: int) -> Rows:
+        """Decode every message; nothing is dropped and nothing raises for what a message holds.
+
+        A JSON message above ``max_event_bytes`` is not looked at; what bounds an Arrow message is the broker's own limit.
+        """
         unknown = self._unknown_versions(contract)
         keys_missing = pc.is_null(self.messages.column("key"))
         if self.is_arrow:
-            return self._decode_arrow(contract, unknown, keys_missing, max_message_bytes)
+            return self._decode_arrow(contract, unknown, keys_missing)
         values = self.messages.column("value")
         if unknown is not None:
             values = pc.if_else(pc.is_null(unknown), values, pa.scalar(None, values.type))
-        decoded = decode_json(values, contract, max_bytes=max_message_bytes)
+        decoded = decode_json(values, contract, max_bytes=max_event_bytes)
         error = decoded.error if unknown is None else pc.coalesce(unknown, decoded.error)
         n = self.messages.num_rows
         return Rows(
@@ -107,14 +110,13 @@ class Segment:
         contract: Contract,
         unknown: pa.StringArray | None,
         keys_missing: pa.BooleanArray,
-        max_message_bytes: int,
     ) -> Rows:
         batches: list[pa.RecordBatch] = []
         errors: list[pa.StringArray] = []
         events: list[NDArray[np.int64]] = []
         for index, value in enumerate(self.messages.column("value").to_pylist()):
             refused = None if unknown is None else unknown[index].as_py()
-            decoded = decode_arrow(b"" if refused else value or b"", contract, max_bytes=max_message_bytes)
+            decoded = decode_arrow(b"" if refused else value or b"", contract)
             n = decoded.batch.num_rows
             error = pa.array([refused], pa.string()) if refused else decoded.error
             whole = n == 1 and error[0].is_valid

@@ -135,6 +135,7 @@ class MicroBatch:
     def _stage(self, messages: DataFrame) -> list[Staged]:
         stream = self._settings.stream
         plan = Plan(
+            topic=stream.topic,
             contract=self._contract,
             table=self._folder,
             staging=self._folder / "_staging",
@@ -143,7 +144,7 @@ class MicroBatch:
             watermarks_us=self.progress.watermarks_us,
             recent=tuple(self._recent),
             lateness_us=round(stream.lateness_s * 1e6),
-            max_message_bytes=stream.max_message_bytes,
+            max_event_bytes=stream.max_event_bytes,
             check_rows=stream.check_rows,
             seed=self._settings.seed,
             bootstrap=self._settings.kafka.bootstrap,

@@ -73,6 +73,7 @@ class Plan:
         dead_letters: topic of what is rejected.
     """
 
+    topic: str
     contract: Contract
     table: Path
     staging: Path
@@ -81,7 +82,7 @@ class Plan:
     watermarks_us: Mapping[int, int]
     recent: tuple[RecentFile, ...]
     lateness_us: int
-    max_message_bytes: int
+    max_event_bytes: int
     check_rows: int
     seed: int
     bootstrap: str
@@ -114,7 +115,7 @@ class _Task:
         self._seen: dict[int, SeenIds] = {}
         self._seconds = {"parse": 0.0, "gate": 0.0, "predict": 0.0}
         self._candidates = LowestRanks(plan.check_rows)
-        self._letters = DeadLetters(plan.dead_letters, plan.bootstrap, plan.contract, plan.client_options)
+        self._letters = DeadLetters(plan.dead_letters, plan.bootstrap, plan.topic, plan.contract, plan.client_options)
 
     def run(self, messages: Iterator[pa.RecordBatch]) -> Staged:
         began = time.process_time()
@@ -142,7 +143,7 @@ class _Task:
         """The rows of one segment that are stored; the others are counted and, but for duplicates, sent away."""
         plan, clock = self._plan, _Clock(self._seconds)
         tally = self._tallies.setdefault(segment.partition, Tally())
-        rows = segment.decode(plan.contract, plan.max_message_bytes)
+        rows = segment.decode(plan.contract, plan.max_event_bytes)
         clock.spent("parse")
         verdict = gate(rows.batch, plan.contract, error=rows.error, null_key=rows.null_key)
         fresh, late = self._separate(segment.partition, tally, rows.batch, verdict)

@@ -24,8 +24,22 @@ def datasets() -> Path:
 
 
 @pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One embedded broker for every test that needs Kafka; its address. Each test makes topics of its own."""
+    from headrace.jobs.places import cache, fetch_jars, java
+    from headrace.streaming import jars
+    from headrace.streaming.broker import EmbeddedBroker
+
+    fetch_jars()
+    folder = tmp_path_factory.mktemp("kafka")
+    with EmbeddedBroker(folder, jars.broker_classpath(cache()), java().path) as broker:
+        yield broker.bootstrap
+
+
+@pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """One local session for every test that needs Spark; loopback only, no user interface."""
+    from headrace.jobs.places import fetch_jars
     from pyspark.sql import SparkSession
 
     os.environ["PYSPARK_PYTHON"] = sys.executable
@@ -42,6 +56,9 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         .config("spark.sql.warehouse.dir", str(scratch / "warehouse"))
         .config("spark.local.dir", str(scratch / "local"))
         .config("spark.sql.python.filterPushdown.enabled", "true")
+        .config("spark.sql.execution.arrow.maxRecordsPerBatch", "8192")
+        .config("spark.sql.streaming.noDataMicroBatches.enabled", "false")
+        .config("spark.jars", ",".join(map(str, fetch_jars())))
         .getOrCreate()
     )
     session.sparkContext.setLogLevel("ERROR")
