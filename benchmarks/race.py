@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from benchmarks.case import Case, Contestant, Repetition
 from benchmarks.process import CLOSE_S, ContestantFailed, Process, TimedOut
+from benchmarks.report import telling_line
 from benchmarks.results import Cell
 
 Launch = Callable[[Contestant], Process]
@@ -80,7 +81,7 @@ class _Race:
             if isinstance(failed, TimedOut) and self.clock() >= self.deadline:
                 return
             entry.cell.failure = str(failed)
-            self.say(f"  {entry.contestant.name}: failed: {str(failed).partition(chr(10))[0]}")
+            self.say(f"  {entry.contestant.name}: failed: {telling_line(str(failed))}")
             self.keep(entry.cell)
 
     def has_time_for(self, entries: list[_Entry]) -> bool:

@@ -143,13 +143,15 @@ def table_text(rows: Sequence[Row]) -> str:
     """The rows for people: one line per contestant, failures with the first line of their reason below."""
     lines: list[tuple[str, ...]] = [("case", "contestant", "best", "spread", "n", "ours / peer")]
     for row in rows:
-        lines.append((row.case, OURS, *_numbers(row, OURS, row.ours), ""))
-        about = f"  {row.unit}, {row.better} is better" if row.peers else f"  {row.unit}"
-        others = [
-            (name, *_numbers(row, name, value), _against(row, value)) for name, value in row.peers.items()
-        ]
-        for number, other in enumerate(others or [("", "", "", "", "")]):
-            lines.append((about if number == 0 else "", *other))
+        numbers = (OURS, *_numbers(row, OURS, row.ours), "")
+        if not row.peers:
+            lines.append((f"{row.case}, {row.unit}", *numbers))
+            continue
+        lines.append((row.case, *numbers))
+        about = f"  {row.unit}, {row.better} is better"
+        for name, value in row.peers.items():
+            lines.append((about, name, *_numbers(row, name, value), _against(row, value)))
+            about = ""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     table = [
         "  ".join(
@@ -158,14 +160,19 @@ def table_text(rows: Sequence[Row]) -> str:
         ).rstrip()
         for line in [lines[0], tuple("-" * width for width in widths), *lines[1:]]
     ]
-    reasons = {
-        f"{row.case}: {name} failed: {_first_line(why)}" for row in rows for name, why in row.failures.items()
-    }
-    return "\n".join([*table, *sorted(reasons)])
+    reasons: dict[str, str] = {}
+    for row in rows:
+        for name, why in row.failures.items():
+            reasons.setdefault(f"{name} failed: {telling_line(why)}", row.case)  # told once for all its rows
+    return "\n".join([*table, *(f"{case}: {reason}" for reason, case in reasons.items())])
 
 
-def _first_line(reason: str) -> str:
-    line = (reason.strip().splitlines() or ["no reason given"])[0]
+def telling_line(reason: str) -> str:
+    """The first line of a reason; the last where it holds a traceback."""
+    lines = reason.strip().splitlines() or ["no reason given"]
+    line = (
+        lines[-1].strip() if any("Traceback (most recent call last)" in line for line in lines) else lines[0]
+    )
     return line if len(line) <= _REASON_CHARS else line[: _REASON_CHARS - 1] + "…"
 
 

@@ -117,3 +117,11 @@ def test_a_case_names_ours_first_and_everyone_once() -> None:
     rival = Contestant("a", "benchmarks.runners.protocol")
     with pytest.raises(ValueError, match="expected 'ours' first"):
         Case("x", (rival, rival), METRICS, repetitions=1, expected_s=1.0)
+
+
+def test_a_traceback_is_told_by_its_last_line_and_once() -> None:
+    why = "PythonException: in a worker:\nTraceback (most recent call last):\n  File ...\nKeyError: 'price'"
+    cells = {"ours": cell(1.0), "a": cell(failure=why), "b": cell(1.0)}
+    text = table_text(rows_of(case(), cells, Profile.QUICK))
+    assert text.splitlines()[-1] == "[x] seconds: a failed: KeyError: 'price'"
+    assert text.count("KeyError") == 1
