@@ -13,6 +13,7 @@ the structs' transpose. Values are judged by `masks.gate`, not here.
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -46,6 +47,7 @@ REASONS = (
 # The rows of a chunk and the columns made of them stay in the processor's cache.
 _CHUNK_ROWS = 512
 _CHUNK_BYTES = 4 << 20
+_END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 _UINT64 = (pa.uint64(), pa.list_(pa.uint64()))
 _PATH = re.compile(r"at `\$\.([A-Za-z][A-Za-z0-9_]*)")
 
@@ -98,8 +100,8 @@ def decode_json(values: pa.BinaryArray, contract: Contract, *, max_bytes: int = 
 def decode_arrow(value: bytes, contract: Contract, *, max_bytes: int = 64 * MAX_VALUE_BYTES) -> Decoded:
     """Decode one message that holds an Arrow IPC stream of many rows.
 
-    Every offset and every string is verified before a row is returned. Compressed buffers are refused: their
-    stated size would be allocated before it could be checked.
+    Every offset and every string is verified before a row is returned. Compressed batches are refused: whatever
+    size they state would be allocated before it could be checked. Others are views of the message.
 
     Args:
         value: the IPC stream; its schema's names and types must be exactly the contract's.
@@ -110,20 +112,21 @@ def decode_arrow(value: bytes, contract: Contract, *, max_bytes: int = 64 * MAX_
     """
     if not value or len(value) > max_bytes:
         return _failed(contract, "too_large" if value else "empty")
+    if not value.endswith(_END_OF_STREAM):
+        return _failed(contract, "bad_arrow")  # or batches cut off at the end would not be missed
     try:
-        with pa.ipc.open_stream(pa.py_buffer(value)) as reader:
-            wrong = _wrong_schema(reader.schema, contract)
-            if wrong is not None:
-                return _failed(contract, wrong)
-            batches = []
-            for batch in reader:
-                # Without compression a batch is a view of the message, so it cannot be larger; a dishonest
-                # length shows here before anything is copied.
-                batch.validate(full=True)
-                if batch.nbytes > len(value):
-                    return _failed(contract, "bad_arrow")
-                batches.append(batch)
-    except (pa.ArrowException, OSError, ValueError, MemoryError):
+        messages = pa.ipc.MessageReader.open_stream(pa.py_buffer(value))
+        schema = pa.ipc.read_schema(messages.read_next_message())
+        wrong = _wrong_schema(schema, contract)
+        if wrong is not None:
+            return _failed(contract, wrong)
+        batches = []
+        for message in messages:
+            if message.type != "record batch" or _is_compressed(message.metadata):
+                return _failed(contract, "bad_arrow")
+            batches.append(pa.ipc.read_record_batch(message, schema))
+            batches[-1].validate(full=True)
+    except (pa.ArrowException, OSError, ValueError, MemoryError, StopIteration, struct.error):
         # The library's text may quote values, so only the code goes on.
         return _failed(contract, "bad_arrow")
     table = pa.Table.from_batches([batch.cast(contract.schema) for batch in batches], contract.schema)
@@ -133,6 +136,26 @@ def decode_arrow(value: bytes, contract: Contract, *, max_bytes: int = 64 * MAX_
     rows = table.combine_chunks().to_batches()
     batch = rows[0] if rows else _nulls(contract.schema, 0)
     return Decoded(batch, pa.nulls(batch.num_rows, pa.string()))
+
+
+def _is_compressed(metadata: pa.Buffer) -> bool:
+    """Whether a record batch's header names a compression.
+
+    The library offers no such question, so the flatbuffer is followed by hand: root table `Message`, its field 2
+    `header`, a table `RecordBatch`, its field 3 `compression` (Arrow columnar format, Message.fbs).
+    """
+    message = int(struct.unpack_from("<I", metadata, 0)[0])
+    place = _field(metadata, message, 2)
+    header = place + int(struct.unpack_from("<I", metadata, place)[0])
+    return _field(metadata, header, 3) != header
+
+
+def _field(metadata: pa.Buffer, table: int, number: int) -> int:
+    """Where a field of a flatbuffer table is stored, or the table's own place where it is absent."""
+    vtable = table - int(struct.unpack_from("<i", metadata, table)[0])
+    if 4 + 2 * number >= struct.unpack_from("<H", metadata, vtable)[0]:
+        return table
+    return table + int(struct.unpack_from("<H", metadata, vtable + 4 + 2 * number)[0])
 
 
 def _wrong_schema(schema: pa.Schema, contract: Contract) -> str | None:
