@@ -24,10 +24,19 @@ from benchmarks.case import Json, Repetition
 
 ROOT = Path(__file__).resolve().parents[1]
 CLOSE_S = 5.0
+REASON_CHARS = 160
 
 
 class ContestantFailed(Exception):
-    """The contestant said so, ended, or did not answer in time; the text is its cell."""
+    """The contestant said so, ended, or did not answer in time."""
+
+    @property
+    def line(self) -> str:
+        """What its cell says: the text's first line, the last where it holds a traceback. The log has all of it."""
+        lines = str(self).strip().splitlines() or ["no reason given"]
+        traced = any("Traceback (most recent call last)" in line for line in lines)
+        line = (lines[-1] if traced else lines[0]).strip()
+        return line if len(line) <= REASON_CHARS else line[: REASON_CHARS - 1] + "…"
 
 
 class TimedOut(ContestantFailed):

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from benchmarks.case import Case, Contestant, Repetition
 from benchmarks.process import CLOSE_S, ContestantFailed, Process, TimedOut
-from benchmarks.report import telling_line
 from benchmarks.results import Cell
 
 Launch = Callable[[Contestant], Process]
@@ -80,8 +79,8 @@ class _Race:
             entry.end(grace_s=0.0)  # it may be stuck, and would disturb the others
             if isinstance(failed, TimedOut) and self.clock() >= self.deadline:
                 return
-            entry.cell.failure = str(failed)
-            self.say(f"  {entry.contestant.name}: failed: {telling_line(str(failed))}")
+            entry.cell.failure = failed.line
+            self.say(f"  {entry.contestant.name}: failed: {failed.line}")
             self.keep(entry.cell)
 
     def has_time_for(self, entries: list[_Entry]) -> bool:

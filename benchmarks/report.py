@@ -16,9 +16,6 @@ from benchmarks.results import Cell
 
 Better = Literal["lower", "higher"]
 
-_REASON_CHARS = 160
-"""Of a failure's reason on the terminal; the JSON file has it whole."""
-
 
 @dataclass(frozen=True)
 class Row:
@@ -140,7 +137,7 @@ def _seconds_by_part(parts: Parts, repetition: Repetition) -> dict[str, float]:
 
 
 def table_text(rows: Sequence[Row]) -> str:
-    """The rows for people: one line per contestant, failures with the first line of their reason below."""
+    """The rows for people: one line per contestant, failures with their reason below."""
     lines: list[tuple[str, ...]] = [("case", "contestant", "best", "spread", "n", "ours / peer")]
     for row in rows:
         numbers = (OURS, *_numbers(row, OURS, row.ours), "")
@@ -163,17 +160,8 @@ def table_text(rows: Sequence[Row]) -> str:
     reasons: dict[str, str] = {}
     for row in rows:
         for name, why in row.failures.items():
-            reasons.setdefault(f"{name} failed: {telling_line(why)}", row.case)  # told once for all its rows
+            reasons.setdefault(f"{name} failed: {why}", row.case)  # told once for all its rows
     return "\n".join([*table, *(f"{case}: {reason}" for reason, case in reasons.items())])
-
-
-def telling_line(reason: str) -> str:
-    """The first line of a reason; the last where it holds a traceback."""
-    lines = reason.strip().splitlines() or ["no reason given"]
-    line = (
-        lines[-1].strip() if any("Traceback (most recent call last)" in line for line in lines) else lines[0]
-    )
-    return line if len(line) <= _REASON_CHARS else line[: _REASON_CHARS - 1] + "…"
 
 
 def _numbers(row: Row, name: str, value: float | None) -> tuple[str, str, str]:

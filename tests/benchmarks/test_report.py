@@ -7,6 +7,7 @@ import json
 import pytest
 
 from benchmarks.case import Case, Contestant, Metric, Parts, Profile, Repetition
+from benchmarks.process import ContestantFailed
 from benchmarks.report import best, ratio_to_best, rows_of, spread, table_text
 from benchmarks.results import Cell
 
@@ -91,14 +92,6 @@ def test_a_failed_cell_of_ours_counts_as_lost() -> None:
     assert "ours failed: it broke" in table_text([row])
 
 
-def test_a_long_reason_is_cut_on_the_terminal_only() -> None:
-    why = "Trouble: " + "x" * 500 + "\nand more"
-    row = rows_of(case(), {"ours": cell(1.0), "a": cell(failure=why), "b": cell(1.0)}, Profile.QUICK)[0]
-    assert max(map(len, table_text([row]).splitlines())) < 220
-    assert "and more" not in table_text([row])
-    assert row.as_json()["failures"] == {"a": why}
-
-
 def test_parts_are_those_of_the_cheapest_repetition_and_add_up() -> None:
     dear = repetition(1.0, cpu_s=9.0, parse=5.0, gate=1.0, commit=0.5)
     cheap = repetition(2.0, cpu_s=4.0, parse=2.0, gate=0.5, commit=0.25)
@@ -119,9 +112,24 @@ def test_a_case_names_ours_first_and_everyone_once() -> None:
         Case("x", (rival, rival), METRICS, repetitions=1, expected_s=1.0)
 
 
-def test_a_traceback_is_told_by_its_last_line_and_once() -> None:
-    why = "PythonException: in a worker:\nTraceback (most recent call last):\n  File ...\nKeyError: 'price'"
-    cells = {"ours": cell(1.0), "a": cell(failure=why), "b": cell(1.0)}
+def test_a_failure_is_told_once_for_all_its_rows() -> None:
+    cells = {"ours": cell(1.0), "a": cell(failure="KeyError: 'price'"), "b": cell(1.0)}
     text = table_text(rows_of(case(), cells, Profile.QUICK))
     assert text.splitlines()[-1] == "[x] seconds: a failed: KeyError: 'price'"
     assert text.count("KeyError") == 1
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("ValueError: wrong\nby one", "ValueError: wrong"),
+        (
+            "Trouble: in a worker:\nTraceback (most recent call last):\n  File …\nKeyError: 'price'",
+            "KeyError: 'price'",
+        ),
+        ("", "no reason given"),
+        ("x" * 500, "x" * 159 + "…"),
+    ],
+)
+def test_a_reason_is_told_in_one_line(reason: str, told: str) -> None:
+    assert ContestantFailed(reason).line == told
