@@ -278,7 +278,8 @@ def _launch(
         if state is not None:
             _write_state(folder, state)
             deadline_s = time.monotonic() + settings.timeout_s
-            while processes.is_broker(folder, state.pid, state.started_s):
+            # Not by its command line, which the kernel shows empty for a moment after it began.
+            while processes.lives(state.pid, state.started_s):
                 if answers(port):
                     return state, None if detached else warden
                 if time.monotonic() > deadline_s:

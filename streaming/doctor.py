@@ -88,11 +88,9 @@ def check_java(java_home: str | None, path: str | None) -> Check:
 
 
 def check_make(path: str | None) -> Check:
-    """make, which only the repository's own shortcuts need."""
+    """make; never a fault, since only the repository's own shortcuts need it."""
     found = shutil.which("make", path=path)
-    return Check(
-        "make", found is not None, found or "none", "" if found else "install make, or type its commands"
-    )
+    return Check("make", True, found or "none: type the commands of the Makefile instead")
 
 
 def check_disk(folder: Path, wanted_bytes: int = DISK_BYTES) -> Check:
@@ -161,13 +159,21 @@ def check_connector(pyspark: str | None, lock: jars.Lock | None = None) -> Check
 
 def check_interpreter(pyspark_python: str | None, executable: str, path: str | None) -> Check:
     """That Spark's Python workers will run this environment, not the first python3 of the path."""
-    named = pyspark_python or shutil.which("python3", path=path)
-    found = shutil.which(named, path=path) if named else None
+    if not pyspark_python:
+        return Check(
+            "workers' python",
+            True,
+            f"PYSPARK_PYTHON is not set; headrace's own commands set it, "
+            f"for a plain spark-submit export PYSPARK_PYTHON={executable}",
+        )
+    found = shutil.which(pyspark_python, path=path)
     if found is not None and _prefix(found) == _prefix(executable):
         return Check("workers' python", True, found)
-    how = "PYSPARK_PYTHON" if pyspark_python else "the first python3 of the path"
     return Check(
-        "workers' python", False, f"{named or 'none'} ({how})", f"export PYSPARK_PYTHON={executable}"
+        "workers' python",
+        False,
+        f"PYSPARK_PYTHON={pyspark_python} is not this environment",
+        f"export PYSPARK_PYTHON={executable}",
     )
 
 

@@ -49,7 +49,7 @@ def end_brokers(folder: Path, timeout_s: float) -> bool:
         for process in found:
             with suppress(psutil.NoSuchProcess):
                 end(process)
-        while any(_runs_broker(process, folder) for process in found) and time.monotonic() < deadline_s:
+        while any(_alive(process) for process in found) and time.monotonic() < deadline_s:
             time.sleep(0.05)
     return bool(found)
 
@@ -59,6 +59,13 @@ def _brokers_of(folder: Path) -> Iterator[psutil.Process]:
     for process in psutil.process_iter():
         if _runs_broker(process, folder):
             yield process
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
 
 
 def _runs_broker(process: psutil.Process, folder: Path) -> bool:
