@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from py4j.protocol import Py4JJavaError
 from pyspark import SparkContext
@@ -69,8 +70,7 @@ def require_kafka(context: SparkContext) -> None:
     Raises:
         ConnectorMissing: the class is not on the driver's class path.
     """
-    jvm = context._jvm
-    assert jvm is not None
+    jvm: Any = context._jvm  # its attributes are Java classes, known at run time only
     try:
         loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
         loader.loadClass("org.apache.spark.sql.kafka010.KafkaSourceProvider")

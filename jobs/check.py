@@ -50,7 +50,7 @@ def _check(contract: Contract, paths: Sequence[str], rows: int) -> bytes:
     )
     for path in paths:
         Path(path).unlink(missing_ok=True)
-    return result.to_json()
+    return bytes(result.to_json())
 
 
 @lru_cache(maxsize=4)

@@ -29,7 +29,9 @@ _DATA = Path(".headrace/broker")
 def broker_start(
     data: Folder = _DATA,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 9092,
-    topics: Annotated[str | None, typer.Option(help="Comma-separated topics to make, 4 partitions each.")] = None,
+    topics: Annotated[
+        str | None, typer.Option(help="Comma-separated topics to make, 4 partitions each.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Start a broker in the background, or find the one that runs on this folder."""
@@ -64,17 +66,25 @@ def broker_status(data: Folder = _DATA, as_json: Json = False) -> None:
 
     state = status(data)
     found = {"bootstrap": state.bootstrap, "pid": state.pid, "log": str(log_file(data))} if state else None
-    say(found, as_json, lambda: f"runs at {state.bootstrap}, pid {state.pid}" if state else f"no broker runs on {data}")
+    say(
+        found,
+        as_json,
+        lambda: f"runs at {state.bootstrap}, pid {state.pid}" if state else f"no broker runs on {data}",
+    )
     if state is None:
         raise typer.Exit(1)
 
 
 def produce(
     events: Annotated[int, typer.Option(min=1, help="Messages to send, broken ones among them.")] = 10_000,
-    per_s: Annotated[float | None, typer.Option(help="Messages per second; as fast as possible by default.")] = None,
+    per_s: Annotated[
+        float | None, typer.Option(help="Messages per second; as fast as possible by default.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the events.")] = 0,
     broken_share: Annotated[float, typer.Option(min=0, max=0.5, help="Share of broken messages.")] = 0.01,
-    form: Annotated[str, typer.Option("--format", help="json, or arrow: many rows a message, none broken.")] = "json",
+    form: Annotated[
+        str, typer.Option("--format", help="json, or arrow: many rows a message, none broken.")
+    ] = "json",
     bootstrap: Bootstrap = None,
     topic: Topic = None,
     config: Config = None,
@@ -96,9 +106,58 @@ def produce(
         if form == "arrow":
             generate_arrow(producer, events, seed)
         else:
-            generate(producer, lambda: None, events, seed, per_s=per_s, broken_share=broken_share)
+            generate(producer, lambda _: None, events, seed, per_s=per_s, broken_share=broken_share)
         report = producer.flush()
-    say(report, as_json, lambda: f"{report.rows} events in {report.acknowledged} messages, {report.bytes} bytes")
+    say(
+        report,
+        as_json,
+        lambda: f"{report.rows} events in {report.acknowledged} messages, {report.bytes} bytes",
+    )
+
+
+def replay(
+    path: Annotated[Path, typer.Argument(help="The file; for MovieLens u.data or *.inter.")],
+    as_: Annotated[
+        str | None, typer.Option("--as", help="movielens, csv, jsonl or parquet; guessed by default.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--contract", help="The topic's contract; the settings' by default.")
+    ] = None,
+    speed: Annotated[
+        float | None, typer.Option(min=1e-6, help="Event seconds per second; by default at once.")
+    ] = None,
+    form: Annotated[str, typer.Option("--format", help="json, or arrow: many rows a message.")] = "json",
+    bootstrap: Bootstrap = None,
+    topic: Topic = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Send the rows of a real file to a topic, in the order of their event time."""
+    from headrace.jobs.feed import form_of
+    from headrace.jobs.settings import read_settings
+    from headrace.streaming import replay as replaying
+    from headrace.streaming.contracts import load
+    from headrace.streaming.producer import Producer
+
+    settings = read_settings(config)
+    chosen = form_of(path, as_)
+    loaded = load(name or ("movielens" if chosen == "movielens" else settings.stream.contract))
+    with Producer(
+        bootstrap or settings.kafka.bootstrap,
+        loaded,
+        topic=topic or loaded.topic,
+        **settings.kafka.client_options(),
+    ) as producer:
+        sent = replaying.replay(
+            path, chosen, loaded, producer, speed=speed, format="arrow" if form == "arrow" else "json"
+        )
+    say(
+        sent,
+        as_json,
+        lambda: (
+            f"{sent.rows} rows ({sent.raw_rows} of them did not fit the contract) in {sent.elapsed_s:.1f} s"
+        ),
+    )
 
 
 @contract.command("init")
@@ -114,7 +173,10 @@ def contract_init(
         print(text, end="")
         return
     out.write_text(text)
-    console.print(f"wrote {out}; read it, tighten its rules, then `headrace contract check {out} --data {source}`", soft_wrap=True)
+    console.print(
+        f"wrote {out}; read it, tighten its rules, then `headrace contract check {out} --data {source}`",
+        soft_wrap=True,
+    )
 
 
 @contract.command("check")
@@ -158,23 +220,34 @@ def dlq_show(
 ) -> None:
     """Dead letters with their reason and origin. Original bytes may be personal data: they are shown escaped and cut."""
     letters = (
-        letter for letter in _letters(bootstrap, topic, config) if reason is None or reason in letter["reason"].split(",")
+        letter
+        for letter in _letters(bootstrap, topic, config)
+        if reason is None or reason in letter["reason"].split(",")
     )
     shown = list(itertools.islice(letters, limit))
     say(
         shown,
         as_json,
-        lambda: "\n".join(f"{one['key']}  {one['reason']}  {one['value'][:120]}" for one in shown) or "no dead letters",
+        lambda: (
+            "\n".join(f"{one['key']}  {one['reason']}  {one['value'][:120]}" for one in shown)
+            or "no dead letters"
+        ),
     )
 
 
 @dlq.command("stats")
-def dlq_stats(bootstrap: Bootstrap = None, topic: Topic = None, config: Config = None, as_json: Json = False) -> None:
+def dlq_stats(
+    bootstrap: Bootstrap = None, topic: Topic = None, config: Config = None, as_json: Json = False
+) -> None:
     """Dead letters by reason; a letter that was sent twice counts once."""
     reasons: Counter[str] = Counter()
     for letter in _letters(bootstrap, topic, config):
         reasons.update(letter["reason"].split(","))
-    say(dict(reasons), as_json, lambda: "\n".join(f"{n:8d}  {r}" for r, n in reasons.most_common()) or "no dead letters")
+    say(
+        dict(reasons),
+        as_json,
+        lambda: "\n".join(f"{n:8d}  {r}" for r, n in reasons.most_common()) or "no dead letters",
+    )
 
 
 def _letters(bootstrap: str | None, topic: str | None, config: Path | None) -> Iterator[dict[str, str]]:
@@ -208,3 +281,4 @@ def register(app: typer.Typer) -> None:
     app.add_typer(contract, name="contract")
     app.add_typer(dlq, name="dlq")
     app.command()(produce)
+    app.command()(replay)

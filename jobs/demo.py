@@ -44,10 +44,10 @@ def run_demo(
     root: Path, *, events: int, data: Path | None, form: str | None, seed: int, console: Console = terminal
 ) -> int:
     """Run the demo below ``root`` (emptied first, if an earlier demo made it); the exit code."""
-    feed = feed_of(events, data, form, seed)
-    contract = load(feed.contract)
     runtime = java()
     _prepare(root)
+    feed = feed_of(events, data, form, seed, root / "contracts")
+    contract = load(feed.contract)
     console.print(
         "headrace demo: fetching jars (55 MB, the first time only), then starting Kafka and Spark …"
     )

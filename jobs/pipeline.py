@@ -32,7 +32,7 @@ from headrace.streaming.contracts import Contract, load
 from headrace.streaming.errors import StreamingError
 from headrace.streaming.source import end_offsets
 
-POLL_S = 0.25
+POLL_S = 1
 _FROM_THE_START = -2  # Spark's name for the earliest offset of a partition
 
 
@@ -68,7 +68,9 @@ def run(
     options = options or Options()
     require_kafka(spark.sparkContext)
     wanted = [settings.stream.topic, settings.stream.dead_letters]
-    end_offsets(settings.kafka.bootstrap, wanted, **settings.kafka.client_options())  # both are there, or it raises
+    end_offsets(
+        settings.kafka.bootstrap, wanted, **settings.kafka.client_options()
+    )  # both are there, or it raises
     contract = load(settings.stream.contract)
     table = open_table(settings, contract)
     progress = _last_progress(table, settings, contract)
@@ -144,7 +146,9 @@ def _starting_offsets(settings: Settings, progress: Progress, adopt: bool) -> st
         )
     topic = settings.stream.topic
     ends = end_offsets(settings.kafka.bootstrap, [topic], **settings.kafka.client_options())
-    begin = {str(partition): progress.next_offsets.get(partition, _FROM_THE_START) for partition in ends[topic]}
+    begin = {
+        str(partition): progress.next_offsets.get(partition, _FROM_THE_START) for partition in ends[topic]
+    }
     return json.dumps({topic: begin})
 
 

@@ -115,7 +115,9 @@ class _Task:
         self._seen: dict[int, SeenIds] = {}
         self._seconds = {"parse": 0.0, "gate": 0.0, "predict": 0.0}
         self._candidates = LowestRanks(plan.check_rows)
-        self._letters = DeadLetters(plan.dead_letters, plan.bootstrap, plan.topic, plan.contract, plan.client_options)
+        self._letters = DeadLetters(
+            plan.dead_letters, plan.bootstrap, plan.topic, plan.contract, plan.client_options
+        )
 
     def run(self, messages: Iterator[pa.RecordBatch]) -> Staged:
         began = time.process_time()

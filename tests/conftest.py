@@ -39,8 +39,9 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """One local session for every test that needs Spark; loopback only, no user interface."""
-    from headrace.jobs.places import fetch_jars
     from pyspark.sql import SparkSession
+
+    from headrace.jobs.places import fetch_jars
 
     os.environ["PYSPARK_PYTHON"] = sys.executable
     scratch = tmp_path_factory.mktemp("spark")

@@ -10,6 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from pyspark.sql import SparkSession
+
 from headrace import storage
 from headrace.jobs.pipeline import Options, run
 from headrace.jobs.progress import Progress
@@ -17,7 +19,6 @@ from headrace.jobs.settings import Kafka, Learner, Settings, Stream
 from headrace.streaming.contracts import load
 from headrace.streaming.producer import Producer
 from headrace.streaming.source import Message, create_topics, read
-from pyspark.sql import SparkSession
 
 _numbers = itertools.count()
 

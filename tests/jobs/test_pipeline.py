@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+
 from headrace import storage
 from headrace.jobs import check
 from headrace.jobs.errors import CheckpointLost, ContractChanged

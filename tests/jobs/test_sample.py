@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-from headrace.jobs.sample import RANK, LowestRanks, ranks
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from headrace.jobs.sample import RANK, LowestRanks, ranks
 
 
 def rows(drawn: np.ndarray) -> pa.RecordBatch:

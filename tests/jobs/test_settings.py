@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from headrace.jobs.errors import BadSettings
 from headrace.jobs.install import settings_text
 from headrace.jobs.settings import Settings, read_settings
