@@ -102,7 +102,9 @@ def plain(column: pa.Array, type_: pa.DataType) -> pa.Array:
 def _list_of_view(column: pa.Array) -> pa.Array:
     """By hand, since pyarrow's own cast of list views with nulls gives an array that fails its validation."""
     valid = validity(column) if column.null_count else None
-    lengths = numbers(column.value_lengths().fill_null(0).cast(pa.int32()), np.dtype(np.int32)).astype(np.uint32)
+    lengths = numbers(column.value_lengths().fill_null(0).cast(pa.int32()), np.dtype(np.int32)).astype(
+        np.uint32
+    )
     buffers = [bitmap(valid), offsets(lengths, None, len(column))]
     items = column.flatten()
     return pa.Array.from_buffers(pa.list_(items.type), len(column), buffers, children=[items])
