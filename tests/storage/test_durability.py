@@ -31,7 +31,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return re.sub(r"[0-9a-f]{32}", "ID", path)
 
     def fsync(fd: int, keep: Callable[[int], None] = os.fsync) -> None:
-        seen.append("sync " + name(os.readlink(f"/proc/self/fd/{fd}")))
+        seen.append("sync " + name(str(Path(f"/proc/self/fd/{fd}").readlink())))
         keep(fd)
 
     def link(source: Path, target: Path, keep: Callable[..., None] = os.link) -> None:

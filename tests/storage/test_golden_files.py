@@ -174,7 +174,8 @@ def test_format_md_read_by_hand(name: str) -> None:
     assert (seen_pages, seen_dicts) == (n_pages, n_dicts)
 
     start, extent = sections[8]
-    assert extent == -(-4 * n_groups // 64) * 64 + -(-(-(-n_rows // 8)) // 64) * 64
+    counts, bits = -(-4 * n_groups // 64), -(-n_rows // 512)
+    assert extent == 64 * (counts + bits)
     assert not raw[start : start + extent].strip(b"\0")
 
 
