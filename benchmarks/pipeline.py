@@ -71,13 +71,13 @@ def _case(events: int, per_batch: int, repetitions: int, expected_s: float) -> C
         discard=2,
         expected_s=expected_s,
         parts=Parts(
-            f"[pipeline] where the time goes, {size}",
-            "s per 100,000 events",
+            f"[pipeline] time, {size}",
+            "s/100k events",
             per="events",
             scale=100_000.0,
             cpu=("parse", "gate", "predict", "encode", "learn"),
             wall=("check", "commit"),
-            rest="Spark, Kafka client and the rest",
+            rest="Spark and the rest",
         ),
         args={
             **SPARK,
