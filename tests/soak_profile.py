@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     phases = [Phase.explicit, Phase.generate, Phase.target]
     if os.environ.get("HEADRACE_SOAK_SHRINK") != "0":
         phases.append(Phase.shrink)
-    for test in {getattr(item, "obj", None) for item in items}:
+    for test in {item.obj for item in items if isinstance(item, pytest.Function)}:
         if not hasattr(test, "hypothesis"):
             continue
         own: settings = test._hypothesis_internal_use_settings
@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             deadline=None,
             database=None,
             phases=phases,
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=tuple(HealthCheck),
         )
         test.hypothesis.inner_test = _counted(test.hypothesis.inner_test)
 

@@ -113,13 +113,14 @@ BASES = {
 
 
 def _errors() -> list[type[Exception]]:
-    """Every exception class that a module of the rooms defines."""
+    """Every public exception class that a module of the rooms defines."""
     loaded = [importlib.import_module(import_name(path)) for path in modules(*ROOMS)]
     return [
         value
         for module in loaded
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, Exception) and value.__module__ == module.__name__
+        if not value.__name__.startswith("_")  # a module's own way of leaving a loop
     ]
 
 

@@ -35,7 +35,6 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "pydantic": ("jobs/*.py",),
     "pydantic_settings": ("jobs/*.py",),
     "typer": ("jobs/*.py",),
-    "click": ("jobs/*.py",),
     "rich": ("jobs/*.py",),
     "crc32c": ("streaming/producer.py", "streaming/source.py"),
 }

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from tests.tree import ROOT
 
@@ -62,7 +63,7 @@ def step(room: str, item: str, seed: int) -> Entry:
         started = time.monotonic()
         result = _outcome([*line, "--answer", str(answer)])
         seconds = round(time.monotonic() - started, 1)
-        found = {"cases": 0, "peak_bytes": 0, "figures": {}}
+        found: dict[str, Any] = {"cases": 0, "peak_bytes": 0, "figures": {}}
         if answer.exists():
             found = json.loads(answer.read_text())
     return Entry(item=item, seed=seed, seconds=seconds, result=result, **found)
