@@ -114,10 +114,8 @@ def _of_rule(rule: str, column: Column, kind: str | None) -> dict[str, Any]:
         case "required":
             condition = {}
             if isinstance(column.required, tuple):
-                condition = {
-                    "row_condition": f"{kind} in {list(column.required)!r}",
-                    "condition_parser": "pandas",
-                }
+                kinds = {"column": {"name": kind}, "operator": "IN", "parameter": list(column.required)}
+                condition = {"row_condition": {"type": "comparison", **kinds}}
             return _expectation("expect_column_values_to_not_be_null", rule, name, **condition)
         case "finite":
             limit = float(np.finfo(np.float64).max)

@@ -33,7 +33,7 @@ _ITEM_NAMES = ("item_id", "itemid", "movie_id", "movieid", "product_id", "ad_id"
 
 
 def infer(path: str | Path) -> str:
-    """TOML text of a contract that accepts every row of the file.
+    """TOML text of a contract that accepts every row of the file whose floats are finite.
 
     Args:
         path: a file named as in `FORMATS`.
@@ -47,6 +47,7 @@ def infer(path: str | Path) -> str:
     if table.num_rows == 0:
         raise BadContract(str(file), "(rows)", "at least one event", "none", "give a file with some events")
     types = {field.name: _type_name(str(file), field.name, field.type) for field in table.schema}
+    table = _read_as(table, types, str(file))
     full = [name for name in table.column_names if table[name].null_count == 0]
     times = [name for name in full if types[name] == "timestamp"]
     ids = [name for name in full if types[name] == "string" or pa.types.is_integer(TYPES[types[name]])]
@@ -91,18 +92,25 @@ def read_events(path: str | Path, contract: Contract) -> pa.RecordBatch:
         BadContract: the file cannot be read, or a column cannot be given the contract's type.
     """
     table = _read(Path(path))
-    columns = []
     for column in contract.columns:
         if column.name not in table.column_names:
-            columns.append(pa.nulls(table.num_rows, column.type))
-            continue
+            table = table.append_column(column.name, pa.nulls(table.num_rows, column.type))
+    table = _read_as(table, {column.name: column.type_name for column in contract.columns}, str(path))
+    return pa.RecordBatch.from_arrays(
+        [table[name].combine_chunks() for name in contract.names], schema=contract.schema
+    )
+
+
+def _read_as(table: pa.Table, types: dict[str, str], file: str) -> pa.Table:
+    """The columns named in `types`, in those types."""
+    columns = {}
+    for name, type_name in types.items():
         try:
-            columns.append(table[column.name].cast(column.type).combine_chunks())
+            columns[name] = table[name].cast(TYPES[type_name])
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            got = str(table.schema.field(column.name).type)
-            advice = "change the contract's type or the file"
-            raise BadContract(str(path), column.name, column.type_name, got, advice) from error
-    return pa.RecordBatch.from_arrays(columns, schema=contract.schema)
+            got = str(table.schema.field(name).type)
+            raise BadContract(file, name, type_name, got, "change the contract's type or the file") from error
+    return pa.table(columns)
 
 
 def _read(file: Path) -> pa.Table:
@@ -170,8 +178,7 @@ def _column(name: str, type_name: str, values: pa.ChunkedArray) -> list[str]:
     elif pa.types.is_list(type_):
         lines.append(f"# seen: max_length = {pc.max(pc.list_value_length(values))}")
     elif type_name == "string" and values.null_count < len(values):
-        texts = values.cast(pa.string())
-        longest, distinct = pc.max(pc.utf8_length(texts)), pc.count_distinct(texts)
+        longest, distinct = pc.max(pc.utf8_length(values)), pc.count_distinct(values)
         lines.append(f"# seen: max_length = {longest}, {distinct} different values")
     return [*lines, ""]
 
