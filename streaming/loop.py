@@ -11,7 +11,7 @@ not learnt it: a version is published only between batches, and a batch is learn
 
 The model starts from the baseline's logit and learns what that leaves open (an offset, in the language of generalised
 linear models): a new item is known as soon as its rate is, and weights carry only what is special about a user or a
-context. The offset it learns from is the stored one, so that both sides see the same row.
+context.
 
 Everything is a function of the rows fed and their order: no clock, no randomness. A restart loads the last committed
 snapshot and feeds the rows from `replay_from` on to `replay`, which rebuilds the impressions that wait.
@@ -102,8 +102,13 @@ class Task:
         return shown
 
 
-def task_of(contract: Contract, *, bits: int = 18, seed: int = 0) -> Task:
-    """The task that a contract's `[features]` describe. Raises ValueError if it names no label."""
+def task_of(
+    contract: Contract, *, bits: int = 18, seed: int = 0, crosses: tuple[tuple[str, ...], ...] = ()
+) -> Task:
+    """The task that a contract's `[features]` describe, with `crosses` of its columns if wanted.
+
+    Raises ValueError if the contract names no label.
+    """
     features = contract.features
     if features.label is None:
         raise ValueError(f"contract {contract.topic!r} names no label: there is nothing to learn")
@@ -118,7 +123,7 @@ def task_of(contract: Contract, *, bits: int = 18, seed: int = 0) -> Task:
             str(features.label.click),
             str(features.label.refers_to),
         )
-    spec = FeatureSpec(features.ids, features.dense, features.histories, bits, seed)
+    spec = FeatureSpec(features.ids, features.dense, features.histories, bits, seed, crosses)
     return Task(spec, label, features.event_id, features.event_time, features.item, features.domain)
 
 
@@ -265,11 +270,13 @@ class Loop:
         """What the join needs of a chunk, with its features hashed."""
         task = self.task
         shown = task.shown(chunk)
-        unscored = chunk.column("prediction").is_null() if chunk.num_rows else pa.array([], pa.bool_())
-        if (unscored.to_numpy(zero_copy_only=False) & shown).any():
-            raise LoopError(
-                "impressions without a prediction: feed rows as `Snapshot.with_predictions` leaves them"
-            )
+        for name in PREDICTIONS.names:
+            missing = chunk.column(name).is_null(nan_is_null=True).to_numpy(zero_copy_only=False)
+            if (missing & shown).any():
+                raise LoopError(
+                    f"{(missing & shown).sum()} impressions without a {name}: "
+                    "feed rows as `Snapshot.with_predictions` leaves them"
+                )
         newest = pc.call_function("max", [chunk.column("model_version")]).as_py()
         if newest is not None and newest > self.version:
             raise LoopError(
@@ -298,8 +305,8 @@ class Loop:
         width = self.task.features.width
         start = packed.offset * width
         ids = np.frombuffer(packed.buffers()[1], dtype=np.uint32)[start : start + len(packed) * width]
-        self.model.learn(ids.reshape(-1, width), label, logit(baseline))
-        self.popularity.learn_hashed(resolved.column(_ITEM).to_numpy(), label)
+        rates = self.popularity.learn_hashed(resolved.column(_ITEM).to_numpy(), label)
+        self.model.learn(ids.reshape(-1, width), label, logit(rates))
 
     def _to_bytes(self) -> bytes:
         watermarks_us = self._join.watermarks_us if self._join is not None else {}

@@ -35,8 +35,7 @@ class ClickModel(base.MiniBatchClassifier):  # type: ignore[misc]  # river's typ
     bits
         Ids lie in [0, 2**bits); the state takes 12 bytes for each, whatever comes.
     alpha, beta
-        A coordinate's learning rate is alpha / (beta + the root of its summed squared gradients). The default alpha
-        is larger than that of `Rates`, which suits a model that starts from a baseline.
+        A coordinate's learning rate is alpha / (beta + the root of its summed squared gradients).
     l1, l2
         Penalties; a coordinate whose summed surprises stay below l1 weighs exactly 0.
     seed
@@ -65,7 +64,7 @@ class ClickModel(base.MiniBatchClassifier):  # type: ignore[misc]  # river's typ
     def __init__(
         self,
         bits: int = 18,
-        alpha: float = 0.3,
+        alpha: float = 0.2,
         beta: float = 1.0,
         l1: float = 0.0,
         l2: float = 1.0,

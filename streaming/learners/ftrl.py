@@ -76,8 +76,8 @@ class Ftrl:
         return np.clip(out, np.float32(1e-30), np.float32(1 - 2**-24))
 
     def learn(self, ids: U32, labels: U8, offsets: F64 | None = None) -> None:
-        """Learn the rows of `ids: uint32[n, F]` with `labels: uint8[n]` (0 or 1), in order, from the `offsets` they
-        were predicted with; n at once or one by one is the same to the last bit."""
+        """Learn the rows of `ids: uint32[n, F]` with `labels: uint8[n]` (0 or 1), in order, from `offsets: float64[n]`;
+        n at once or one by one is the same to the last bit."""
         starts = self._check(ids, offsets)
         if labels.shape != (len(ids),) or labels.dtype != np.uint8 or (labels > 1).any():
             raise ValueError(
@@ -137,8 +137,8 @@ class Ftrl:
         return model
 
 
-def logit(probabilities: F32) -> F64:
-    """The logits, `float64[n]`, of `probabilities: float32[n]` in (0, 1)."""
+def logit(probabilities: F32 | F64) -> F64:
+    """The logits, `float64[n]`, of `probabilities: [n]` in (0, 1)."""
     p = probabilities.astype(np.float64)
     logits: F64 = np.log(p) - np.log1p(-p)
     return logits

@@ -35,6 +35,22 @@ def test_the_order_of_rows_does_not_matter():
     assert np.array_equal(once.predict_hashed(every), shuffled.predict_hashed(every))
 
 
+def test_learning_tells_what_it_would_have_said_row_by_row():
+    rng = np.random.default_rng(1)
+    items, labels = rng.integers(0, 8, 300).astype(np.uint32), rng.integers(0, 2, 300).astype(np.uint8)
+    rows, once = Popularity(3, strength=3.0), Popularity(3, strength=3.0)
+    expected = []
+    for start in range(300):
+        row = slice(start, start + 1)
+        expected.append(rows.predict_hashed(items[row])[0])
+        rows.learn_hashed(items[row], labels[row])
+    told = np.concatenate(
+        [once.learn_hashed(items[part], labels[part]) for part in (slice(0, 77), slice(77, 300))]
+    )
+    assert told.astype(np.float32).tolist() == expected
+    assert once.learn_hashed(items[:0], labels[:0]).tolist() == []
+
+
 def test_full_counts_are_halved_and_keep_their_rate():
     model = Popularity(bits=2)
     model.views[3], model.clicks[3] = 2**31 - 1, 2**30
