@@ -6,6 +6,7 @@ every reader and every Spark worker half a second; buffers cost nothing and keep
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -108,3 +109,30 @@ def _list_of_view(column: pa.Array) -> pa.Array:
     buffers = [bitmap(valid), offsets(lengths, None, len(column))]
     items = column.flatten()
     return pa.Array.from_buffers(pa.list_(items.type), len(column), buffers, children=[items])
+
+
+def batches_of(data: Any) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
+    """Schema and batches of whatever Arrow data a caller has.
+
+    Raises:
+        TypeError: neither an Arrow stream, a batch, nor an iterable of batches with at least one.
+    """
+    if isinstance(data, pa.RecordBatch):
+        return data.schema, [data]
+    if hasattr(data, "__arrow_c_stream__"):
+        reader = pa.RecordBatchReader.from_stream(data)
+        return reader.schema, reader
+    if isinstance(data, Iterable):
+        batches = iter(data)
+        first: Any = next(batches, None)
+        if isinstance(first, pa.RecordBatch):
+            return first.schema, _chained(first, batches)
+    raise TypeError(
+        f"expected an Arrow table, reader or batch, a non-empty iterable of batches, or an object with an Arrow stream, "
+        f"got {type(data).__name__}"
+    )
+
+
+def _chained(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    yield first
+    yield from rest

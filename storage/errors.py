@@ -91,3 +91,7 @@ class TooLarge(StorageError, OverflowError):
 
 class ErasedDataReturned(StorageError, ValueError):
     """A file is older than the last erase its table knows of: somebody restored rows that were erased."""
+
+
+class RowsReplaced(StorageError, RuntimeError):
+    """A follower of appended rows met a version that replaced all rows."""

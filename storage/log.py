@@ -20,6 +20,7 @@ from headrace.storage.errors import (
     CommitUnknown,
     CorruptManifest,
     NoSuchVersion,
+    RowsReplaced,
     TableNotFound,
     UnsupportedType,
 )
@@ -178,6 +179,20 @@ class Log:
                 cleared_at = span.cleared_at if span.cleared_at > stop else 0
             files[:0] = [(version, file) for version, file in mine if file.path not in removed]
         return tuple(files), removed, keys, cleared_at
+
+    def added(self, manifest: Manifest, after: int) -> tuple[DataFile, ...]:
+        """Files that versions after ``after`` added, up to and with ``manifest``, oldest first.
+
+        Raises:
+            RowsReplaced: one of them replaced all rows, so that additions alone do not tell what happened.
+        """
+        files, _, _, cleared_at = self._gather(manifest, after)
+        if cleared_at and after:
+            raise RowsReplaced(
+                f"{self.table}: version {cleared_at} replaced all rows after version {after}; rows added since cannot be "
+                "followed across that, start again from an empty position"
+            )
+        return tuple(file for _, file in files)
 
     def span(self, parent: Manifest | None, version: int) -> Span:
         """What the manifest of ``version`` repeats: versions after ``since(version)``, its own not included."""

@@ -45,6 +45,10 @@ class Scan:
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         """Batches in file order; without filter at most ``batch_rows`` rows each."""
+        return self.rows_from(0, None)
+
+    def rows_from(self, first: int, last: int | None) -> Iterator[pa.RecordBatch]:
+        """As iterating, but only of row groups that start in rows ``first`` up to ``last`` of each file; None is all."""
         needed = list(self.columns)
         if self.filter is not None:
             needed += [
@@ -52,7 +56,10 @@ class Scan:
             ]
         for entry in self.files:
             with checked_file(self.root, entry, self.table_schema, needed) as file:
-                for batch in file.batches(needed, batch_rows=self.batch_rows):
+                size = file.footer.group_rows
+                end = file.n_rows if last is None else min(last, file.n_rows)
+                groups = range(-(-first // size), -(-end // size))
+                for batch in file.batches(needed, batch_rows=self.batch_rows, groups=groups):
                     found = self._filtered(batch)
                     if found.num_rows:
                         yield found

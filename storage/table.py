@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from headrace.storage import durable
 from headrace.storage import manifest as manifests
+from headrace.storage.arrays import batches_of
 from headrace.storage.entropy import Entropy
 from headrace.storage.errors import CommitConflict, NoSuchColumn, SchemaMismatch, TableExists, TableNotFound
 from headrace.storage.layout import GROUP_ROWS
@@ -48,11 +49,8 @@ class Table:
         self._listed = Listing()
         self._schema: pa.Schema | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "manifest": self._manifest}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["path"], state["manifest"])  # type: ignore[misc]
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Table, (self.path, self._manifest)
 
     def __repr__(self) -> str:
         return f"Table({str(self.path)!r}, version={self.version}, rows={self.num_rows})"
@@ -88,6 +86,14 @@ class Table:
     def files(self) -> tuple[DataFile, ...]:
         """The files of this version, oldest first."""
         return tuple(file for _, file in self._listing().files)
+
+    def added(self, after: int) -> tuple[DataFile, ...]:
+        """Files that versions after ``after`` added, up to this one, oldest first; 0 is before all.
+
+        Raises:
+            RowsReplaced: a version in between replaced all rows.
+        """
+        return self._log.added(self._manifest, after)
 
     def _listing(self) -> Listing:
         if self._listed.version != self.version:
@@ -141,7 +147,7 @@ class Table:
         Raises:
             SchemaMismatch: listing the columns that differ.
         """
-        _, batches = arrow_batches(data)
+        _, batches = batches_of(data)
         return self.commit([self.stage(batches, seed=seed)])
 
     def overwrite(self, data: object, *, seed: int | None = None) -> Commit:
@@ -151,7 +157,7 @@ class Table:
             SchemaMismatch: listing the columns that differ.
             CommitConflict: another writer committed since this object's version.
         """
-        _, batches = arrow_batches(data)
+        _, batches = batches_of(data)
         return self.commit([self.stage(batches, seed=seed)], replace_all=True)
 
     def stage(
@@ -389,34 +395,7 @@ def write(
     >>> table.scan(filter=[("user", "==", 1)]).to_table().num_rows
     2
     """
-    schema, batches = arrow_batches(data)
+    schema, batches = batches_of(data)
     table = create(path, schema, erase_key=erase_key, personal=personal)
     table.commit([table.stage(batches, seed=seed)])
     return table
-
-
-def arrow_batches(data: Any) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
-    """Schema and batches of whatever Arrow data a caller has.
-
-    Raises:
-        TypeError: neither an Arrow stream, a batch, nor an iterable of batches with at least one.
-    """
-    if isinstance(data, pa.RecordBatch):
-        return data.schema, [data]
-    if hasattr(data, "__arrow_c_stream__"):
-        reader = pa.RecordBatchReader.from_stream(data)
-        return reader.schema, reader
-    if isinstance(data, Iterable):
-        batches = iter(data)
-        first: Any = next(batches, None)
-        if isinstance(first, pa.RecordBatch):
-            return first.schema, _chained(first, batches)
-    raise TypeError(
-        f"expected an Arrow table, reader or batch, a non-empty iterable of batches, or an object with an Arrow stream, "
-        f"got {type(data).__name__}"
-    )
-
-
-def _chained(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    yield first
-    yield from rest
