@@ -143,8 +143,9 @@ def race(
         for entry in entries:
             if entry.process is not None:
                 entry.process.dismiss()
+        ends = time.monotonic() + CLOSE_S
         for entry in entries:
-            entry.end()
+            entry.end(max(0.0, ends - time.monotonic()))
     for entry in entries:
         if not entry.cell.repetitions and entry.cell.failure is None:
             entry.cell.failure = TIME_IS_UP
