@@ -128,7 +128,11 @@ STORAGE = (
     ),
 )
 
-MASKS, DECODE = "tests/streaming/test_masks.py", "tests/streaming/test_decode.py"
+MASKS, DEDUPE, JOINS = (
+    "tests/streaming/test_masks.py",
+    "tests/streaming/test_dedupe.py",
+    "tests/streaming/test_joins.py",
+)
 
 STREAMING = (
     Mutant(
@@ -163,11 +167,115 @@ STREAMING = (
         r'rf"\A(?:{body})"',
         (f"{MASKS}::test_single_rules",),
     ),
+    Mutant(
+        "what was seen before is new",
+        "streaming",
+        "streaming/dedupe.py",
+        "candidate = ~late & ~seen.contains(ids, watermark_us)",
+        "candidate = ~late",
+        (DEDUPE,),
+    ),
+    Mutant(
+        "what comes twice in one batch is new twice",
+        "streaming",
+        "streaming/dedupe.py",
+        "fresh[rows[_first(ids.take(pa.array(rows)))]] = True",
+        "fresh[rows] = True",
+        (DEDUPE,),
+    ),
+    Mutant(
+        "what is too late is taken for fresh",
+        "streaming",
+        "streaming/dedupe.py",
+        "at < watermark_us - lateness_us",
+        "at < watermark_us - 2 * lateness_us",
+        (DEDUPE,),
+    ),
+    Mutant(
+        "an impression whose window has not ended is not clicked",
+        "streaming",
+        "streaming/joins.py",
+        'np.searchsorted(watermarks, segment.ends, side="right")',
+        'np.searchsorted(watermarks, segment.ends, side="left")',
+        (JOINS,),
+    ),
+    Mutant(
+        "a click counts after the window has ended",
+        "streaming",
+        "streaming/joins.py",
+        "            alive &= segment.ends[row] >= watermarks[at]\n",
+        "",
+        (JOINS,),
+    ),
+    Mutant(
+        "a click counts for an impression that comes after it",
+        "streaming",
+        "streaming/joins.py",
+        "segment.waiting[row] & (segment.arrival[row] < state.arrived + at)",
+        "segment.waiting[row].copy()",
+        (JOINS,),
+    ),
 )
 
-CLICK_MODEL = "tests/learners/test_click_model.py"
+CLICK_MODEL, METRICS, LOOP = (
+    "tests/learners/test_click_model.py",
+    "tests/streaming/test_metrics.py",
+    "tests/streaming/test_loop.py",
+)
+PREQUENTIAL = "tests/learners/test_prequential.py"
+
+SCORE = "        self.metrics.update(prediction, baseline, label, resolved.column(_DOMAIN))\n"
+LEARN = """\
+        packed = resolved.column(_IDS)
+        width = self.task.features.width
+        start = packed.offset * width
+        ids = np.frombuffer(packed.buffers()[1], dtype=np.uint32)[start : start + len(packed) * width]
+        rates = self.popularity.learn_hashed(resolved.column(_ITEM).to_numpy(), label)
+        self.model.learn(ids.reshape(-1, width), label, logit(rates))
+"""
+PREDICT_ANEW = "        prediction = self.model.predict(ids.reshape(-1, width), logit(rates))\n"
 
 LEARNERS = (
+    Mutant(
+        "the AUC takes positives for negatives",
+        "learners",
+        "streaming/metrics.py",
+        "clicked = labels == 1",
+        "clicked = labels == 0",
+        (METRICS,),
+    ),
+    Mutant(
+        "the AUC counts ties as lost",
+        "learners",
+        "streaming/metrics.py",
+        "(below + 0.5 * self.negatives)",
+        "(below + 0.0 * self.negatives)",
+        (METRICS,),
+    ),
+    Mutant(
+        "a version is published under the number of the one before",
+        "learners",
+        "streaming/loop.py",
+        "self.version += 1",
+        "self.version += 0",
+        (LOOP,),
+    ),
+    Mutant(
+        "a prediction by a version that is not published yet is scored",
+        "learners",
+        "streaming/loop.py",
+        "newest > self.version:",
+        "newest > self.version + 1:",
+        (f"{LOOP}::test_a_prediction_of_a_version_not_published_yet_is_refused",),
+    ),
+    Mutant(
+        "rows are learnt first and predicted anew for their score",
+        "learners",
+        "streaming/loop.py",
+        SCORE + LEARN,
+        LEARN + PREDICT_ANEW + SCORE,
+        (f"{PREQUENTIAL}::test_permuted_labels_leave_nothing_to_learn",),
+    ),
     Mutant(
         "a learning rate falls before its step and not after",
         "learners",
@@ -178,7 +286,49 @@ LEARNERS = (
     ),
 )
 
+PIPELINE, KILL = "tests/jobs/test_pipeline.py", "tests/jobs/test_kill.py"
+
 JOBS = (
+    Mutant(
+        "a dead letter does not say why",
+        "jobs",
+        "jobs/dead_letters.py",
+        'REASON: ",".join(reasons)',
+        'REASON: ""',
+        (f"{PIPELINE}::test_everything_produced_is_accounted_for_and_every_letter_is_whole",),
+    ),
+    Mutant(
+        "rejected rows are left out of the second opinion",
+        "jobs",
+        "jobs/stage.py",
+        "drawn[~verdict.keep.to_numpy(zero_copy_only=False)] = 0",
+        "drawn[~verdict.keep.to_numpy(zero_copy_only=False)] = 2**64 - 1",
+        (f"{PIPELINE}::test_the_gate_result_of_each_batch_is_kept_without_values",),
+    ),
+    Mutant(
+        "a restart forgets the oldest impression that waits",
+        "jobs",
+        "jobs/learn.py",
+        "pa.array(chunk.column(OFFSET).to_numpy() >= waiting.get(partition, np.inf))",
+        "pa.array(chunk.column(OFFSET).to_numpy() > waiting.get(partition, np.inf))",
+        (f"{PIPELINE}::test_a_restart_goes_on_where_it_stopped_and_learns_the_same",),
+    ),
+    Mutant(
+        "a batch that Spark replays is processed again",
+        "jobs",
+        "jobs/microbatch.py",
+        "return batch_id <= done",
+        "return False",
+        (KILL,),
+    ),
+    Mutant(
+        "a task's letters are not waited for",
+        "jobs",
+        "jobs/stage.py",
+        "        self._letters.close()\n",
+        "",
+        (f"{PIPELINE}::test_everything_produced_is_accounted_for_and_every_letter_is_whole",),
+    ),
     Mutant(
         "rejected rows take part in the draw of the sample like others",
         "jobs",
