@@ -225,6 +225,7 @@ class Table:
             CommitUnknown: published, but perhaps not durable; nothing was removed.
         """
         added = tuple(files)
+        key = (str(key[0]), int(key[1])) if key is not None else None
         transaction = uuids.uuid4().hex
         base = self.version
         self.refresh()
@@ -250,14 +251,12 @@ class Table:
             self.refresh()
 
     def _committed(self, key: Key | None) -> Commit | None:
-        if key is None or (version := self._listing().keys.get(tuple(key))) is None:  # type: ignore[arg-type]
+        if key is None or (version := self._listing().keys.get(key)) is None:
             return None
         found, _ = self._log.read(version)
         return manifests.commit_of(found, self.path, replayed=True)
 
     def _refuse_listed(self, added: tuple[DataFile, ...]) -> None:
-        if not added:
-            return
         listed = {file.path for _, file in self._listing().files}
         twice = sorted(file.path for file in added if file.path in listed)
         if twice or len({file.path for file in added}) != len(added):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -310,3 +312,38 @@ def test_a_row_group_beyond_two_gib_is_refused(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(TooLarge, match="smaller group_rows"):
         writer.close()
     writer.abort()
+
+
+def test_memory_is_one_row_group_to_write_and_one_batch_to_read(tmp_path: Path) -> None:
+    """40 MB of text pass through; a few of its 1-MB row groups are in memory at a time, both ways."""
+    rng = np.random.default_rng(0)
+
+    def batches(n: int) -> Iterator[pa.RecordBatch]:
+        for at in range(n):
+            text = pa.Array.from_buffers(
+                pa.binary(),
+                256,
+                [None, pa.py_buffer(np.arange(257, dtype=np.int32) * 1000), pa.py_buffer(rng.bytes(256_000))],
+            )
+            ids = pa.Array.from_buffers(pa.int64(), 256, [None, pa.py_buffer(np.arange(256) + at)])
+            yield pa.RecordBatch.from_arrays([text, ids], names=["text", "id"])
+
+    schema = next(batches(1)).schema
+    tracemalloc.start()
+    with Writer(tmp_path / "f", schema, group_rows=1024) as writer:
+        for batch in batches(160):
+            writer.write(batch)
+        writer.close()
+    _, written = tracemalloc.get_traced_memory()
+    tracemalloc.reset_peak()
+    arrow_before, arrow_peak, n = pa.total_allocated_bytes(), 0, 0
+    for batch in read_file(tmp_path / "f"):
+        n += batch.num_rows
+        arrow_peak = max(arrow_peak, pa.total_allocated_bytes() - arrow_before)
+    _, read_peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert n == 160 * 256
+    assert (tmp_path / "f").stat().st_size > 40_000_000
+    assert written < 10_000_000
+    assert read_peak < 10_000_000
+    assert arrow_peak < 10_000_000

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import pickle
 import signal
@@ -260,22 +259,24 @@ def test_opening_reads_few_manifests_and_they_grow_slowly(
     assert len(reads) <= 28
 
 
-def _commit_many(path: Path, worker: int, n: int) -> None:
-    table = storage.open(path)
-    for number in range(n):
-        staged = table.stage(rows(worker * 1000 + number).to_batches())
-        table.commit([staged], key=(f"w{worker}", number), attachments={"a": str(number).encode()})
+COMMITS = """
+import sys
+import pyarrow as pa
+import headrace.storage as storage
+path, worker = sys.argv[1], int(sys.argv[2])
+table = storage.open(path)
+for number in range(20):
+    staged = table.stage([pa.record_batch({"user": [worker * 1000 + number], "word": ["x"]})])
+    table.commit([staged], key=(f"w{worker}", number), attachments={"a": str(number).encode()})
+"""
 
 
 def test_eight_processes_commit_twenty_each(tmp_path: Path) -> None:
     table = storage.create(tmp_path / "t", rows(0).schema)
-    context = multiprocessing.get_context("fork")
-    workers = [context.Process(target=_commit_many, args=(table.path, worker, 20)) for worker in range(8)]
-    for process in workers:
-        process.start()
-    for process in workers:
-        process.join(120)
-    assert [process.exitcode for process in workers] == [0] * 8
+    workers = [
+        subprocess.Popen([sys.executable, "-c", COMMITS, str(table.path), str(worker)]) for worker in range(8)
+    ]
+    assert [process.wait(120) for process in workers] == [0] * 8
     final = storage.open(table.path)
     assert final.version == 161
     assert [commit.version for commit in final.history()] == list(range(161, 0, -1))
