@@ -67,7 +67,8 @@ def run_demo(
         line = submit_line(installed.settings, stop_file=root / "stop")
         console.print(line.text(), soft_wrap=True)
         watch = _Watch(settings, feed, root / "job.log", root / "stop")
-        watch.run(line.start(watch.log), console)
+        with line.start(watch.log) as job:
+            watch.run(job, console)
     console.print()
     console.print(watch.summary(contract.features.event_id).text(), soft_wrap=True, markup=False)
     return 0

@@ -67,9 +67,10 @@ class Feed:
 
     def _run(self, bootstrap: str, topic: str) -> None:
         try:
-            with Producer(bootstrap, load(self.contract), topic=topic) as producer:
-                with suppress(_Stopped):  # what was counted was sent
-                    self._send(producer, self._count)
+            contract = load(self.contract)
+            # Stopped or not, leaving the producer's block delivers what was counted.
+            with Producer(bootstrap, contract, topic=topic) as producer, suppress(_Stopped):
+                self._send(producer, self._count)
         except Exception as error:  # noqa: BLE001  it is raised again where the thread is watched
             self._failure = error
 

@@ -193,11 +193,12 @@ class MicroBatch:
         attachments = {PROGRESS: after.to_json(), GATE: gate_json}
         if snapshot is not None:
             attachments[LEARNER] = snapshot
+        # A zombie of a killed driver may have been faster: then its files are the ones that count, not ours.
         commit = self._table.commit(files, key=(after.query_id, after.batch_id), attachments=attachments)
         self.progress = after
         self._snapshot = attachment_path(commit, LEARNER)
         self._recent = within_horizon(
-            [*self._recent, *recent_files(self._folder, files)],
+            [*self._recent, *recent_files(self._folder, commit.files)],
             after.watermarks_us,
             self._settings.stream.lateness_s,
         )
