@@ -1,1 +1,5 @@
-"""."""
+"""Learners: features in, probabilities out, one row at a time; they know nothing of contracts, topics or tables.
+
+Read `features` (what a learner sees), `ftrl` (how it learns), `click_model` (its River face), `popularity` (what it has
+to beat) and `checkpoint` (how it is kept). Nothing is imported here: `click_model` brings river, learning brings numba.
+"""

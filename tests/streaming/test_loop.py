@@ -105,6 +105,23 @@ def test_a_loop_that_is_restarted_between_batches_ends_with_the_same_bytes(seed,
     assert results[0].metrics["impressions"] == sum(row["kind"] == "impression" for row in rows)
 
 
+def test_a_restart_remembers_the_watermark_of_rows_it_does_not_replay():
+    def row(offset: int, kind: str, time: int) -> pa.RecordBatch:
+        event = dict.fromkeys(SCHEMA.names) | {"event_id": f"e{offset}", "kind": kind, "event_time": time}
+        return Snapshot.empty(JOINED).with_predictions(batch_of([event | {"_offset": offset, "user": 1}]))
+
+    loop = Loop(JOINED)
+    loop.feed(0, row(0, "other", 1000))
+    loop.feed(0, row(1, "impression", 995))
+    restarted = Loop(JOINED, loop.finish_batch().data)
+    assert restarted.replay_from == {0: 1}
+    restarted.replay(0, row(1, "impression", 995))
+    assert (
+        restarted.feed(0, row(2, "impression", 977)) == 1
+    )  # its window ended at 997, three before the watermark
+    assert restarted.flush() == 1
+
+
 def test_metrics_are_plain_json_and_balance():
     loop, stored = Loop(JOINED), []
     step(loop, Snapshot.empty(JOINED), clicks(1, 200), stored)
