@@ -3,11 +3,11 @@
 First step of the gate, on the executors. Types are never coerced: `"5"` is no integer, `3.0` is none either,
 `true` is no number; an integer is a fine float. Floats must fit a double, integers their type. Unknown keys are
 ignored but must be valid JSON; of a key that is there twice the last one counts, and every one must have the
-right type. A reason is a short code with at most a column's name and never holds a value, because values are
+right type, except that of lists of integers only the last is looked at. A reason is a short code with at most a column's name and never holds a value, because values are
 personal data.
 
 Speed comes from msgspec, which parses straight into one typed struct per message; columns are then built from
-the structs' transpose. Values are judged by `masks.gate`, not here.
+the structs' transpose, those of integer lists by `int_lists`. Values are judged by `masks.gate`, not here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from headrace.streaming.contracts.contract import Contract
+from headrace.streaming.contracts.contract import Column, Contract
+from headrace.streaming.contracts.int_lists import read_int_lists
 
 MAX_VALUE_BYTES = 1 << 20
 MAX_DEPTH = 64
@@ -48,7 +49,7 @@ REASONS = (
 _CHUNK_ROWS = 512
 _CHUNK_BYTES = 4 << 20
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
-_UINT64 = (pa.uint64(), pa.list_(pa.uint64()))
+_UINT64_LIST = pa.list_(pa.uint64())
 _PATH = re.compile(r"at `\$\.([A-Za-z][A-Za-z0-9_]*)")
 
 
@@ -254,18 +255,56 @@ def _rows(
                 reasons[row] = _reason(error)
         rows.append(blank)
     for place, column in enumerate(contract.columns):
-        if column.type in _UINT64:
+        if column.type == pa.uint64():
             for row, values in enumerate(rows):
-                if _beyond_uint64(values[place]):
+                if values[place] is not None and values[place] >> 64:
                     reasons[row], rows[row] = f"out_of_range:{column.name}", blank
+    int_lists = _int_lists(contract, rows, reasons)
     types = contract.schema.types
-    arrays = [pa.array(column, type_) for column, type_ in zip(zip(*rows, strict=True), types, strict=True)]
+    arrays = [
+        int_lists[place] if place in int_lists else pa.array(column, types[place])
+        for place, column in enumerate(zip(*rows, strict=True))
+    ]
     return pa.RecordBatch.from_arrays(arrays, schema=contract.schema)
 
 
-def _beyond_uint64(value: Any) -> bool:
-    items = value if isinstance(value, list) else [value]
-    return any(item is not None and item >> 64 for item in items)
+def _int_lists(
+    contract: Contract, rows: list[tuple[Any, ...]], reasons: list[str | None]
+) -> dict[int, pa.ListArray]:
+    """The columns of integer lists, by place, from their raw texts; rows that have none get a reason and go blank."""
+    arrays: dict[int, pa.ListArray] = {}
+    places = [place for place, column in enumerate(contract.columns) if _is_int_list(column.type)]
+    while len(arrays) < len(places):
+        place = places[len(arrays)]
+        column = contract.columns[place]
+        array = read_int_lists([row[place] for row in rows], column.type)
+        if array is None:
+            lists, refused = _one_by_one(column, [row[place] for row in rows])
+            for row, reason in refused.items():
+                reasons[row], rows[row] = f"{reason}:{column.name}", (None,) * len(contract.columns)
+            if refused:
+                arrays.clear()  # a row that goes blank does so in every column
+                continue
+            array = pa.array(lists, column.type)
+        arrays[place] = array
+    return arrays
+
+
+def _one_by_one(column: Column, texts: Sequence[msgspec.Raw | None]) -> tuple[list[Any], dict[int, str]]:
+    """Each text's list, None where it is none, and why those are refused."""
+    decode = _list_decoder(column.type)
+    lists: list[Any] = []
+    refused: dict[int, str] = {}
+    for row, text in enumerate(texts):
+        items = None
+        try:
+            items = None if text is None else decode(text)
+        except msgspec.ValidationError as error:
+            refused[row] = "out_of_range" if _is_out_of_range(error) else "wrong_type"
+        if column.type == _UINT64_LIST and items and max(items) >> 64:
+            items, refused[row] = None, "out_of_range"
+        lists.append(items)
+    return lists, refused
 
 
 def _reason(error: Exception) -> str:
@@ -273,21 +312,37 @@ def _reason(error: Exception) -> str:
         return "too_deep"
     if not isinstance(error, msgspec.ValidationError):
         return "bad_json"
-    text = str(error)
-    path = _PATH.search(text)
+    path = _PATH.search(str(error))
     if path is None:
         return "not_an_object"
-    in_range = "out of range" not in text and "` <= " not in text and "` >= " not in text
-    return f"wrong_type:{path[1]}" if in_range else f"out_of_range:{path[1]}"
+    return f"out_of_range:{path[1]}" if _is_out_of_range(error) else f"wrong_type:{path[1]}"
+
+
+def _is_out_of_range(error: msgspec.ValidationError) -> bool:
+    text = str(error)
+    return "out of range" in text or "` <= " in text or "` >= " in text
 
 
 @lru_cache(maxsize=64)
 def _parser(contract: Contract) -> Callable[[memoryview], Any]:
-    fields = [(column.name, _python_type(column.type) | None, None) for column in contract.columns]
+    fields = [
+        (column.name, msgspec.Raw if _is_int_list(column.type) else _python_type(column.type) | None, None)
+        for column in contract.columns
+    ]
     # Rows of plain values make no cycles: keeping them from the garbage collector saves it a walk over each.
     row = msgspec.defstruct("Row", fields, gc=False)
     decode: Callable[[memoryview], Any] = msgspec.json.Decoder(row).decode
     return decode
+
+
+@lru_cache(maxsize=64)
+def _list_decoder(type_: pa.DataType) -> Callable[[msgspec.Raw], Any]:
+    decode: Callable[[msgspec.Raw], Any] = msgspec.json.Decoder(_python_type(type_) | None).decode
+    return decode
+
+
+def _is_int_list(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_list(type_) and pa.types.is_integer(type_.value_type))
 
 
 def _python_type(type_: pa.DataType) -> Any:
