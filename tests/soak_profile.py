@@ -16,6 +16,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
+# With thousands of examples what is slow or seldom is no sign of a bad test.
+SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
+
 _tried = 0
 
 
@@ -36,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             deadline=None,
             database=None,
             phases=phases,
-            suppress_health_check=tuple(HealthCheck),
+            suppress_health_check=SLOW,
         )
         test.hypothesis.inner_test = _counted(test.hypothesis.inner_test)
 
