@@ -105,3 +105,7 @@ def main() -> None:
     stream(app)
     store(app)
     run(app)
+
+
+if __name__ == "__main__":
+    main()

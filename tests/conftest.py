@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,30 @@ def datasets() -> Path:
     if not folder:
         pytest.skip("HEADRACE_DATASETS is not set")
     return Path(folder)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A finished ``headrace demo``: its folder, and what it printed."""
+
+    root: Path
+    output: str
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """One small demo, run as a person runs it, for every test that looks at what a demo leaves."""
+    root = tmp_path_factory.mktemp("demo") / "run"
+    done = subprocess.run(
+        [sys.executable, "-m", "headrace.jobs.cli", "demo", "--events", "40000", "--root", str(root)],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    assert done.returncode == 0, done.stdout[-2_000:] + done.stderr[-2_000:]
+    return Demo(root, done.stdout)
 
 
 @pytest.fixture(scope="session")
