@@ -29,7 +29,7 @@ from headrace.streaming.contracts import VERSION_HEADER
 from headrace.streaming.contracts.encode import encode_arrow, encode_json
 from headrace.streaming.errors import StreamingError, TopicMissing
 from headrace.streaming.partitioning import partition_of_keys
-from headrace.streaming.source import unreachable
+from headrace.streaming.source import require_reachable, unreachable
 
 with warnings.catch_warnings():  # it reads its own schemas, while it is imported, by a deprecated function
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -41,6 +41,7 @@ Format = Literal["json", "arrow"]
 
 FORMAT_HEADER, ROWS_HEADER = "format", "rows"
 _DRAIN_EVERY = 256
+_CLOSE_S = 5.0
 
 
 class DeliveryFailed(StreamingError, OSError):
@@ -137,6 +138,7 @@ class Producer:
         self._keyless = 0
         self._sent = self._acknowledged = self._rows = self._bytes = 0
         self._errors: Counter[str] = Counter()
+        require_reachable(bootstrap, client_options, timeout_s)
         try:
             self._kafka = KafkaProducer(
                 bootstrap_servers=bootstrap,
@@ -255,8 +257,13 @@ class Producer:
     ) -> None:
         if error is None:
             self.close()
-        else:  # the first error is the one to see
-            self._kafka.close(timeout=0)
+        else:  # the first error is the one to see; what was sent before it may still arrive
+            self._kafka.close(timeout=_CLOSE_S)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes sent and not known to be acknowledged; `send` blocks before it passes `buffer_bytes`."""
+        return self._waiting_bytes
 
     def _require_topic(self, bootstrap: str) -> None:
         try:
@@ -264,7 +271,7 @@ class Producer:
         except kafka_errors.KafkaError:
             self._partitions = []
         if not self._partitions:
-            self._kafka.close(timeout=0)
+            self._kafka.close(timeout=_CLOSE_S)
             raise TopicMissing(
                 f"topic {self.topic!r} does not exist at {bootstrap}; create it, or correct the name"
             )
@@ -312,6 +319,8 @@ class Producer:
         rows: int,
     ) -> None:
         size = len(key or b"") + len(value or b"")
+        if self._waiting_bytes + size > self._buffer_bytes:
+            self._drain(down_to_bytes=self._buffer_bytes // 2)
         self._sent += 1
         self._rows += rows
         self._bytes += size
@@ -325,9 +334,7 @@ class Producer:
         self._waiting.append((future, size))
         self._waiting_bytes += size
         self._since_drain += 1
-        if self._waiting_bytes > self._buffer_bytes:
-            self._drain(down_to_bytes=self._buffer_bytes // 2)
-        elif self._since_drain >= _DRAIN_EVERY:
+        if self._since_drain >= _DRAIN_EVERY:
             self._drain(down_to_bytes=self._waiting_bytes)
 
     def _drain(self, down_to_bytes: int) -> None:

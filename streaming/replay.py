@@ -142,10 +142,11 @@ def _due(
     while begin < n:
         end = min(begin + block_rows, n)
         if speed is not None:
-            due_us = times_us[0] + (clock() - began_s) * speed * 1e6
+            # Whole microseconds, as the times are: a remainder of rounding must not be slept for.
+            due_us = int(times_us[0]) + round((clock() - began_s) * speed * 1e6)
             end = min(end, int(np.searchsorted(times_us, due_us, "right")))
             if end <= begin:
-                sleep(float(times_us[begin] - due_us) / speed / 1e6)
+                sleep((int(times_us[begin]) - due_us) / speed / 1e6)
                 continue
         yield begin, end
         begin = end

@@ -9,6 +9,7 @@ Not here: consumer groups and commits; a reader says where to begin, and stops a
 
 # The type checker's own stubs describe kafka-python 2.
 # pyright: reportAttributeAccessIssue=false, reportCallIssue=false, reportOptionalOperand=false
+import socket
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -174,12 +175,32 @@ def _offsets(
 
 @contextmanager
 def _admin(bootstrap: str, client_options: Mapping[str, Any]) -> Iterator[KafkaAdminClient]:
+    require_reachable(bootstrap, client_options)
     try:
         admin = KafkaAdminClient(bootstrap_servers=bootstrap, bootstrap_timeout_ms=10_000, **client_options)
     except kafka_errors.KafkaError as error:
         raise unreachable(bootstrap, error) from error
     with closing(admin):
         yield admin
+
+
+def require_reachable(bootstrap: str, client_options: Mapping[str, Any], timeout_s: float = 10.0) -> None:
+    """Try the addresses one by one; kafka-python would retry for long, and leave its sockets open in the end.
+
+    Raises:
+        BrokerUnreachable: none of them accepts a connection.
+    """
+    if client_options.get("proxy_url"):
+        return  # then the addresses need not be reachable from here
+    refusal = OSError("no address given")
+    for address in bootstrap.split(","):
+        host, _, port = address.strip().rpartition(":")
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), timeout_s):
+                return
+        except (OSError, ValueError) as error:
+            refusal = OSError(f"{address.strip()}: {error}")
+    raise unreachable(bootstrap, refusal)
 
 
 def unreachable(bootstrap: str, error: Exception) -> BrokerUnreachable:
