@@ -1,0 +1,64 @@
+"""Measures what batches of different sizes cost the driver: Python's resident memory plus the JVM's heap after a collection.
+
+A script, so that nothing else is in the process. Arguments: bootstrap, topic and folder; then one batch size per run over the
+whole topic. Prints one line of JSON per run: rows of its largest batch, and the most bytes seen after any of its batches.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+from headrace.jobs._session import session
+from headrace.jobs.pipeline import Options, run
+from headrace.jobs.places import fetch_jars
+from headrace.jobs.progress import Progress
+from headrace.jobs.settings import Kafka, Settings, Spark, Stream
+
+
+def main(bootstrap: str, topic: str, folder: Path, sizes: list[int]) -> None:
+    cluster = Spark(master="local-cluster[2,1,1024]", driver_memory="1g")
+    spark = session(cluster, fetch_jars())
+    spark.sparkContext.setLogLevel("ERROR")
+    jvm: Any = spark.sparkContext._jvm
+    me = psutil.Process()
+
+    for number, size in enumerate(sizes):
+        seen: list[tuple[int, int, int]] = []
+
+        def look(progress: Progress, seen: list[tuple[int, int, int]] = seen) -> None:
+            jvm.java.lang.System.gc()
+            runtime = jvm.java.lang.Runtime.getRuntime()
+            heap = runtime.totalMemory() - runtime.freeMemory()
+            seen.append((progress.batch.events, me.memory_info().rss, heap))
+
+        stream = Stream(
+            topic=topic,
+            contract="ad_feed",
+            table=folder / f"table-{number}",
+            checkpoint=folder / f"checkpoint-{number}",
+            dead_letter_topic=f"{topic}.dlq",
+            max_events_per_batch=size,
+        )
+        settings = Settings(spark=cluster, kafka=Kafka(bootstrap=bootstrap), stream=stream)
+        run(spark, settings, Options(caught_up=True), look)
+        print(
+            json.dumps(
+                {
+                    "rows": max(rows for rows, _, _ in seen),
+                    "batches": len(seen),
+                    "bytes": max(rss + heap for _, rss, heap in seen),
+                    "python": max(rss for _, rss, _ in seen),
+                    "heap": max(heap for _, _, heap in seen),
+                }
+            ),
+            flush=True,
+        )
+    spark.stop()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), [int(size) for size in sys.argv[4:]])
