@@ -207,20 +207,21 @@ def right(type_: pa.DataType) -> st.SearchStrategy[Any]:
     return INSTANTS if pa.types.is_timestamp(type_) else st.text(max_size=6)
 
 
-EVENTS = st.fixed_dictionaries(
-    {},
-    optional={
-        **{f.name: st.one_of(right(f.type), right(f.type), right(f.type), ANYTHING) for f in CONTRACT.schema},
-        "unknown": ANYTHING,
-        "": ANYTHING,
-    },
+RIGHT = st.fixed_dictionaries({field.name: right(field.type) | st.none() for field in CONTRACT.schema})
+# What a lenient reader would take for something else.
+NEARLY = st.sampled_from(
+    ["5", "1.5", "true", "", "null", 3.0, 3.7, True, 128, -1, 2**64, 1e39, [3.0], ["3"], [[3]], {}]
 )
 
 
 @st.composite
 def messages(draw: st.DrawFn) -> bytes:
     """An event as JSON, sometimes with repeated keys, sometimes with a few bytes changed."""
-    event = draw(st.one_of(EVENTS, EVENTS, EVENTS, ANYTHING))
+    event = draw(RIGHT)
+    for _ in range(draw(st.sampled_from([0, 0, 1, 2]))):
+        event[draw(st.sampled_from([*CONTRACT.names, "unknown", ""]))] = draw(st.one_of(NEARLY, ANYTHING))
+    if draw(st.integers(0, 9)) == 9:
+        event = draw(ANYTHING)
     ascii_only, spaces = draw(st.booleans()), draw(st.sampled_from([(",", ":"), (" , ", "\n:\t")]))
     text = json.dumps(event, ensure_ascii=ascii_only, separators=spaces)
     if isinstance(event, dict) and event and draw(st.integers(0, 5)) == 0:
@@ -228,7 +229,7 @@ def messages(draw: st.DrawFn) -> bytes:
         again = json.dumps({name: draw(ANYTHING)}, ensure_ascii=ascii_only)
         text = text[:-1] + "," + again[1:]
     message = bytearray(text.encode("utf-8", "surrogatepass"))
-    for _ in range(draw(st.sampled_from([0, 0, 0, 1, 2]))):
+    for _ in range(draw(st.sampled_from([0, 0, 0, 0, 1, 2]))):
         place = draw(st.integers(0, len(message)))
         cut = draw(st.integers(0, 2))
         message[place : place + cut] = draw(
