@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from headrace.streaming.contracts import SHIPPED, BadContract, Contract, check_version, gate, load
+from headrace.streaming.contracts.decode import REASONS
 from headrace.streaming.contracts.reference import to_markdown
 from headrace.streaming.contracts.samples import sample_events
 from headrace.streaming.contracts.toml_file import parse
@@ -272,6 +273,17 @@ def test_shipped_contracts_say_what_each_column_is() -> None:
 @pytest.mark.parametrize("name", SHIPPED)
 def test_reference_page_is_the_contract(name: str) -> None:
     assert (DOCS / f"contracts-{name.replace('_', '-')}.md").read_text("utf-8") == to_markdown(load(name))
+
+
+def test_the_documented_example_is_a_contract() -> None:
+    page = (DOCS / "contracts.md").read_text("utf-8")
+    contract = parse(page.partition("```toml\n")[2].partition("```")[0])
+    assert contract.features.label is not None
+    assert gate(sample_events(contract, 20), contract).failures == {}
+    for reason in REASONS:
+        assert f"`{reason}`" in page or f"`{reason}:<column>`" in page
+    for rule in contract.rules:
+        assert f"`{rule.partition(':')[0]}:…`" in page
 
 
 @pytest.mark.parametrize(
