@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-import click
 import msgspec
 import typer
 from rich.console import Console
@@ -21,6 +20,8 @@ from headrace.streaming.errors import StreamingError
 console = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
+# typer carries its own copy of click or uses the installed one; this is the base of all usage errors of either.
+_ClickException = typer.BadParameter.__mro__[2]
 _CORRUPT = (store.BadFile, store.CorruptFooter, store.CorruptPage, store.CorruptManifest)
 _CONFLICT = (store.CommitConflict, store.CommitUnknown)
 _REFUSED = (CheckpointLost, store.UnsafePath, store.UnsupportedFeature)
@@ -50,11 +51,11 @@ def run(app: typer.Typer) -> NoReturn:
         sys.argv.remove("--debug")
     try:
         app(standalone_mode=False)
-    except click.exceptions.Abort:
+    except typer.Abort:
         sys.exit(1)
-    except click.exceptions.Exit as ended:
+    except typer.Exit as ended:
         sys.exit(ended.exit_code)
-    except click.ClickException as misuse:
+    except _ClickException as misuse:
         misuse.show()
         sys.exit(1)
     except (JobError, StreamingError, store.StorageError, OSError) as error:

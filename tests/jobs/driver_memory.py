@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
 from headrace.jobs._session import session
 from headrace.jobs.pipeline import Options, run
 from headrace.jobs.places import fetch_jars

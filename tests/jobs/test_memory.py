@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from headrace.streaming.ad_feed import AdFeed
 from headrace.streaming.producer import Producer
 from headrace.streaming.source import create_topics
