@@ -273,6 +273,7 @@ def _launch(
     seen_bytes = log.stat().st_size if log.exists() else 0
     command = kraft.broker_command(folder, java, classpath, settings.heap_mb)
     warden = _run_warden(command, log, detached=detached)
+    state = None
     try:
         state = _first_state(warden, port, detached=detached)
         if state is not None:
@@ -292,7 +293,7 @@ def _launch(
             stream.seek(seen_bytes)
             raise _failure(stream.read().decode(errors="replace"), "start", log, port)
     except BaseException:  # Ctrl-C too: no half-started broker stays behind
-        _end(folder, timeout_s=5.0)
+        _end(folder, timeout_s=5.0, state=state)
         _dismiss(warden)
         raise
 
@@ -346,8 +347,8 @@ def _failure(text: str, task: str, log: Path, port: int) -> StreamingError:
     return BrokerFailed(f"the broker could not {task}: {reason}; the whole story is in {log}")
 
 
-def _end(folder: Path, timeout_s: float) -> bool:
-    ended = processes.end_brokers(folder, timeout_s)
+def _end(folder: Path, timeout_s: float, state: State | None = None) -> bool:
+    ended = processes.end_brokers(folder, timeout_s, state and (state.pid, state.started_s))
     _state_file(folder).unlink(missing_ok=True)
     return ended
 

@@ -41,9 +41,15 @@ def started_s(pid: int) -> float | None:
         return None
 
 
-def end_brokers(folder: Path, timeout_s: float) -> bool:
-    """SIGTERM, and SIGKILL after `timeout_s`, for every broker of this folder; False when there was none."""
-    found = list(_brokers_of(folder))
+def end_brokers(folder: Path, timeout_s: float, started: tuple[int, float] | None = None) -> bool:
+    """SIGTERM, and SIGKILL after `timeout_s`, for every broker of this folder; False when there was none.
+
+    Args:
+        started: pid and start time of one that began just now, whose command line may not show yet.
+    """
+    found = set(_brokers_of(folder))
+    if started is not None and lives(*started):
+        found.add(psutil.Process(started[0]))
     for end in (psutil.Process.terminate, psutil.Process.kill):
         deadline_s = time.monotonic() + timeout_s
         for process in found:
