@@ -348,7 +348,8 @@ def _failure(text: str, task: str, log: Path, port: int) -> StreamingError:
 
 
 def _end(folder: Path, timeout_s: float, state: State | None = None) -> bool:
-    ended = processes.end_brokers(folder, timeout_s, state and (state.pid, state.started_s))
+    started = None if state is None else (state.pid, state.started_s)
+    ended = processes.end_brokers(folder, timeout_s, started)
     _state_file(folder).unlink(missing_ok=True)
     return ended
 
