@@ -23,7 +23,7 @@ from pathlib import Path
 from .planted import MUTANTS, Mutant
 from .tree import ROOMS, ROOT, import_name
 
-TIMEOUT_S = 180
+TIMEOUT_S = 420
 # Mistakes in a mutant rather than findings of a test.
 UNFIT = ("ImportError", "ModuleNotFoundError", "SyntaxError", "IndentationError", "NameError")
 NOT_THE_COPY, NOT_IMPORTED = 90, 91

@@ -286,7 +286,7 @@ LEARNERS = (
     ),
 )
 
-PIPELINE, KILL = "tests/jobs/test_pipeline.py", "tests/jobs/test_kill.py"
+STAGE, PIPELINE, KILL = "tests/jobs/test_stage.py", "tests/jobs/test_pipeline.py", "tests/jobs/test_kill.py"
 
 JOBS = (
     Mutant(
@@ -295,7 +295,7 @@ JOBS = (
         "jobs/dead_letters.py",
         'REASON: ",".join(reasons)',
         'REASON: ""',
-        (f"{PIPELINE}::test_everything_produced_is_accounted_for_and_every_letter_is_whole",),
+        (STAGE,),
     ),
     Mutant(
         "rejected rows are left out of the second opinion",
@@ -303,7 +303,23 @@ JOBS = (
         "jobs/stage.py",
         "drawn[~verdict.keep.to_numpy(zero_copy_only=False)] = 0",
         "drawn[~verdict.keep.to_numpy(zero_copy_only=False)] = 2**64 - 1",
-        (f"{PIPELINE}::test_the_gate_result_of_each_batch_is_kept_without_values",),
+        (STAGE,),
+    ),
+    Mutant(
+        "late events are counted but not sent on",
+        "jobs",
+        "jobs/stage.py",
+        "for index in np.flatnonzero(late):",
+        "for index in ():",
+        (STAGE,),
+    ),
+    Mutant(
+        "a task forgets what the table holds",
+        "jobs",
+        "jobs/seen.py",
+        'seen.add(batch.column("id"), batch.column("time"))',
+        'seen.add(batch.column("id")[:0], batch.column("time")[:0])',
+        (STAGE,),
     ),
     Mutant(
         "a restart forgets the oldest impression that waits",
@@ -327,7 +343,7 @@ JOBS = (
         "jobs/stage.py",
         "        self._letters.close()\n",
         "",
-        (f"{PIPELINE}::test_everything_produced_is_accounted_for_and_every_letter_is_whole",),
+        (STAGE,),
     ),
     Mutant(
         "rejected rows take part in the draw of the sample like others",
