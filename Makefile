@@ -19,7 +19,8 @@ endif
 
 # A strict editable install links each module, so it is renewed when the list of modules changes, and only then.
 MODULES := $(shell find jobs storage streaming -name '*.py' | LC_ALL=C sort | cksum | cut -d' ' -f1)
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# setuptools warns at length about strict editable installs, which are meant.
+INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 EDITABLE := -C editable_mode=strict -e
 
 help:

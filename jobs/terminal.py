@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import msgspec
 import typer
@@ -21,7 +21,7 @@ console = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 # typer carries its own copy of click or uses the installed one; this is the base of all usage errors of either.
-_ClickException = typer.BadParameter.__mro__[2]
+_ClickException = cast("type[Exception]", typer.BadParameter.__mro__[2])
 _CORRUPT = (store.BadFile, store.CorruptFooter, store.CorruptPage, store.CorruptManifest)
 _CONFLICT = (store.CommitConflict, store.CommitUnknown)
 _REFUSED = (CheckpointLost, store.UnsafePath, store.UnsupportedFeature)
@@ -56,7 +56,7 @@ def run(app: typer.Typer) -> NoReturn:
     except typer.Exit as ended:
         sys.exit(ended.exit_code)
     except _ClickException as misuse:
-        misuse.show()
+        cast("Any", misuse).show()
         sys.exit(1)
     except (JobError, StreamingError, store.StorageError, OSError) as error:
         if debug:

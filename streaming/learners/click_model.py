@@ -27,7 +27,7 @@ from headrace.streaming.learners.ftrl import F32, F64, U8, Ftrl, Rates
 from headrace.streaming.learners.hashing import U64, hash_values, mix, salt
 
 
-class ClickModel(base.MiniBatchClassifier):  # type: ignore[misc]  # river's types are skipped
+class ClickModel(base.MiniBatchClassifier):
     """Online logistic regression on hashed ids, by per-coordinate FTRL-Proximal (McMahan et al., KDD 2013).
 
     Parameters
