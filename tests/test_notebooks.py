@@ -99,7 +99,8 @@ def test_a_notebook_runs_on_a_demo(
     assert len(figures) == FIGURES[name]
     for figure in figures:
         width, height = struct.unpack(">II", figure[16:24])  # of a PNG's first chunk
-        assert width > 300 and height > 60
+        assert width > 300
+        assert height > 60
     assert path.read_bytes() == before
     assert list(away.iterdir()) == []
 
