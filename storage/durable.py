@@ -26,11 +26,16 @@ def sync_dir(folder: Path) -> None:
 
 
 def make_dir(folder: Path) -> None:
-    """Create a folder and its missing parents, each one's name brought to the disk."""
-    if folder.is_dir():
-        return
-    make_dir(folder.parent)
-    folder.mkdir(exist_ok=True)
+    """Create a folder and its missing parents, each one's name brought to the disk.
+
+    A folder that is there already may have been made by a writer that died, or has yet to go on, before it synced the
+    name, so that is synced too. Names further up are safe: whoever made something under a folder synced its name first.
+    """
+    if not folder.is_dir():
+        make_dir(folder.parent)
+        folder.mkdir(exist_ok=True)
+    elif not os.access(folder.parent, os.W_OK):
+        return  # no writer of ours could have made that name
     sync_dir(folder.parent)
 
 

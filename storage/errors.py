@@ -85,6 +85,10 @@ class CommitUnknown(StorageError, OSError):
     """The machine failed after the manifest was published: it may or may not be durable. Nothing was removed."""
 
 
+class TaskLost(StorageError, RuntimeError):
+    """A task of a distributed write did not say what it staged; nothing was committed."""
+
+
 class TooLarge(StorageError, OverflowError):
     """More bytes than one page, row group or batch can address."""
 

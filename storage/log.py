@@ -117,7 +117,7 @@ class Log:
             temporary = self.folder / f".schema-{uuid4().hex}.tmp"
             durable.write_file_synced(temporary, data)
             temporary.replace(path)
-            durable.sync_dir(self.folder)
+        durable.sync_dir(self.folder)  # one found here may be that of a writer that died before it did so
         return name
 
     def schema(self, manifest: Manifest) -> pa.Schema:

@@ -46,7 +46,8 @@ from pyspark.sql.streaming.datasource import ReadLimit, SupportsTriggerAvailable
 from pyspark.sql.types import StructType
 
 from headrace.storage import table as tables
-from headrace.storage.errors import NoSuchColumn, SchemaMismatch, StorageError, TableExists, TableNotFound
+from headrace.storage.create import create
+from headrace.storage.errors import NoSuchColumn, SchemaMismatch, TableExists, TableNotFound, TaskLost
 from headrace.storage.layout import GROUP_ROWS
 from headrace.storage.manifest import DATA, DataFile
 from headrace.storage.paths import inside
@@ -119,7 +120,7 @@ def _open_or_create(path: Path, schema: StructType) -> Table:
         arrow = to_arrow_schema(schema, timezone="UTC")
         fields = [pa.field(field.name, plain_type(field.type)) for field in arrow]
         try:
-            return tables.create(path, pa.schema(fields))
+            return create(path, pa.schema(fields))
         except TableExists:  # another writer was faster
             return tables.open(path)
 
@@ -301,7 +302,7 @@ def _files(messages: Sequence[WriterCommitMessage | None]) -> list[DataFile]:
     found: list[DataFile] = []
     for number, message in enumerate(messages):
         if not isinstance(message, Staged):
-            raise StorageError(
+            raise TaskLost(
                 f"task {number} of {len(messages)} reported no file; nothing was committed, write again"
             )
         found += message.files

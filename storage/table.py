@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 import uuid as uuids
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,9 @@ from headrace.storage import durable
 from headrace.storage import manifest as manifests
 from headrace.storage.arrays import batches_of
 from headrace.storage.entropy import Entropy
-from headrace.storage.errors import CommitConflict, NoSuchColumn, SchemaMismatch, TableExists, TableNotFound
+from headrace.storage.errors import CommitConflict, NoSuchColumn, SchemaMismatch, TableNotFound
 from headrace.storage.layout import GROUP_ROWS
 from headrace.storage.log import Change, Listing, Log
-from headrace.storage.logical import stored_schema
 from headrace.storage.manifest import ATTACHMENTS, DATA, Attachment, Commit, DataFile, Manifest
 from headrace.storage.paths import inside
 from headrace.storage.scan import Filter, Scan, checked_file, parse_filter
@@ -310,55 +309,6 @@ class Table:
             manifest, _ = self._log.read(manifest.version - 1, manifest.parent_blake3)
 
 
-def create(
-    path: str | os.PathLike[str],
-    schema: pa.Schema,
-    *,
-    erase_key: str | None = None,
-    personal: Collection[str] = (),
-    clock_ms: Callable[[], int] = now_ms,
-) -> Table:
-    """Make an empty table.
-
-    Raises:
-        TableExists: there is one.
-        UnsupportedType: the store cannot hold a column.
-        SchemaMismatch: ``erase_key`` or ``personal`` names no column.
-    """
-    root = Path(path)
-    stored = stored_schema(schema)
-    lacking = sorted({*personal, *([erase_key] if erase_key else [])} - set(stored.names))
-    if lacking:
-        raise SchemaMismatch(f"erase key and personal columns must be columns, {lacking} are not")
-    log = Log(root)
-    for folder in (root / DATA, log.folder):
-        durable.make_dir(folder)
-    first = Manifest(
-        format=manifests.FORMAT,
-        required_features=(),
-        version=1,
-        parent_blake3="",
-        since=0,
-        since_blake3="",
-        operation="create",
-        transaction=uuids.uuid4().hex,
-        key=None,
-        schema_blake3=log.write_schema(stored),
-        erase_key=erase_key,
-        personal=tuple(personal),
-        added=(),
-        removed=(),
-        attachments=(),
-        n_files=0,
-        n_rows=0,
-        committed_at_ms=clock_ms(),
-        root=manifests.files_root("", (), ()),
-    )
-    if not log.publish(first):
-        raise TableExists(f"{root}: holds a table already; open it and append, or choose another folder")
-    return Table(root, first)
-
-
 def open(path: str | os.PathLike[str], version: int | None = None) -> Table:
     """A table at its newest version, or at an earlier one.
 
@@ -373,28 +323,3 @@ def open(path: str | os.PathLike[str], version: int | None = None) -> Table:
         raise TableNotFound(f"{path}: expected a table here, found no manifest; create one")
     manifest, _ = log.read(newest if version is None else version)
     return Table(Path(path), manifest)
-
-
-def write(
-    path: str | os.PathLike[str],
-    data: object,
-    *,
-    erase_key: str | None = None,
-    personal: Collection[str] = (),
-    seed: int | None = None,
-) -> Table:
-    """Make a table of ``data``: anything with an Arrow stream, a ``RecordBatch``, or an iterable of them.
-
-    Raises:
-        TableExists: there is one; open it and append.
-        UnsupportedType: the store cannot hold a column.
-
-    >>> import pyarrow, tempfile
-    >>> table = write(tempfile.mkdtemp() + "/clicks", pyarrow.table({"user": [1, 2, 1]}))
-    >>> table.scan(filter=[("user", "==", 1)]).to_table().num_rows
-    2
-    """
-    schema, batches = batches_of(data)
-    table = create(path, schema, erase_key=erase_key, personal=personal)
-    table.commit([table.stage(batches, seed=seed)])
-    return table

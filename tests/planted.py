@@ -33,6 +33,7 @@ class Mutant:
 ENCODINGS = "tests/storage/test_encodings.py"
 CORRUPTION = "tests/storage/test_corruption.py"
 POWER = "tests/storage/test_power_loss.py"
+TABLES = "tests/storage/test_tables.py"
 
 STORAGE = (
     Mutant(
@@ -111,6 +112,38 @@ STORAGE = (
         (POWER,),
     ),
     Mutant(
+        "a folder found is taken for durable",
+        "storage",
+        "storage/durable.py",
+        "    elif not os.access(folder.parent, os.W_OK):\n",
+        "    else:\n",
+        (f"{POWER}::test_what_a_dead_writer_did_not_sync_the_next_one_does",),
+    ),
+    Mutant(
+        "a schema found is taken for durable",
+        "storage",
+        "storage/log.py",
+        "            temporary.replace(path)\n        durable.sync_dir(self.folder)",
+        "            temporary.replace(path)\n            durable.sync_dir(self.folder)",
+        ("tests/storage/test_durability.py::test_names_found_are_synced_like_names_made",),
+    ),
+    Mutant(
+        "a first writer that came second believes it made the table",
+        "storage",
+        "storage/create.py",
+        "    if not Log(planned.path).publish(first):\n        raise _exists(planned.path)\n",
+        "    Log(planned.path).publish(first)\n",
+        (f"{TABLES}::test_of_first_writers_at_once_one_makes_the_table",),
+    ),
+    Mutant(
+        "a first writer that came second leaves its file in the other one's table",
+        "storage",
+        "storage/create.py",
+        "        inside(planned.path, staged.path, DATA).unlink()\n",
+        "",
+        (f"{TABLES}::test_of_first_writers_at_once_one_makes_the_table",),
+    ),
+    Mutant(
         "a manifest replaces the one that another writer published",
         "storage",
         "storage/durable.py",
@@ -124,7 +157,7 @@ STORAGE = (
         "storage/table.py",
         "return manifests.commit_of(found, self.path, replayed=True)",
         "return None",
-        ("tests/storage/test_tables.py::test_a_key_commits_once",),
+        (f"{TABLES}::test_a_key_commits_once",),
     ),
 )
 

@@ -43,7 +43,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
-def put(path: Path, data: bytes) -> None:
+def put(path: Path, data: bytes | bytearray) -> None:
     """Overwrite in place where the length stays: thousands of new files are slow on a journalled disk."""
     if not path.exists() or path.stat().st_size != len(data):
         path.write_bytes(data)
@@ -52,7 +52,7 @@ def put(path: Path, data: bytes) -> None:
         file.write(data)
 
 
-def outcome(path: Path, data: bytes) -> str:
+def outcome(path: Path, data: bytes | bytearray) -> str:
     """What reading everything gives: the error's name, or "same"; anything else fails the test."""
     put(path, data)
     try:

@@ -97,6 +97,83 @@ def test_power_may_fail_at_any_moment_of_any_commit(tmp_path: Path, monkeypatch:
     assert disk.synced >= 10 * 6
 
 
+def test_power_may_fail_at_any_moment_of_a_first_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no table, or one with all its rows; never an empty one."""
+    root = tmp_path / "disk"
+    root.mkdir()
+    images = itertools.count()
+    seen: list[object] = []
+
+    def check() -> None:
+        image = tmp_path / f"image{next(images)}"
+        disk.lose_power(image)
+        seen.append(_found(image / "tables" / "clicks"))
+
+    disk = Disk(root, check)
+    monkeypatch.setattr(os, "fsync", disk.fsync)
+    storage.write(root / "tables" / "clicks", rows(1, 2, 3))
+    check()
+    assert len(seen) == 2 * disk.synced + 1
+    assert seen == [None] * (len(seen) - 2) + [(1, [1, 2, 3])] * 2, "from the last sync on, and not before"
+
+
+def _found(path: Path) -> tuple[int, list[int]] | None:
+    """Version and users of a table; None if there is none."""
+    try:
+        table = storage.open(path)
+    except TableNotFound:
+        return None
+    return table.version, table.to_table().column("user").to_pylist()
+
+
+def test_what_a_dead_writer_did_not_sync_the_next_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first writer is stopped at each of its syncs in turn: what it made is there, but would not survive."""
+    n = -1
+    for n in range(100):
+        root = tmp_path / f"disk{n}"
+        root.mkdir()
+        disk, path = Disk(root, lambda: None), root / "tables" / "clicks"
+        left = [n]
+
+        def fsync(fd: int, disk: Disk = disk, left: list[int] = left) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+            disk.fsync(fd)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        try:
+            storage.write(path, rows(1))
+        except KeyboardInterrupt:
+            monkeypatch.setattr(os, "fsync", disk.fsync)
+            if (path / "_manifest" / f"{1:020d}.json").exists():
+                assert _found(path) == (1, [1])
+                break
+            assert _found(path) is None
+        storage.write(path, rows(2))
+        disk.lose_power(tmp_path / f"image{n}")
+        assert _found(tmp_path / f"image{n}" / "tables" / "clicks") == (1, [2]), f"stopped at sync {n}"
+    assert n == 11, "only the last of twelve syncs comes after the manifest"
+
+
+def test_attachments_outlive_a_writer_that_died_making_their_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "disk"
+    root.mkdir()
+    disk = Disk(root, lambda: None)
+    monkeypatch.setattr(os, "fsync", disk.fsync)
+    table = storage.write(root / "clicks", rows(1))
+    (table.path / "attachments").mkdir()  # by a writer that died before it synced the name
+    table.commit([], attachments={"progress": b"7"})
+    disk.lose_power(tmp_path / "image")
+    assert next(storage.open(tmp_path / "image" / "clicks").history()).attachment("progress") == b"7"
+
+
 def test_a_staged_file_is_durable_before_anybody_is_told_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

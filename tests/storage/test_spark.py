@@ -202,6 +202,17 @@ def test_a_failed_write_commits_nothing_and_leaves_no_file(session: SparkSession
         session.sql("select 'x' as id").write.format("headrace").mode("append").save(str(path))
 
 
+def test_a_task_that_reports_nothing_stops_the_commit(tmp_path: Path) -> None:
+    from headrace.storage.errors import TaskLost
+    from headrace.storage.spark import Staged, _Writer
+
+    table = storage.write(tmp_path / "t", pa.table({"x": [1]}))
+    staged = Staged((table.stage(pa.table({"x": [2]}).to_batches()),))
+    with pytest.raises(TaskLost, match="task 1 of 2"):
+        _Writer(table, overwrite=False).commit([staged, None])
+    assert storage.open(table.path).version == 1
+
+
 def run(session: SparkSession, source: Any, target: Path, checkpoint: Path) -> None:
     query = (
         source.writeStream.format("headrace")
