@@ -6,11 +6,16 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headrace.jobs.terminal import console, say
+
+if TYPE_CHECKING:  # these take seconds to import, and most verbs need none of them
+    from headrace.jobs.settings import Settings
+    from headrace.streaming.contracts import Contract
+    from headrace.streaming.producer import Producer
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Config = Annotated[Path | None, typer.Option("--config", help="Settings file; see `headrace setup`.")]
@@ -94,15 +99,9 @@ def produce(
     from headrace.jobs.feed import generate, generate_arrow
     from headrace.jobs.settings import read_settings
     from headrace.streaming.contracts import load
-    from headrace.streaming.producer import Producer
 
     settings = read_settings(config)
-    with Producer(
-        bootstrap or settings.kafka.bootstrap,
-        load("ad_feed"),
-        topic=topic or settings.stream.topic,
-        **settings.kafka.client_options(),
-    ) as producer:
+    with _producer(settings, load("ad_feed"), bootstrap, topic or settings.stream.topic) as producer:
         if form == "arrow":
             generate_arrow(producer, events, seed)
         else:
@@ -137,17 +136,11 @@ def replay(
     from headrace.jobs.settings import read_settings
     from headrace.streaming import replay as replaying
     from headrace.streaming.contracts import load
-    from headrace.streaming.producer import Producer
 
     settings = read_settings(config)
     chosen = form_of(path, as_)
     loaded = load(name or ("movielens" if chosen == "movielens" else settings.stream.contract))
-    with Producer(
-        bootstrap or settings.kafka.bootstrap,
-        loaded,
-        topic=topic or loaded.topic,
-        **settings.kafka.client_options(),
-    ) as producer:
+    with _producer(settings, loaded, bootstrap, topic or loaded.topic) as producer:
         sent = replaying.replay(
             path, chosen, loaded, producer, speed=speed, format="arrow" if form == "arrow" else "json"
         )
@@ -157,6 +150,14 @@ def replay(
         lambda: (
             f"{sent.rows} rows ({sent.raw_rows} of them did not fit the contract) in {sent.elapsed_s:.1f} s"
         ),
+    )
+
+
+def _producer(settings: Settings, contract: Contract, bootstrap: str | None, topic: str) -> Producer:
+    from headrace.streaming.producer import Producer
+
+    return Producer(
+        bootstrap or settings.kafka.bootstrap, contract, topic=topic, **settings.kafka.client_options()
     )
 
 

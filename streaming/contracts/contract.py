@@ -169,6 +169,7 @@ class FeatureMap:
 class Contract:
     """A topic's columns and feature map; hashable, picklable, and safe to send to executors.
 
+    >>> from headrace.streaming.contracts import load
     >>> load("movielens").schema.field("rating").type
     DataType(float)
     """
