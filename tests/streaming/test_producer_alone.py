@@ -13,5 +13,7 @@ def test_importing_the_producer_brings_neither_spark_nor_great_expectations_nor_
         "load('ad_feed'); heavy = {'pyspark', 'great_expectations', 'torch', 'river', 'numba'} & set(sys.modules); "
         "sys.exit(', '.join(sorted(heavy)) or 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stderr
