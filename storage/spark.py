@@ -8,7 +8,8 @@ Rows travel as Arrow batches; executors stage files, the driver commits them in 
 source no list of columns, so projection is an option. Writing to a path without a table makes one. Types that Spark
 lacks come widened (unsigned integers) or in its own unit (timestamps, microseconds in UTC) and go back the same way.
 A stream's commits are keyed by its query and batch, so a batch that Spark repeats is committed once. Reading a stream
-follows appended files version by version.
+follows appended files version by version. Of a write that fails, the files that tasks reported are removed; one whose
+task Spark killed before it reported stays, listed by no version and seen by no reader.
 """
 
 from __future__ import annotations

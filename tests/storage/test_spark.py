@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -188,10 +190,38 @@ def test_big_files_are_split_by_row_groups(session: SparkSession, tmp_path: Path
     assert frame.selectExpr("sum(x)", "count(*)").collect()[0] == (rows * (rows - 1) // 2, rows)
 
 
+def _after_another_task(frame: Any, data: Path) -> Any:
+    """The rows of ``frame``, those from 50 on only when another task has written its file and reported it.
+
+    Spark kills what runs beside a task that fails, and nobody hears of a file whose task was killed before it reported.
+    """
+    before = set(data.iterdir())
+
+    def whole(path: Path) -> bool:
+        try:
+            return sum(batch.num_rows for batch in storage.read_file(path)) == 50
+        except storage.StorageError:  # still being written
+            return False
+
+    def wait(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            if batch.column(0)[0].as_py() >= 50:
+                deadline = time.monotonic() + 60
+                while not any(whole(path) for path in set(data.iterdir()) - before):
+                    assert time.monotonic() < deadline, "the other task wrote nothing"
+                    time.sleep(0.05)
+                time.sleep(2)  # its message is on its way
+            yield batch
+
+    return frame.mapInArrow(wait, frame.schema)
+
+
 def test_a_failed_write_commits_nothing_and_leaves_no_file(session: SparkSession, tmp_path: Path) -> None:
     path = tmp_path / "t"
     session.range(4).write.format("headrace").mode("append").save(str(path))
-    bad = session.range(0, 100, numPartitions=2).selectExpr("id div (id - 99) as id")
+    bad = _after_another_task(session.range(0, 100, numPartitions=2), path / "data").selectExpr(
+        "id div (id - 99) as id"
+    )
     with pytest.raises(Exception, match=r"DIVIDE_BY_ZERO|Division by zero"):
         bad.write.format("headrace").mode("append").save(str(path))
     table = storage.open(path)
