@@ -65,7 +65,7 @@ def head(
     """First rows of a table."""
     wanted = columns.split(",") if columns else None
     scan = storage.open(table, version).scan(columns=wanted, batch_rows=max(rows, 1024))
-    first = [row for batch in itertools.islice(scan, 1) for row in batch.slice(0, rows).to_pylist()]
+    first = list(itertools.islice((row for batch in scan for row in batch.slice(0, rows).to_pylist()), rows))
     shown = [{name: str(value) for name, value in row.items()} for row in first]
     say(
         shown,

@@ -37,6 +37,8 @@ def test_store_verbs_print_json(table: Path) -> None:
     assert schema[0] == {"name": "user", "type": "int64", "mark": "erase key"}
     rows = json.loads(headrace("head", str(table), "--rows", "2", "--columns", "user", "--json").stdout)
     assert rows == [{"user": "1"}, {"user": "2"}]
+    every = json.loads(headrace("head", str(table), "--columns", "user", "--json").stdout)
+    assert [row["user"] for row in every] == ["1", "2", "3", "4"], "rows come from as many files as it takes"
     assert sum(file["rows"] for file in json.loads(headrace("ls", str(table), "--json").stdout)) == 4
     assert (
         sum(
@@ -67,7 +69,7 @@ def test_what_is_missing_is_said_in_one_line(tmp_path: Path) -> None:
 def test_corrupt_data_exits_2(table: Path, tmp_path: Path) -> None:
     copy = tmp_path / "t"
     subprocess.run(["cp", "-r", str(table), str(copy)], check=True)
-    victim = next((copy / "data").glob("*.hrc"))
+    victim = copy / storage.open(copy).files[0].path
     data = bytearray(victim.read_bytes())
     data[64] ^= 1  # the first byte of the first page
     victim.write_bytes(data)
