@@ -30,7 +30,7 @@ def setup(
     from headrace.jobs.settings import read_settings
 
     console.print("fetching the broker's and the connector's jars, once …")
-    installed = write_conf(conf, read_settings(config), fetch_jars())
+    installed = write_conf(conf, read_settings(config), fetch_jars(), own=config)
     kept = " (kept as it was)" if installed.kept_settings else ""
     console.print(f"wrote {installed.conf}; settings: {installed.settings}{kept}", soft_wrap=True)
     console.print(f"next: headrace run --config {installed.settings}", soft_wrap=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.table import Table as Grid
 
 from headrace import storage
@@ -48,7 +50,9 @@ def history(
             "files": len(c.files),
             "query": c.key[0] if c.key else None,
             "batch": c.key[1] if c.key else None,
-            "committed_at_ms": c.committed_at_ms,
+            "committed_at": datetime.fromtimestamp(c.committed_at_ms / 1e3, UTC).isoformat(
+                timespec="seconds"
+            ),
         }
         for c in itertools.islice(storage.open(table).history(), limit)
     ]
@@ -86,6 +90,7 @@ def _grid(rows: list[dict[str, Any]]) -> str:
     grid = Grid(*rows[0])
     for row in rows:
         grid.add_row(*("" if value is None else str(value) for value in row.values()))
-    with console.capture() as captured:
-        console.print(grid)
+    wide = Console(width=max(console.width, 160), highlight=False)  # ids and paths stay whole, for copying
+    with wide.capture() as captured:
+        wide.print(grid)
     return captured.get().rstrip()

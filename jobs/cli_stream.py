@@ -6,7 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -125,9 +125,11 @@ def replay(
     speed: Annotated[
         float | None, typer.Option(min=1e-6, help="Event seconds per second; by default at once.")
     ] = None,
-    form: Annotated[str, typer.Option("--format", help="json, or arrow: many rows a message.")] = "json",
+    form: Annotated[
+        Literal["json", "arrow"], typer.Option("--format", help="arrow: many rows a message.")
+    ] = "json",
     bootstrap: Bootstrap = None,
-    topic: Topic = None,
+    topic: Annotated[str | None, typer.Option(help="Topic; the contract's by default.")] = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
@@ -141,14 +143,12 @@ def replay(
     chosen = form_of(path, as_)
     loaded = load(name or ("movielens" if chosen == "movielens" else settings.stream.contract))
     with _producer(settings, loaded, bootstrap, topic or loaded.topic) as producer:
-        sent = replaying.replay(
-            path, chosen, loaded, producer, speed=speed, format="arrow" if form == "arrow" else "json"
-        )
+        sent = replaying.replay(path, chosen, loaded, producer, speed=speed, format=form)
     say(
         sent,
         as_json,
         lambda: (
-            f"{sent.rows} rows ({sent.raw_rows} of them did not fit the contract) in {sent.elapsed_s:.1f} s"
+            f"{sent.rows} rows sent ({sent.raw_rows} of them as they stood, because they could not be written as events) in {sent.elapsed_s:.1f} s"
         ),
     )
 

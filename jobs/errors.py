@@ -21,3 +21,7 @@ class CheckpointLost(JobError, RuntimeError):
 
 class ContractChanged(JobError, RuntimeError):
     """The table's columns are not the ones this contract writes."""
+
+
+class LearnerChanged(JobError, RuntimeError):
+    """The settings or the contract describe another learner than the one the table has a snapshot of."""

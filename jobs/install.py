@@ -78,8 +78,13 @@ class Installed:
         }
 
 
-def write_conf(conf: Path, settings: Settings, connector: Sequence[Path]) -> Installed:
-    """Write the configuration folder ``conf`` for ``settings``, with ``connector`` as Spark's extra jars."""
+def write_conf(
+    conf: Path, settings: Settings, connector: Sequence[Path], own: Path | None = None
+) -> Installed:
+    """Write the configuration folder ``conf`` for ``settings``, with ``connector`` as Spark's extra jars.
+
+    ``own``: the user's settings file, copied as it is; without it a commented one is written from ``settings``.
+    """
     conf = conf.absolute()
     conf.mkdir(parents=True, exist_ok=True)
     log = conf.parent / "spark.log"
@@ -98,7 +103,7 @@ def write_conf(conf: Path, settings: Settings, connector: Sequence[Path]) -> Ins
     file = conf / "headrace.toml"
     kept = file.exists()
     if not kept:
-        file.write_text(settings_text(settings))
+        file.write_text(own.read_text() if own is not None else settings_text(settings))
     return Installed(conf, file, log, kept)
 
 

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from headrace import storage
+from headrace.jobs.errors import LearnerChanged
 from headrace.jobs.progress import LEARNER, attachment_path, last_commit
 from headrace.jobs.seen import NEXT_OFFSETS, OFFSET, PARTITION, PARTITIONS
 from headrace.jobs.settings import Learner
 from headrace.streaming.contracts import Contract
-from headrace.streaming.loop import Loop, task_of
+from headrace.streaming.learners.ftrl import Rates
+from headrace.streaming.loop import Loop, Snapshot, task_of
 
 CHUNK_ROWS = 8_192
 
@@ -36,12 +39,26 @@ def open_loop(table: storage.Table, contract: Contract, learner: Learner, seed: 
 
     Impressions that still wait for their label are not in the snapshot: the rows from the oldest of them on are fed again,
     without being learnt again.
+
+    Raises:
+        LearnerChanged: the snapshot is of another learner than the settings and the contract describe.
     """
     if not learner.enabled or contract.features.label is None:
         return None
     last = last_commit(table)
     snapshot = last.attachment(LEARNER) if last is not None and attachment_path(last, LEARNER) else None
-    loop = Loop(task_of(contract, bits=learner.bits, seed=seed), snapshot)
+    task = replace(
+        task_of(contract, bits=learner.bits, seed=seed),
+        rates=Rates(alpha=learner.learning_rate),
+        window_rows=learner.window_events,
+    )
+    if snapshot is not None and (learnt := Snapshot.from_bytes(snapshot).task) != task:
+        differing = [f.name for f in fields(task) if getattr(task, f.name) != getattr(learnt, f.name)]
+        raise LearnerChanged(
+            f"table '{table.path}' has a snapshot of another learner: {', '.join(differing)} differ from what the settings and the "
+            "contract say now. Put them back, or write to a new table (and checkpoint) to begin with an empty learner"
+        )
+    loop = Loop(task, snapshot)
     waiting = {partition: offset for partition, offset in loop.replay_from.items() if offset is not None}
     for file in table.files:
         ends = dict(zip(file.tags.get(PARTITIONS, ()), file.tags.get(NEXT_OFFSETS, ()), strict=True))

@@ -21,15 +21,15 @@ from pyspark.sql.streaming.query import StreamingQuery
 
 from headrace import storage
 from headrace.jobs._session import require_kafka, session
-from headrace.jobs.errors import CheckpointLost, ContractChanged, JobError
+from headrace.jobs.errors import CheckpointLost, ContractChanged
 from headrace.jobs.learn import open_loop
 from headrace.jobs.microbatch import MicroBatch, Stopped
 from headrace.jobs.progress import PROGRESS, Progress, last_commit, read_progress
 from headrace.jobs.settings import Settings, read_settings
 from headrace.jobs.stage import stored_schema
-from headrace.storage.errors import StorageError, TableNotFound
+from headrace.jobs.terminal import OURS, exit_code
+from headrace.storage.errors import TableNotFound
 from headrace.streaming.contracts import Contract, load
-from headrace.streaming.errors import StreamingError
 from headrace.streaming.source import end_offsets
 
 POLL_S = 1
@@ -204,7 +204,7 @@ def _stop(query: StreamingQuery, batch: MicroBatch) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of ``spark-submit``; 0 after an orderly end, 1 with one sentence otherwise."""
+    """Entry point of ``spark-submit``; 0 after an orderly end, else one sentence and the exit code for it."""
     parser = argparse.ArgumentParser(
         prog="pipeline.py", description="Kafka topic → contract → learner → table"
     )
@@ -224,11 +224,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         spark = session(settings.spark)
         options = Options(arguments.adopt, arguments.caught_up, arguments.stop_file)
         progress = run(spark, settings, options, report=lambda p: print(line(p), flush=True))
-    except (JobError, StorageError, StreamingError) as error:
+    except OURS as error:
         if arguments.debug:
             raise
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+        return exit_code(error)
     except KeyboardInterrupt:
         return 0
     print(

@@ -63,7 +63,7 @@ class Progress(msgspec.Struct):
     total: Counters = msgspec.field(default_factory=Counters)
     batch: Counters = msgspec.field(default_factory=Counters)
     seconds: dict[str, float] = msgspec.field(default_factory=dict)
-    """Of this batch: CPU seconds parse, gate, predict, encode (summed over tasks), learn; wall seconds stage, check, batch."""
+    """Of this batch: CPU seconds parse, gate, predict, encode (summed over tasks), learn; wall seconds stage, check."""
     metrics: dict[str, Any] | None = None
     """The learner's prequential metrics so far; ``None`` without a learner."""
 

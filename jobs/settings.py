@@ -121,8 +121,9 @@ class Learner(_Section):
     enabled: bool = True
     bits: int = Field(default=16, ge=8, le=24)
     """2**bits weights."""
-    learning_rate: float = Field(default=0.05, gt=0)
-    window_events: int = Field(default=20_000, ge=100)
+    learning_rate: float = Field(default=0.1, gt=0)
+    """FTRL's alpha: the first step's size, which then shrinks per weight."""
+    window_events: int = Field(default=5_000, ge=100)
     """Scored events per metrics window."""
 
 

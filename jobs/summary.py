@@ -16,7 +16,7 @@ _READ = """\
 from headrace import storage
 table = storage.open("{table}")
 print(table.num_rows, "rows in", len(table.files), "files, version", table.version)
-rows = table.scan(columns=["{event_id}", "prediction", "baseline", "model_version"], filter=[("model_version", ">", 0)])
+rows = table.scan(columns={columns}{filter})
 print(rows.to_table().slice(0, 5).to_pylist())"""
 
 
@@ -46,8 +46,8 @@ class Summary:
             f"{total.duplicates:,} duplicates" + (f" + {lost:,} not read yet" if lost else ""),
             f"{self.seconds:.0f} s, {total.events / max(self.seconds, 1e-9):,.0f} events/s, "
             f"peak memory {self.peak_memory_bytes / 2**30:.1f} GiB (driver, workers, broker and this process)",
-            f"AUC since the start: {auc_text(self.progress)}",
             *_last_window(self.progress),
+            f"AUC since the start, with what the empty model said: {auc_text(self.progress)}",
             f"table: {self.table} ({self.store_bytes / 1e6:.1f} MB; the same rows as Parquet-zstd: "
             f"{self.parquet_bytes / 1e6:.1f} MB)",
             "dead letters: " + (", ".join(f"{name} {count}" for name, count in reasons) or "none"),
@@ -55,14 +55,25 @@ class Summary:
             "",
             "read it from Python:",
             "",
-            *("    " + line for line in read_lines(self.table, self.event_id).splitlines()),
+            *(
+                "    " + line
+                for line in read_lines(
+                    self.table, self.event_id, self.progress.metrics is not None
+                ).splitlines()
+            ),
         ]
         return "\n".join(lines)
 
 
-def read_lines(table: Path, event_id: str) -> str:
-    """Five lines of Python that read what was stored."""
-    return _READ.format(table=table, event_id=event_id)
+def read_lines(table: Path, event_id: str, learned: bool) -> str:
+    """Five lines of Python that read what was stored; with a learner, rows that a trained version predicted."""
+    columns = (
+        [event_id, "prediction", "baseline", "model_version"]
+        if learned
+        else [event_id, "_partition", "_offset"]
+    )
+    trained = ', filter=[("model_version", ">", 0)]' if learned else ""
+    return _READ.format(table=table, columns=str(columns).replace("'", '"'), filter=trained)
 
 
 def sizes(table: storage.Table) -> tuple[int, int]:

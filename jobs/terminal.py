@@ -13,18 +13,21 @@ import msgspec
 import typer
 from rich.console import Console
 
-from headrace.jobs.errors import CheckpointLost, JobError
+from headrace.jobs.errors import CheckpointLost, ContractChanged, JobError, LearnerChanged
 from headrace.storage import errors as store
 from headrace.streaming.errors import StreamingError
+from headrace.streaming.learners.errors import LearnerError
 
 console = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 # typer carries its own copy of click or uses the installed one; this is the base of all usage errors of either.
 _ClickException = cast("type[Exception]", typer.BadParameter.__mro__[2])
+OURS = (JobError, StreamingError, LearnerError, store.StorageError)
+"""The bases of all errors that are raised on purpose."""
 _CORRUPT = (store.BadFile, store.CorruptFooter, store.CorruptPage, store.CorruptManifest)
 _CONFLICT = (store.CommitConflict, store.CommitUnknown)
-_REFUSED = (CheckpointLost, store.UnsafePath, store.UnsupportedFeature)
+_REFUSED = (CheckpointLost, ContractChanged, LearnerChanged, store.UnsafePath, store.UnsupportedFeature)
 
 
 def exit_code(error: Exception) -> int:
@@ -50,7 +53,7 @@ def run(app: typer.Typer) -> NoReturn:
     if debug:
         sys.argv.remove("--debug")
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # what typer.Exit was raised with, or a verb's own None
     except typer.Abort:
         sys.exit(1)
     except typer.Exit as ended:
@@ -58,9 +61,9 @@ def run(app: typer.Typer) -> NoReturn:
     except _ClickException as misuse:
         cast("Any", misuse).show()
         sys.exit(1)
-    except (JobError, StreamingError, store.StorageError, OSError) as error:
+    except (*OURS, OSError) as error:
         if debug:
             raise
         err.print(f"{type(error).__name__}: {error}", markup=False, soft_wrap=True)
         sys.exit(exit_code(error))
-    sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -15,3 +15,7 @@ class BrokerUnreachable(StreamingError, ConnectionError):
 
 class TopicMissing(StreamingError, LookupError):
     """The topic does not exist; nothing creates one by mistake."""
+
+
+class TopicRefused(StreamingError, ValueError):
+    """Kafka does not create a topic of that name or with those settings."""

@@ -273,7 +273,7 @@ class Producer:
         if not self._partitions:
             self._kafka.close(timeout=_CLOSE_S)
             raise TopicMissing(
-                f"topic {self.topic!r} does not exist at {bootstrap}; create it, or correct the name"
+                f"topic {self.topic!r} does not exist at {bootstrap}; create it (`headrace broker start --topics {self.topic}` does, on the embedded broker), or correct the name"
             )
 
     def _key_column(self) -> str:

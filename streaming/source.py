@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.streaming.errors import BrokerUnreachable, TopicMissing
+from headrace.streaming.errors import BrokerUnreachable, TopicMissing, TopicRefused
 
 with warnings.catch_warnings():  # it reads its own schemas, while it is imported, by a deprecated function
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -62,6 +62,7 @@ def create_topics(
 
     Raises:
         BrokerUnreachable: no Kafka answers.
+        TopicRefused: a name or a setting that Kafka does not take.
     """
     made = []
     with _admin(bootstrap, client_options) as admin:
@@ -74,6 +75,10 @@ def create_topics(
                 admin.create_topics(wanted, wait_for_metadata=True)
             except kafka_errors.TopicAlreadyExistsError:  # another process was faster
                 continue
+            except kafka_errors.KafkaError as error:
+                raise TopicRefused(
+                    f"Kafka refused to create topic {topic!r} with {count} partitions: {error}; correct the name or the settings"
+                ) from error
             made.append(topic)
     return tuple(made)
 
@@ -159,7 +164,7 @@ def _offsets(
         for topic in topics:
             if topic not in present:
                 raise TopicMissing(
-                    f"topic {topic!r} does not exist at {bootstrap}; create it before reading from it"
+                    f"topic {topic!r} does not exist at {bootstrap}; create it first (`headrace broker start --topics {topic}` does, on the embedded broker)"
                 )
         wanted = {
             TopicPartition(topic, part["partition_index"]): which

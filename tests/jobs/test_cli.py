@@ -96,6 +96,27 @@ def test_run_without_setup_says_what_to_do(tmp_path: Path) -> None:
     assert "headrace setup" in done.stderr
 
 
+def test_what_a_verb_found_is_its_exit_code(tmp_path: Path) -> None:
+    events = tmp_path / "events.csv"
+    events.write_text("id,at,user_id,price\n1,2026-01-01T00:00:00Z,7,1.5\n2,2026-01-01T00:00:01Z,8,2.5\n")
+    draft = tmp_path / "events.toml"
+    headrace("contract", "init", "--from", str(events), "--out", str(draft))
+    events.write_text(events.read_text() + "3,,9,1.0\n")
+    rejected = headrace("contract", "check", str(draft), "--data", str(events), "--json")
+    assert (rejected.returncode, json.loads(rejected.stdout)["rejected"]) == (1, 1)
+    assert headrace("broker", "status", "--data", str(tmp_path / "no-broker")).returncode == 1
+    assert headrace("produce", "--format", "xml").returncode == 1
+
+
+def test_setup_copies_the_users_own_settings_file(tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text('# mine\n[kafka]\nbootstrap = "kafka-1:9092"\n[learner]\nwindow_events = 700\n')
+    conf = tmp_path / "conf"
+    assert headrace("setup", "--conf", str(conf), "--config", str(own)).returncode == 0
+    assert (conf / "headrace.toml").read_text() == own.read_text()
+    assert "spark.jars " in (conf / "spark-defaults.conf").read_text()
+
+
 def test_doctor_reports_each_check_as_json() -> None:
     done = headrace("doctor", "--json")
     found = json.loads(done.stdout)

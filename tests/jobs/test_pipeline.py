@@ -15,9 +15,10 @@ import pytest
 
 from headrace import storage
 from headrace.jobs import check
-from headrace.jobs.errors import CheckpointLost, ContractChanged
+from headrace.jobs.errors import CheckpointLost, ContractChanged, LearnerChanged
 from headrace.jobs.feed import HUGE_BYTES
 from headrace.jobs.progress import GATE, PROGRESS, attachment_path, read_progress
+from headrace.jobs.settings import Learner
 from headrace.streaming.ad_feed import AdFeed, Produced
 from headrace.streaming.contracts import GateDisagreement, load
 from headrace.streaming.loop import Snapshot
@@ -265,6 +266,15 @@ def test_another_contract_on_the_same_table_is_refused(pipeline: Make, tmp_path:
     path.write_text(CLICKS.replace('type = "float64"', 'type = "float32"'))
     with pytest.raises(ContractChanged, match="stars"):
         job.run()
+
+
+def test_another_learner_on_the_same_table_is_refused_with_what_differs(pipeline: Make) -> None:
+    job = pipeline()
+    job.send(AdFeed(seed=13, n_users=100).messages(500))
+    job.run()
+    changed = job.settings.model_copy(update={"learner": Learner(bits=16, window_events=700)})
+    with pytest.raises(LearnerChanged, match="window_rows"):
+        Pipeline(job.spark, changed).run()
 
 
 def test_a_disagreement_stops_the_query_before_the_commit(
