@@ -41,7 +41,7 @@ def events_per_cpu_s(repetition: Repetition) -> float:
 def cases(profile: Profile) -> tuple[Case, ...]:
     """The topic's size grows with the profile; ``full`` varies the micro-batch too."""
     if profile is Profile.QUICK:
-        return (_case(30_000, 15_000, repetitions=3, expected_s=4.0),)
+        return (_case(10_000, 10_000, repetitions=3, expected_s=3.0),)
     if profile is Profile.DEFAULT:
         return (_case(200_000, 50_000, repetitions=5, expected_s=25.0),)
     return (
