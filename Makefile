@@ -74,7 +74,7 @@ soak: $(VENV)/.dev $(VENV)/.modules-$(MODULES)
 	$(BIN)/python -m tests.soak --room $(ROOM) --minutes $(MINUTES)
 
 docs: $(VENV)/.dev $(VENV)/.modules-$(MODULES)
-	$(BIN)/python -m headrace.streaming.contracts
+	$(BIN)/python docs/generate.py
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache $(VENV)

@@ -69,8 +69,9 @@ def run_demo(
         watch = _Watch(settings, feed, root / "job.log", root / "stop")
         with line.start(watch.log) as job:
             watch.run(job, console)
-    console.print()
-    console.print(watch.summary(contract.features.event_id).text(), soft_wrap=True, markup=False)
+    summary = watch.summary(contract.features.event_id)
+    text = summary.text() if summary is not None else f"nothing was stored yet; log: {watch.log}"
+    console.print(f"\n{text}", soft_wrap=True, markup=False)
     return 0
 
 
@@ -128,8 +129,10 @@ class _Watch:
         self._look("ended")
         self._ended = time.monotonic()
 
-    def summary(self, event_id: str) -> Summary:
-        """The figures of the run."""
+    def summary(self, event_id: str) -> Summary | None:
+        """The figures of the run; ``None`` where it ended before its first commit."""
+        if self._progress is None:
+            return None
         table = storage.open(self._settings.stream.table)
         ours, parquet = sizes(table)
         return Summary(

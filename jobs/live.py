@@ -95,5 +95,7 @@ class LiveView:
         elif time.monotonic() - self._printed_at >= PLAIN_EVERY_S:
             self._printed_at = time.monotonic()
             self._console.print(
-                f"{sight.note}: " + " · ".join(f"{n} {t}" for n, t in rows_of(sight)), highlight=False
+                f"{sight.note}: " + " · ".join(f"{n} {t}" for n, t in rows_of(sight)),
+                highlight=False,
+                soft_wrap=True,
             )

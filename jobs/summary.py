@@ -25,7 +25,7 @@ class Summary:
     """The figures of a finished run; ``produced`` counts events, ``seconds`` run from the first event sent."""
 
     produced: int
-    progress: Progress | None
+    progress: Progress
     table: Path
     event_id: str
     log: Path
@@ -36,8 +36,6 @@ class Summary:
 
     def text(self) -> str:
         """The summary as plain text."""
-        if self.progress is None:
-            return f"nothing was stored; what happened is in {self.log}"
         total = self.progress.total
         lost = self.produced - total.events
         reasons = sorted(total.reasons.items(), key=lambda item: (-item[1], item[0]))
