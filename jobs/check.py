@@ -7,6 +7,7 @@ and rule names, never a value.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,15 @@ from headrace.jobs.sample import RANK, LowestRanks
 from headrace.streaming.contracts import Contract
 
 DECODE_ERROR, REASONS = "_decode_error", "_reasons"
+
+
+STAGING = "_staging"
+"""Folder below a table where candidates wait for the check; what a crash leaves there is removed at the next start."""
+
+
+def clear(table: Path) -> None:
+    """Remove the candidates that a killed run has left: they hold events, and no one will look at them again."""
+    shutil.rmtree(table / STAGING, ignore_errors=True)
 
 
 def write_candidates(staging: Path, name: str, candidates: pa.Table) -> str:

@@ -138,7 +138,7 @@ class MicroBatch:
             topic=stream.topic,
             contract=self._contract,
             table=self._folder,
-            staging=self._folder / "_staging",
+            staging=self._folder / check.STAGING,
             task=self._loop.task if self._loop is not None else None,
             snapshot=self._snapshot,
             watermarks_us=self.progress.watermarks_us,

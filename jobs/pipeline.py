@@ -21,6 +21,7 @@ from pyspark.sql.streaming.query import StreamingQuery
 
 from headrace import storage
 from headrace.jobs._session import require_kafka, session
+from headrace.jobs.check import clear
 from headrace.jobs.errors import CheckpointLost, ContractChanged
 from headrace.jobs.learn import open_loop
 from headrace.jobs.microbatch import MicroBatch, Stopped
@@ -73,6 +74,7 @@ def run(
     )  # both are there, or it raises
     contract = load(settings.stream.contract)
     table = open_table(settings, contract)
+    clear(table.path)
     progress = _last_progress(table, settings, contract)
     starting = _starting_offsets(settings, progress, options.adopt)
     loop = open_loop(table, contract, settings.learner, settings.seed)

@@ -162,5 +162,6 @@ def _version(table: Path) -> int:
 def test_no_gap_and_no_duplicate_after_kills_around_the_commit_and_at_random(tmp_path: Path) -> None:
     outcome = kill_rounds(1, seed=1, folder=tmp_path, forced=("before:1", "after:2"))
     check(outcome)
+    assert not list((tmp_path / "table").glob("_staging/*")), "no killed run's sample of events stays"
     assert outcome.orphan_files >= 1, "the kill before the manifest left a staged file behind"
     assert Counter(outcome.produced.broken).total() > 0
