@@ -16,6 +16,7 @@ app = typer.Typer(
     help="Kafka streams, contracts, online learners and a column store. Type `headrace demo` first.",
 )
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")]
 Config = Annotated[Path | None, typer.Option("--config", help="Settings file; see `headrace setup`.")]
 
 
@@ -23,17 +24,35 @@ Config = Annotated[Path | None, typer.Option("--config", help="Settings file; se
 def setup(
     conf: Annotated[Path, typer.Option(help="Folder to write.")] = Path(".headrace/conf"),
     config: Config = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
 ) -> None:
     """Fetch the jars once and write the configuration folder of spark-submit."""
-    from headrace.jobs.install import write_conf
-    from headrace.jobs.places import fetch_jars
+    from headrace.jobs.install import FILES, write_conf
+    from headrace.jobs.places import cache, fetch_jars
     from headrace.jobs.settings import read_settings
 
-    console.print("fetching the broker's and the connector's jars, once …")
-    installed = write_conf(conf, read_settings(config), fetch_jars(), own=config)
+    settings = read_settings(config)
+    if dry_run:
+        plan = {"jars": str(cache() / "jars"), "conf": str(conf), "files": FILES}
+        say(plan, as_json, lambda: f"would fill {plan['jars']} and write {', '.join(FILES)} to {conf}")
+        return
+    if not as_json:
+        console.print("fetching the broker's and the connector's jars, once …")
+    installed = write_conf(conf, settings, fetch_jars(), own=config)
     kept = " (kept as it was)" if installed.kept_settings else ""
-    console.print(f"wrote {installed.conf}; settings: {installed.settings}{kept}", soft_wrap=True)
-    console.print(f"next: headrace run --config {installed.settings}", soft_wrap=True)
+    say(
+        {
+            "conf": str(installed.conf),
+            "settings": str(installed.settings),
+            "kept_settings": installed.kept_settings,
+        },
+        as_json,
+        lambda: (
+            f"wrote {installed.conf}; settings: {installed.settings}{kept}\n"
+            f"next: headrace run --config {installed.settings}"
+        ),
+    )
 
 
 @app.command()
@@ -70,13 +89,15 @@ def run_job(
     caught_up: Annotated[
         bool, typer.Option(help="End once the topic's present events are committed.")
     ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the line, and do not call it.")] = False,
 ) -> None:
     """Print and call the spark-submit line of the main job."""
     from headrace.jobs.submit import submit_line
 
     line = submit_line(config, adopt=adopt, caught_up=caught_up)
     console.print(line.text(), soft_wrap=True)
-    raise typer.Exit(line.call())
+    if not dry_run:
+        raise typer.Exit(line.call())
 
 
 @app.command()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # these take seconds to import, and most verbs need none of t
     from headrace.streaming.producer import Producer
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be sent, and send nothing.")]
 Config = Annotated[Path | None, typer.Option("--config", help="Settings file; see `headrace setup`.")]
 Bootstrap = Annotated[str | None, typer.Option(help="host:port of the broker; the settings' by default.")]
 Topic = Annotated[str | None, typer.Option(help="Topic; the settings' by default.")]
@@ -57,11 +58,12 @@ def broker_start(
 
 
 @broker.command("stop")
-def broker_stop(data: Folder = _DATA) -> None:
+def broker_stop(data: Folder = _DATA, as_json: Json = False) -> None:
     """End the broker of this folder."""
     from headrace.streaming.broker import stop
 
-    console.print("stopped" if stop(data) else f"no broker runs on {data}")
+    stopped = stop(data)
+    say({"stopped": stopped}, as_json, lambda: "stopped" if stopped else f"no broker runs on {data}")
 
 
 @broker.command("status")
@@ -93,6 +95,7 @@ def produce(
     bootstrap: Bootstrap = None,
     topic: Topic = None,
     config: Config = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Send generated ad events to a topic."""
@@ -101,7 +104,12 @@ def produce(
     from headrace.streaming.contracts import load
 
     settings = read_settings(config)
-    with _producer(settings, load("ad_feed"), bootstrap, topic or settings.stream.topic) as producer:
+    where = topic or settings.stream.topic
+    if dry_run:
+        plan = {"messages": events, "topic": where, "bootstrap": bootstrap or settings.kafka.bootstrap}
+        say(plan, as_json, lambda: f"would send {events} messages to {where} at {plan['bootstrap']}")
+        return
+    with _producer(settings, load("ad_feed"), bootstrap, where) as producer:
         if form == "arrow":
             generate_arrow(producer, events, seed)
         else:
@@ -131,6 +139,7 @@ def replay(
     bootstrap: Bootstrap = None,
     topic: Annotated[str | None, typer.Option(help="Topic; the contract's by default.")] = None,
     config: Config = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Send the rows of a real file to a topic, in the order of their event time."""
@@ -142,6 +151,11 @@ def replay(
     settings = read_settings(config)
     chosen = form_of(path, as_)
     loaded = load(name or ("movielens" if chosen == "movielens" else settings.stream.contract))
+    if dry_run:
+        events = replaying.read_events(path, chosen, loaded)
+        plan = {"rows": len(events.times_us), "raw_rows": len(events.raw), "topic": topic or loaded.topic}
+        say(plan, as_json, lambda: f"would send {plan['rows']} rows of {path} to {plan['topic']}")
+        return
     with _producer(settings, loaded, bootstrap, topic or loaded.topic) as producer:
         sent = replaying.replay(path, chosen, loaded, producer, speed=speed, format=form)
     say(

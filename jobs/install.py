@@ -14,6 +14,9 @@ from pathlib import Path
 from headrace.jobs._session import DEFAULTS, LOOPBACK
 from headrace.jobs.settings import Settings
 
+FILES = ("spark-defaults.conf", "log4j2.properties", "headrace.toml")
+"""What ``write_conf`` writes."""
+
 _SETTINGS = """\
 # Settings of a headrace job. Any value can be overridden by an environment variable,
 # for example HEADRACE_STREAM__TOPIC=clicks. Secrets are read from the environment or from files only.

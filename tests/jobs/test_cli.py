@@ -117,6 +117,18 @@ def test_setup_copies_the_users_own_settings_file(tmp_path: Path) -> None:
     assert "spark.jars " in (conf / "spark-defaults.conf").read_text()
 
 
+def test_a_dry_run_says_what_it_would_do_and_does_nothing(tmp_path: Path) -> None:
+    conf = tmp_path / "conf"
+    planned = json.loads(headrace("setup", "--conf", str(conf), "--dry-run", "--json").stdout)
+    assert "spark-defaults.conf" in planned["files"]
+    assert not conf.exists()
+    nowhere = ("--bootstrap", "127.0.0.1:1", "--dry-run", "--json")
+    assert json.loads(headrace("produce", "--events", "7", *nowhere).stdout)["messages"] == 7
+    ratings = tmp_path / "u.data"
+    ratings.write_text("1\t2\t3\t881250949\n4\t5\t1\t881250950\n")
+    assert json.loads(headrace("replay", str(ratings), *nowhere).stdout)["rows"] == 2
+
+
 def test_doctor_reports_each_check_as_json() -> None:
     done = headrace("doctor", "--json")
     found = json.loads(done.stdout)
