@@ -1,7 +1,6 @@
 """Measures what batches of different sizes cost the driver: Python's resident memory plus the JVM's heap after a collection.
 
-A script, so that nothing else is in the process. Arguments: bootstrap, topic and folder; then one batch size per run over the
-whole topic. Prints one line of JSON per run: rows of its largest batch, and the most bytes seen after any of its batches.
+A script, so that nothing else is in the process. Arguments: bootstrap and folder; then, per run, a topic and its batch size. Prints one line of JSON per run: rows of its largest batch, and the most bytes seen after any of its batches.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ from headrace.jobs.progress import Progress
 from headrace.jobs.settings import Kafka, Settings, Spark, Stream
 
 
-def main(bootstrap: str, topic: str, folder: Path, sizes: list[int]) -> None:
+def main(bootstrap: str, folder: Path, runs: list[tuple[str, int]]) -> None:
     cluster = Spark(master="local-cluster[2,1,1024]", driver_memory="1g")
     spark = session(cluster, fetch_jars())
     spark.sparkContext.setLogLevel("ERROR")
     jvm: Any = spark.sparkContext._jvm
     me = psutil.Process()
 
-    for number, size in enumerate(sizes):
+    for topic, size in runs:
         seen: list[tuple[int, int, int]] = []
 
         def look(progress: Progress, seen: list[tuple[int, int, int]] = seen) -> None:
@@ -39,9 +38,8 @@ def main(bootstrap: str, topic: str, folder: Path, sizes: list[int]) -> None:
         stream = Stream(
             topic=topic,
             contract="ad_feed",
-            table=folder / f"table-{number}",
-            checkpoint=folder / f"checkpoint-{number}",
-            dead_letter_topic=f"{topic}.dlq",
+            table=folder / f"table-{topic}",
+            checkpoint=folder / f"checkpoint-{topic}",
             max_events_per_batch=size,
         )
         settings = Settings(spark=cluster, kafka=Kafka(bootstrap=bootstrap), stream=stream)
@@ -62,4 +60,8 @@ def main(bootstrap: str, topic: str, folder: Path, sizes: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), [int(size) for size in sys.argv[4:]])
+    main(
+        sys.argv[1],
+        Path(sys.argv[2]),
+        [(topic, int(size)) for topic, size in zip(sys.argv[3::2], sys.argv[4::2], strict=True)],
+    )
