@@ -58,12 +58,12 @@ def setup(
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Check everything the jobs need; exit code 1 where something is missing."""
-    from headrace.jobs.places import Places, cache
+    from headrace.jobs.places import ROOT, cache
     from headrace.streaming.doctor import checks
 
     found = checks(
         cache=cache(),
-        data=Places().root,
+        data=ROOT,
         java_home=os.environ.get("JAVA_HOME"),
         path=os.environ.get("PATH"),
         pyspark_python=os.environ.get("PYSPARK_PYTHON"),

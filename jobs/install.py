@@ -6,12 +6,11 @@ commented ``headrace.toml``. A settings file that is already there is left alone
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from headrace.jobs._session import DEFAULTS, LOOPBACK
+from headrace.jobs._session import DEFAULTS, LOOPBACK, is_local
 from headrace.jobs.settings import Settings
 
 FILES = ("spark-defaults.conf", "log4j2.properties", "headrace.toml")
@@ -65,20 +64,12 @@ logger.stream.level = error
 
 @dataclass(frozen=True)
 class Installed:
-    """What ``setup`` wrote, and the line that uses it."""
+    """What ``setup`` wrote."""
 
     conf: Path
     settings: Path
     log: Path
     kept_settings: bool
-
-    def environment(self) -> dict[str, str]:
-        """What ``spark-submit`` must see."""
-        return {
-            "SPARK_CONF_DIR": str(self.conf),
-            "PYSPARK_PYTHON": sys.executable,
-            "PYSPARK_DRIVER_PYTHON": sys.executable,
-        }
 
 
 def write_conf(
@@ -91,7 +82,7 @@ def write_conf(
     conf = conf.absolute()
     conf.mkdir(parents=True, exist_ok=True)
     log = conf.parent / "spark.log"
-    local = LOOPBACK if settings.spark.master.startswith("local") else {}
+    local = LOOPBACK if is_local(settings.spark.master) else {}
     defaults = {
         "spark.master": settings.spark.master,
         "spark.driver.memory": settings.spark.driver_memory,

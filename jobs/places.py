@@ -4,30 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.streaming import jars
 from headrace.streaming.java import Java, find
 
-
-@dataclass(frozen=True)
-class Places:
-    """Folders below ``root``."""
-
-    root: Path = Path(".headrace")
-
-    @property
-    def conf(self) -> Path:
-        return self.root / "conf"
-
-    @property
-    def broker(self) -> Path:
-        return self.root / "broker"
-
-    @property
-    def demo(self) -> Path:
-        return self.root / "demo"
+ROOT = Path(".headrace")
+"""Everything that is written on this machine by default, but for the jars."""
 
 
 def cache() -> Path:
