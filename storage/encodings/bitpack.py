@@ -33,6 +33,7 @@ from headrace.storage.encodings.contract import (
     BLOCK_VALUES,
     Array,
     Bytes,
+    Child,
     Encoding,
     Stats,
     bits,
@@ -194,11 +195,11 @@ class BitPack(Encoding):
     def size(self, stats: Stats) -> int:
         return packed_bytes(stats.n, stats.width_bits)
 
-    def encode(self, values: Array) -> bytes:
+    def encode(self, values: Array, child: Child | None = None) -> bytes:
         lows, highs = block_extremes(ordered(values))
         return pack(bits(values), bits(lows).astype(np.uint64), range_bits(lows, highs))
 
-    def decode(self, payload: Bytes, out: Array) -> None:
+    def decode(self, payload: Bytes, out: Array, depth: int = 0) -> None:
         unpack(payload, checked_target(payload, out), self.name)
         checked_bools(out, self.name)
 

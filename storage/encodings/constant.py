@@ -15,6 +15,7 @@ from typing import ClassVar, Final
 from headrace.storage.encodings.contract import (
     Array,
     Bytes,
+    Child,
     Encoding,
     Stats,
     bits,
@@ -39,13 +40,13 @@ class Constant(Encoding):
     def size(self, stats: Stats) -> int:
         return _LAYOUT.size
 
-    def encode(self, values: Array) -> bytes:
+    def encode(self, values: Array, child: Child | None = None) -> bytes:
         stored = bits(values)
         if not len(stored) or (stored != stored[0]).any():
             raise refuse_encode(self.name, "it needs one value or more, all equal")
         return _LAYOUT.pack(len(stored), 0, int(stored[0]))
 
-    def decode(self, payload: Bytes, out: Array) -> None:
+    def decode(self, payload: Bytes, out: Array, depth: int = 0) -> None:
         target = checked_target(payload, out)
         if len(payload) != _LAYOUT.size:
             raise CorruptStream(f"constant: expected {_LAYOUT.size} bytes, found {len(payload)}")

@@ -11,13 +11,14 @@ The shape of this contract follows Vortex (one folder per idea, choice elsewhere
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.storage.encodings.errors import CannotEncode, CorruptStream, UnsupportedArray
+from headrace.storage.encodings.errors import CannotEncode, CannotErase, CorruptStream, UnsupportedArray
 
 Array = NDArray[Any]
 Bytes = NDArray[np.uint8]
@@ -27,7 +28,7 @@ DTYPES: Final = tuple(
     for name in (
         *("int8", "int16", "int32", "int64"),
         *("uint8", "uint16", "uint32", "uint64"),
-        *("float32", "float64", "bool"),
+        *("float16", "float32", "float64", "bool"),
     )
 )
 
@@ -39,6 +40,9 @@ DISTINCT_CAP: Final = 65_536
 
 MAX_VALUES: Final = 2**32 - 1
 """Counts are written as u32."""
+
+MAX_DEPTH: Final = 3
+"""Encodings within each other, the outermost included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,28 +68,39 @@ class Stats:
     """Bits of the widest 1,024-value block's range (max - min), 0..64."""
 
 
+Child: TypeAlias = Callable[[Array], tuple[int, bytes]]
+"""Writes a stream that is part of another: values to wire id and payload. The cascade decides with which encoding."""
+
+
 class Encoding(ABC):
-    """One way to write a stream. Instances hold no state and are safe to share between threads."""
+    """One way to write a stream. Instances hold no state and are safe to share between threads.
+
+    An encoding may be made of *children*, streams of its own that lie in its payload (`nested`): what writes them is
+    the caller's choice, so encodings compose. At most `MAX_DEPTH` lie within each other.
+    """
 
     id: ClassVar[int]
     """Wire id, 0..255, permanent."""
     name: ClassVar[str]
     """Word used in plans, errors and tools."""
+    in_place: ClassVar[bool] = False
+    """Whether `erase` can overwrite single values where they lie, if all children can."""
 
     @abstractmethod
     def can_encode(self, stats: Stats) -> bool:
         """Whether `encode` accepts values with these stats."""
 
     @abstractmethod
-    def size(self, stats: Stats) -> int:
-        """Payload bytes that `encode` will write, exact unless the class documents a bound."""
+    def size(self, stats: Stats) -> int | None:
+        """Payload bytes that `encode` will write, exact unless the class documents a bound; None if only a trial tells."""
 
     @abstractmethod
-    def encode(self, values: Array) -> bytes:
+    def encode(self, values: Array, child: Child | None = None) -> bytes:
         """Write one stream.
 
         Args:
             values: any 1-D array with a dtype in `DTYPES`.
+            child: writes the streams that this one is made of; None bit-packs them. Encodings without children ignore it.
 
         Raises:
             UnsupportedArray: another shape or dtype, or more than `MAX_VALUES` values.
@@ -93,7 +108,7 @@ class Encoding(ABC):
         """
 
     @abstractmethod
-    def decode(self, payload: Bytes, out: Array) -> None:
+    def decode(self, payload: Bytes, out: Array, depth: int = 0) -> None:
         """Fill `out`, which the caller owns, with the stream's values.
 
         Every length, width and count is checked against the bytes present before any value is written. No memory
@@ -102,12 +117,64 @@ class Encoding(ABC):
         Args:
             payload: uint8[n_bytes], exactly what `encode` returned; may be read-only and at any alignment.
             out: 1-D contiguous writeable array, as long as the stream and of its dtype.
+            depth: how many encodings this one lies in.
 
         Raises:
             CorruptStream: the payload cannot be one that `encode` wrote for such an array. What `out` holds then is
                 undefined.
             UnsupportedArray: `out` or `payload` is not such an array.
         """
+
+    def take(self, payload: Bytes, n: int, at: NDArray[np.int64], out: Array, depth: int = 0) -> int:
+        """Fill `out` with the values at some positions, decoding no more blocks than it must.
+
+        Args:
+            payload: as for `decode`.
+            n: number of values in the stream.
+            at: int64[k], each 0..n-1, in any order.
+            out: [k], contiguous and writeable, of the stream's dtype.
+            depth: how many encodings this one lies in.
+
+        Returns:
+            How many blocks of 1,024 values were decoded; here all, since most encodings know no better.
+
+        Raises:
+            CorruptStream: as `decode`.
+        """
+        whole = np.empty(n, out.dtype)
+        self.decode(payload, whole, depth)
+        out[:] = whole[at]
+        return -(-n // BLOCK_VALUES)
+
+    def erase(self, payload: Bytes, n: int, dtype: np.dtype[Any], at: NDArray[np.int64]) -> None:
+        """Overwrite the values at some positions where they lie, so that no bit depends on what they were.
+
+        What is read there afterwards is some value of the dtype, chosen by the encoding. The payload keeps its length
+        and all other values. Exists where `in_place` is True; elsewhere the stream is decoded and encoded anew.
+
+        Args:
+            payload: uint8[n_bytes], writeable.
+            n: number of values in the stream.
+            dtype: theirs.
+            at: int64[k], distinct, each 0..n-1.
+
+        Raises:
+            CannotErase: this encoding, or one of its children, has no place for a single value.
+        """
+        raise CannotErase(
+            f"{self.name}: single values have no place of their own; decode, blank and encode again"
+        )
+
+    def parts(
+        self, payload: Bytes, n: int, dtype: np.dtype[Any]
+    ) -> tuple[tuple[str, int, Bytes, int, np.dtype[Any]], ...]:
+        """The children as (what, wire id, payload, number of values, dtype), for tools that show a cascade."""
+        return ()
+
+
+def blocks_touched(at: NDArray[np.int64]) -> int:
+    """How many blocks of 1,024 values some positions lie in."""
+    return len(np.unique(at // BLOCK_VALUES))
 
 
 def stats(values: Array, *, count_distinct: bool = True) -> Stats:

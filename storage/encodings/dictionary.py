@@ -25,6 +25,7 @@ from headrace.storage.encodings.contract import (
     BLOCK_VALUES,
     Array,
     Bytes,
+    Child,
     Encoding,
     Stats,
     bits,
@@ -107,7 +108,7 @@ class Dictionary(Encoding):
         entries = stats.n if stats.n_distinct is None else stats.n_distinct
         return packed_bytes(stats.n, entries.bit_length()) + entries * stats.dtype.itemsize
 
-    def encode(self, values: Array) -> bytes:
+    def encode(self, values: Array, child: Child | None = None) -> bytes:
         """Write codes, uint32[n], as `build` numbered them."""
         if values.dtype != np.uint32:
             raise refuse_encode(self.name, f"it needs uint32 codes from dictionary.build, got {values.dtype}")
@@ -115,7 +116,7 @@ class Dictionary(Encoding):
         bases = np.zeros(-(-len(codes) // BLOCK_VALUES), np.uint64)
         return pack(codes, bases, int(codes.max(initial=0)).bit_length())
 
-    def decode(self, payload: Bytes, out: Array) -> None:
+    def decode(self, payload: Bytes, out: Array, depth: int = 0) -> None:
         """Fill `out`, uint32[n], with codes; `gather` checks them against the entries."""
         if out.dtype != np.uint32:
             raise UnsupportedArray(

@@ -19,3 +19,7 @@ class UnsupportedArray(EncodingError, TypeError):
 
 class CannotEncode(EncodingError, ValueError):
     """The encoding has no bytes for these values; `can_encode` says so beforehand."""
+
+
+class CannotErase(EncodingError, ValueError):
+    """Single values of this stream cannot be overwritten where they lie."""

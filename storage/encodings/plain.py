@@ -12,6 +12,7 @@ from typing import ClassVar
 from headrace.storage.encodings.contract import (
     Array,
     Bytes,
+    Child,
     Encoding,
     Stats,
     bits,
@@ -33,10 +34,10 @@ class Plain(Encoding):
     def size(self, stats: Stats) -> int:
         return stats.n * stats.dtype.itemsize
 
-    def encode(self, values: Array) -> bytes:
+    def encode(self, values: Array, child: Child | None = None) -> bytes:
         return bits(values).tobytes()
 
-    def decode(self, payload: Bytes, out: Array) -> None:
+    def decode(self, payload: Bytes, out: Array, depth: int = 0) -> None:
         target = checked_target(payload, out)
         if len(payload) != out.nbytes:
             raise CorruptStream(

@@ -23,6 +23,7 @@ from headrace.storage.encodings.contract import (
     BLOCK_VALUES,
     Array,
     Bytes,
+    Child,
     Encoding,
     Stats,
     bits,
@@ -80,7 +81,7 @@ class RLE(Encoding):
         ends = (stats.n - 1).bit_length() if stats.n_runs > 1 else 0
         return _HEADER.size + packed_bytes(stats.n_runs, ends) + packed_bytes(stats.n_runs, spread)
 
-    def encode(self, values: Array) -> bytes:
+    def encode(self, values: Array, child: Child | None = None) -> bytes:
         stored = bits(values)
         changes = np.flatnonzero(stored[1:] != stored[:-1]) + 1
         ends = np.append(changes, len(stored))[: len(stored)].astype(np.uint32)
@@ -90,7 +91,7 @@ class RLE(Encoding):
             (_HEADER.pack(len(stored), len(ends), len(packed)), packed, _BITPACK.encode(values[starts]))
         )
 
-    def decode(self, payload: Bytes, out: Array) -> None:
+    def decode(self, payload: Bytes, out: Array, depth: int = 0) -> None:
         target = checked_target(payload, out)
         if len(payload) < _HEADER.size:
             raise CorruptStream(f"rle: expected a header of {_HEADER.size} bytes, found {len(payload)} bytes")
