@@ -16,7 +16,7 @@ from headrace.storage.errors import BadFile, UnsupportedFeature
 
 MAGIC = b"HRC1"
 TRAILER_MAGIC = b"HRCT"
-MAJOR, MINOR = 1, 0
+MAJOR, MINOR = 1, 1
 ALIGN_BYTES = 64
 STREAM_ALIGN_BYTES = 16  # enough for every numpy dtype; 64 would cost 1 % on small pages
 LEAF_BYTES = 4096
@@ -26,6 +26,7 @@ BLOCK_ROWS = 1024
 PAGE_BLOCKS = 8
 GROUP_ROWS = 65_536
 TRAILER_SLOT_BYTES = 4096  # one slot per disk page, so that a torn write damages at most one copy
+HEADER_COPY_AT = 128  # in each trailer slot, so that the end of a file is enough to open it from afar
 
 SECTION_NAMES = {
     1: "NAME_INDEX",
@@ -45,10 +46,10 @@ SECTION_NAMES = {
     15: "QUANTISATION",
     16: "META",
 }
-NAME_INDEX, COLUMN, NAMES, CHUNK, PAGE, DELETION, DICT, META = 1, 2, 3, 4, 5, 8, 14, 16
+NAME_INDEX, COLUMN, NAMES, CHUNK, PAGE, STATS, DELETION, KEY_VALUE, DICT, QUANTISATION, META = 1, 2, 3, 4, 5, 7, 8, 11, 14, 15, 16
 SECTION_REQUIRED = 1
 
-# Bit numbers of ``required_features`` that already have a meaning; this reader knows none of them yet.
+# Bit numbers of ``required_features`` that have a meaning, known to this reader or not.
 FEATURE_NAMES = {
     0: "file-wide dictionaries",
     1: "nested columns",
@@ -57,8 +58,10 @@ FEATURE_NAMES = {
     4: "encrypted pages",
     5: "external blobs",
     6: "following sequences",
+    7: "clustered lists",
 }
-KNOWN_FEATURES = 0
+FILE_DICTIONARIES, NESTED, QUANTISED, FOLLOWING, CLUSTERED_LISTS = 1 << 0, 1 << 1, 1 << 2, 1 << 6, 1 << 7
+KNOWN_FEATURES = FILE_DICTIONARIES | NESTED | QUANTISED | FOLLOWING | CLUSTERED_LISTS
 
 HEADER = struct.Struct("<4sHHQQ16sQQ8s")
 TRAILER = struct.Struct("<4sHHQQQIIQQQ16s32s16s")
@@ -98,11 +101,12 @@ COLUMN_ROW = np.dtype(
         ("stats", "<u4"),
         ("quant", "<u4"),
         ("dict", "<u4"),
-        ("reserved", "<u4"),
+        ("leader", "<u4"),
     ]
 )
 NO_ROW = 0xFFFF_FFFF
 NULLABLE, PERSONAL, ERASE_KEY, IS_LIST, IS_FIXED_LIST, ITEM_NULLABLE = 1, 2, 4, 8, 16, 32
+HIDDEN, CLUSTERED, FOLLOWS = 64, 128, 256  # of COLUMN flags too: see FORMAT.md, sections 5.3 and 6.1
 CHUNK_ROW = np.dtype(
     [
         ("off", "<u8"),
