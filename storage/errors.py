@@ -99,3 +99,11 @@ class ErasedDataReturned(StorageError, ValueError):
 
 class RowsReplaced(StorageError, RuntimeError):
     """A follower of appended rows met a version that replaced all rows."""
+
+
+class SourceFailed(StorageError, OSError):
+    """A store that holds files answered with an error, or not at all."""
+
+
+class ExtraMissing(StorageError, ImportError):
+    """What was asked for needs a package of one of the extras; the message names it."""
