@@ -17,15 +17,19 @@ from types import MappingProxyType
 from typing import Final
 
 from headrace.storage.encodings._jit import prefer_kernels
+from headrace.storage.encodings.alp import ALP
 from headrace.storage.encodings.bitpack import BitPack
+from headrace.storage.encodings.byte_split import ByteSplit
+from headrace.storage.encodings.cast import Cast
 from headrace.storage.encodings.constant import Constant
 from headrace.storage.encodings.contract import DTYPES, Encoding, Stats, stats
 from headrace.storage.encodings.dictionary import Dictionary
 from headrace.storage.encodings.errors import CannotEncode, CorruptStream, EncodingError, UnsupportedArray
 from headrace.storage.encodings.plain import Plain
 from headrace.storage.encodings.rle import RLE
+from headrace.storage.encodings.zstd import Zstd
 
-ALL: Final[tuple[Encoding, ...]] = (Constant(), Plain(), BitPack(), Dictionary(), RLE())
+ALL: Final[tuple[Encoding, ...]] = (Constant(), Plain(), BitPack(), Dictionary(), RLE(), ByteSplit(), ALP(), Cast(), Zstd())
 
 BY_ID: Final[Mapping[int, Encoding]] = MappingProxyType({encoding.id: encoding for encoding in ALL})
 
@@ -35,8 +39,6 @@ RESERVED_IDS: Final[Mapping[int, str]] = MappingProxyType(
         6: "DELTA_LANES: differences along 16 lanes, a base per lane",
         7: "VARINT: bytes with a continuation bit, cold data",
         8: "ZIGZAG: signed to unsigned, wraps another encoding",
-        9: "BYTE_SPLIT: all first bytes, all second bytes, and so on",
-        10: "ALP: decimal floats as integers and exceptions",
         11: "ALP_RD: high and low parts of real doubles",
         12: "BITMAP: one bit per bool",
         13: "SPARSE_BOOL: positions of the rarer bool",
@@ -44,10 +46,8 @@ RESERVED_IDS: Final[Mapping[int, str]] = MappingProxyType(
         15: "FSST: strings by a table of substrings",
         16: "STRING: offsets and bytes",
         17: "SEQ_SLIDE: lists that slide by a few items per row",
-        18: "CAST: float32 as fp16, bf16 or fp8",
         19: "INT8: an affine 8-bit integer per value",
         20: "SPLIT32: float32 as two 16-bit halves, lossless",
-        30: "ZSTD: last stage over any stream",
         31: "LZ4: last stage over any stream",
     }
 )
