@@ -18,31 +18,48 @@ from typing import Final
 
 from headrace.storage.encodings._jit import prefer_kernels
 from headrace.storage.encodings.alp import ALP
+from headrace.storage.encodings.bitmap import Bitmap
 from headrace.storage.encodings.bitpack import BitPack
 from headrace.storage.encodings.byte_split import ByteSplit
 from headrace.storage.encodings.cast import Cast
 from headrace.storage.encodings.constant import Constant
 from headrace.storage.encodings.contract import DTYPES, Encoding, Stats, stats
+from headrace.storage.encodings.delta import Delta
 from headrace.storage.encodings.dictionary import Dictionary
 from headrace.storage.encodings.errors import CannotEncode, CorruptStream, EncodingError, UnsupportedArray
+from headrace.storage.encodings.mainly_constant import MainlyConstant
+from headrace.storage.encodings.pfor import PFOR
 from headrace.storage.encodings.plain import Plain
 from headrace.storage.encodings.rle import RLE
+from headrace.storage.encodings.sparse_bool import SparseBool
+from headrace.storage.encodings.varint import Varint
+from headrace.storage.encodings.zigzag import Zigzag
 from headrace.storage.encodings.zstd import Zstd
 
-ALL: Final[tuple[Encoding, ...]] = (Constant(), Plain(), BitPack(), Dictionary(), RLE(), ByteSplit(), ALP(), Cast(), Zstd())
+ALL: Final[tuple[Encoding, ...]] = (
+    Constant(),
+    Plain(),
+    BitPack(),
+    PFOR(),
+    Dictionary(),
+    RLE(),
+    Delta(),
+    Varint(),
+    Zigzag(),
+    ByteSplit(),
+    ALP(),
+    Bitmap(),
+    SparseBool(),
+    MainlyConstant(),
+    Cast(),
+    Zstd(),
+)
 
 BY_ID: Final[Mapping[int, Encoding]] = MappingProxyType({encoding.id: encoding for encoding in ALL})
 
 RESERVED_IDS: Final[Mapping[int, str]] = MappingProxyType(
     {
-        3: "PFOR: bit-packing with exceptions",
-        6: "DELTA_LANES: differences along 16 lanes, a base per lane",
-        7: "VARINT: bytes with a continuation bit, cold data",
-        8: "ZIGZAG: signed to unsigned, wraps another encoding",
         11: "ALP_RD: high and low parts of real doubles",
-        12: "BITMAP: one bit per bool",
-        13: "SPARSE_BOOL: positions of the rarer bool",
-        14: "MAINLY_CONST: a bitmap and the other values",
         15: "FSST: strings by a table of substrings",
         16: "STRING: offsets and bytes",
         17: "SEQ_SLIDE: lists that slide by a few items per row",

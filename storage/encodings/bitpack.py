@@ -24,9 +24,10 @@ as in FastLanes (VLDB 2023), without its transposed order. It has no exceptions:
 
 import struct
 from collections.abc import Iterator
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headrace.storage.encodings._jit import kernel, pick, words
 from headrace.storage.encodings.contract import (
@@ -38,6 +39,7 @@ from headrace.storage.encodings.contract import (
     Stats,
     bits,
     block_extremes,
+    blocks_touched,
     checked_bools,
     checked_target,
     ordered,
@@ -135,7 +137,51 @@ def _unpack_numpy(packed: Array, bases: Array, width: int, out: Array) -> None:
 
 def packed_bytes(n: int, width: int) -> int:
     """Payload bytes of n values at a width in bits."""
-    return _HEADER.size + 8 * -(-n // BLOCK_VALUES) + 8 * _n_words(n, width)
+    return _HEADER.size + 8 * -(-n // BLOCK_VALUES) + 8 * n_words(n, width)
+
+
+def n_words(n: int, width: int) -> int:
+    """How many u64 hold n values at a width in bits."""
+    whole, rest = divmod(n, BLOCK_VALUES)
+    rows = -(-rest // LANES)
+    return LANES * (whole * width + -(-rows * width // 64))
+
+
+def pack_words(values: Array, bases: Array, width: int) -> Array:
+    """uint[n], uint64[n_blocks] and 0..64 to uint64[n_words]: what lies above each block's base, cut to the width."""
+    packed = np.zeros(n_words(len(values), width), np.uint64)
+    if width:
+        pick(len(values), _pack_numpy, _pack)(values, bases, width, packed)
+    return packed
+
+
+def unpack_words(packed: Array, bases: Array, width: int, out: Array) -> None:
+    """The opposite of `pack_words`; lengths have been checked, `packed` and `bases` come from `words`."""
+    if width:
+        pick(len(out), _unpack_numpy, _unpack)(packed, bases, width, out)
+    else:
+        out[:] = np.repeat(bases.astype(out.dtype), BLOCK_VALUES)[: len(out)]
+
+
+def take_words(packed: Array, bases: Array, width: int, at: NDArray[np.int64], out: Array) -> None:
+    """Fill `out` with the values at some positions, without touching any others."""
+    block, word, shift, split = _slots(width, at)
+    values = bases[block]
+    if width:
+        found = packed[word] >> shift
+        found[split] |= packed[word[split] + LANES] << (np.uint64(64) - shift[split])
+        values += found & _mask(width)
+    out[:] = values.astype(out.dtype)
+
+
+def clear_words(packed: Array, width: int, at: NDArray[np.int64]) -> None:
+    """Zero the bits of the values at some positions, where they lie: they become their block's base."""
+    if not width:
+        return
+    _, word, shift, split = _slots(width, at)
+    # Several of them may lie in one word.
+    np.bitwise_and.at(packed, word, ~(_mask(width) << shift))
+    np.bitwise_and.at(packed, word[split] + LANES, ~(_mask(width) >> (np.uint64(64) - shift[split])))
 
 
 def pack(values: Array, bases: Array, width: int) -> bytes:
@@ -146,28 +192,32 @@ def pack(values: Array, bases: Array, width: int) -> bytes:
         bases: uint64[n_blocks], at most the smallest value of each block in the stream's order.
         width: bits of the largest difference, 0..64.
     """
-    packed = np.zeros(_n_words(len(values), width), np.uint64)
-    if width:
-        pick(len(values), _pack_numpy, _pack)(values, bases, width, packed)
     header = _HEADER.pack(len(values), width, values.itemsize, 0)
-    return b"".join((header, bases.tobytes(), packed.tobytes()))
+    return b"".join((header, bases.tobytes(), pack_words(values, bases, width).tobytes()))
 
 
-def unpack(payload: Bytes, out: Array, encoding: str) -> None:
-    """Check a payload and fill `out`, unsigned integers; errors speak of `encoding`.
+class Opened(NamedTuple):
+    """A payload whose header and length have been checked."""
+
+    width: int
+    bases: Bytes
+    packed: Bytes
+
+
+def opened(payload: Bytes, n: int, itemsize: int, encoding: str) -> Opened:
+    """Check a payload of n values of `itemsize` bytes; errors speak of `encoding`.
 
     Raises:
-        CorruptStream: the header contradicts `out` or the number of bytes.
+        CorruptStream: the header contradicts the arguments or the number of bytes.
     """
     if len(payload) < _HEADER.size:
         raise CorruptStream(
             f"{encoding}: expected a header of {_HEADER.size} bytes, found {len(payload)} bytes"
         )
-    n, width, itemsize, zero = _HEADER.unpack(payload[: _HEADER.size].tobytes())
-    if n != len(out) or itemsize != out.itemsize or zero:
+    found, width, size, zero = _HEADER.unpack(payload[: _HEADER.size].tobytes())
+    if found != n or size != itemsize or zero:
         raise CorruptStream(
-            f"{encoding}: expected {len(out)} values of {out.itemsize} bytes and a zero, "
-            f"found {n} of {itemsize} and {zero}"
+            f"{encoding}: expected {n} values of {itemsize} bytes and a zero, found {found} of {size} and {zero}"
         )
     if width > 8 * itemsize:
         raise CorruptStream(f"{encoding}: expected a width of at most {8 * itemsize} bits, found {width}")
@@ -176,11 +226,47 @@ def unpack(payload: Bytes, out: Array, encoding: str) -> None:
             f"{encoding}: expected {packed_bytes(n, width)} bytes for {n} values at {width} bits, found {len(payload)}"
         )
     end = _HEADER.size + 8 * -(-n // BLOCK_VALUES)
-    bases = words(payload[_HEADER.size : end], "<u8")
-    if width:
-        pick(n, _unpack_numpy, _unpack)(words(payload[end:], "<u8"), bases, width, out)
-    else:
-        out[:] = np.repeat(bases.astype(out.dtype), BLOCK_VALUES)[:n]
+    return Opened(width, payload[_HEADER.size : end], payload[end:])
+
+
+def unpack(payload: Bytes, out: Array, encoding: str) -> None:
+    """Check a payload and fill `out`, unsigned integers; errors speak of `encoding`.
+
+    Raises:
+        CorruptStream: as `opened`.
+    """
+    width, bases, packed = opened(payload, len(out), out.itemsize, encoding)
+    unpack_words(words(packed, "<u8"), words(bases, "<u8"), width, out)
+
+
+def take(payload: Bytes, n: int, at: NDArray[np.int64], out: Array, encoding: str) -> int:
+    """As `Encoding.take`; `out` is unsigned integers."""
+    width, bases, packed = opened(payload, n, out.itemsize, encoding)
+    take_words(words(packed, "<u8"), words(bases, "<u8"), width, at, out)
+    return blocks_touched(at)
+
+
+def erase(payload: Bytes, n: int, itemsize: int, at: NDArray[np.int64], encoding: str) -> None:
+    """As `Encoding.erase`."""
+    width, _, packed = opened(payload, n, itemsize, encoding)
+    clear_words(packed.view("<u8"), width, at)
+
+
+def survivors_bases(values: Array, erased: NDArray[np.int64]) -> Array:
+    """uint64[n_blocks]: each block's smallest value of those not erased, 0 where all are.
+
+    Args:
+        values: any stream.
+        erased: int64[k], positions, 0..n-1.
+    """
+    integers = ordered(values).copy()
+    integers[erased] = np.iinfo(integers.dtype).max
+    lows = bits(block_extremes(integers)[0]).astype(np.uint64)
+    left = np.ones(len(lows) * BLOCK_VALUES, bool)
+    left[erased] = False
+    left[len(values) :] = False
+    lows[~left.reshape(-1, BLOCK_VALUES).any(axis=1)] = 0
+    return lows
 
 
 class BitPack(Encoding):
@@ -188,6 +274,7 @@ class BitPack(Encoding):
 
     id: ClassVar[int] = 2
     name: ClassVar[str] = "bitpack"
+    in_place: ClassVar[bool] = True
 
     def can_encode(self, stats: Stats) -> bool:
         return True
@@ -203,11 +290,32 @@ class BitPack(Encoding):
         unpack(payload, checked_target(payload, out), self.name)
         checked_bools(out, self.name)
 
+    def take(self, payload: Bytes, n: int, at: NDArray[np.int64], out: Array, depth: int = 0) -> int:
+        touched = take(payload, n, at, checked_target(payload, out), self.name)
+        checked_bools(out, self.name)
+        return touched
 
-def _n_words(n: int, width: int) -> int:
-    whole, rest = divmod(n, BLOCK_VALUES)
-    rows = -(-rest // LANES)
-    return LANES * (whole * width + -(-rows * width // 64))
+    def erase(self, payload: Bytes, n: int, dtype: np.dtype[Any], at: NDArray[np.int64]) -> None:
+        """Zero the values' bits: each reads as its block's base from then on."""
+        erase(payload, n, dtype.itemsize, at, self.name)
+
+    def rebase(self, payload: Bytes, n: int, dtype: np.dtype[Any], erased: NDArray[np.int64]) -> None:
+        """Take each base from values that are still there, so that no base tells what an erased one was.
+
+        Args:
+            payload: as for `erase`, which need not have been called.
+            n: number of values in the stream.
+            dtype: theirs.
+            erased: int64[k], every position erased up to now, not only the last ones.
+        """
+        values = np.empty(n, dtype)
+        self.decode(payload, values)
+        width, bases, packed = opened(payload, n, dtype.itemsize, self.name)
+        lows = survivors_bases(values, erased)
+        stored = bits(values)
+        stored[erased] = lows[erased // BLOCK_VALUES].astype(stored.dtype)
+        bases[:] = lows.view(np.uint8)
+        packed[:] = pack_words(stored, lows, width).view(np.uint8)
 
 
 def _groups(values: Array, bases: Array, width: int, packed: Array) -> Iterator[tuple[Array, Array, Array]]:
@@ -225,6 +333,17 @@ def _places(width: int) -> tuple[Array, Array]:
     """For each row of a block: the word it starts in (int64[64]) and the bit within it (uint64[64])."""
     bit = np.arange(ROWS) * width
     return bit >> 6, (bit & 63).astype(np.uint64)
+
+
+def _slots(
+    width: int, at: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], Array, NDArray[np.intp]]:
+    """Block, word and shift (uint64) of the values at some positions; and which of them go on in the next word."""
+    block, within = at >> 10, at & 1023
+    bit = (within >> 4) * width
+    word = block * (LANES * width) + (bit >> 6) * LANES + (within & 15)
+    bit &= 63
+    return block, word, bit.astype(np.uint64), np.flatnonzero(bit + width > 64)
 
 
 def _mask(width: int) -> np.uint64:

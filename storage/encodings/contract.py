@@ -66,6 +66,8 @@ class Stats:
     """Exact number of distinct values, or None when above `DISTINCT_CAP` or not counted."""
     width_bits: int
     """Bits of the widest 1,024-value block's range (max - min), 0..64."""
+    bit_lengths: tuple[int, ...] | None = None
+    """[k]: how many values are k bits above their block's smallest, k = 0..width_bits; None when not counted."""
 
 
 Child: TypeAlias = Callable[[Array], tuple[int, bytes]]
@@ -177,23 +179,24 @@ def blocks_touched(at: NDArray[np.int64]) -> int:
     return len(np.unique(at // BLOCK_VALUES))
 
 
-def stats(values: Array, *, count_distinct: bool = True) -> Stats:
+def stats(values: Array, *, count_distinct: bool = True, count_bit_lengths: bool = False) -> Stats:
     """Count what sizes are computed from.
 
     Args:
         values: any 1-D array with a dtype in `DTYPES`.
         count_distinct: False leaves `n_distinct` None and spares the costliest count, of use to dictionaries only.
+        count_bit_lengths: True fills `bit_lengths`, of use to bit-packing with exceptions only.
 
     Raises:
         UnsupportedArray: another shape or dtype.
 
     >>> stats(np.array([7, 7, 9], dtype=np.int16))
-    Stats(n=3, dtype=dtype('int16'), min=7, max=9, n_runs=2, n_distinct=2, width_bits=2)
+    Stats(n=3, dtype=dtype('int16'), min=7, max=9, n_runs=2, n_distinct=2, width_bits=2, bit_lengths=None)
     """
     integers = ordered(values)
     n = len(integers)
     if n == 0:
-        return Stats(0, values.dtype, None, None, 0, 0, 0)
+        return Stats(0, values.dtype, None, None, 0, 0, 0, (0,) if count_bit_lengths else None)
     lows, highs = block_extremes(integers)
     return Stats(
         n=n,
@@ -203,6 +206,7 @@ def stats(values: Array, *, count_distinct: bool = True) -> Stats:
         n_runs=1 + int(np.count_nonzero(integers[1:] != integers[:-1])),
         n_distinct=_count_distinct(integers) if count_distinct else None,
         width_bits=range_bits(lows, highs),
+        bit_lengths=tuple(bit_lengths(above(values, lows)).tolist()) if count_bit_lengths else None,
     )
 
 
@@ -245,6 +249,33 @@ def range_bits(lows: Array, highs: Array) -> int:
     """Bits of the widest of the ranges `highs - lows`; 0 for no ranges."""
     # The difference of two signed integers always fits their unsigned type, modulo its size.
     return int((bits(highs) - bits(lows)).max(initial=0)).bit_length()
+
+
+def above(values: Array, lows: Array) -> Array:
+    """How far each value lies above its block's `lows`: unsigned integers of the values' size."""
+    stored, bases = bits(values), bits(lows)
+    differences = np.empty_like(stored)
+    whole = len(stored) // BLOCK_VALUES * BLOCK_VALUES
+    shape = (-1, BLOCK_VALUES)
+    np.subtract(
+        stored[:whole].reshape(shape),
+        bases[: whole // BLOCK_VALUES, None],
+        out=differences[:whole].reshape(shape),
+    )
+    if whole < len(stored):
+        np.subtract(stored[whole:], bases[-1], out=differences[whole:])
+    return differences
+
+
+def bit_lengths(differences: Array) -> NDArray[np.intp]:
+    """[k]: how many unsigned integers have k bits, from 0 to the widest."""
+    # A float's exponent is its integer's bit length, if rounding cannot carry into the next power of two: so the bit
+    # below the highest is cleared first.
+    floats = (differences & ~(differences >> np.uint8(1))).astype(np.float64)
+    exponents = (floats.view(np.uint64) >> np.uint64(52)).astype(np.intp)
+    counts = np.bincount(exponents, minlength=1)
+    # Exponents are biased by 1,023, so an integer of one bit has 1,023; zero has 0.
+    return np.append(counts[:1], counts[1023:])
 
 
 def checked_target(payload: Bytes, out: Array) -> Array:

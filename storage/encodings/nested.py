@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.storage.encodings.contract import MAX_DEPTH, Array, Bytes, Child, Encoding
-from headrace.storage.encodings.errors import CannotErase, CorruptStream
+from headrace.storage.encodings.errors import CannotErase, CorruptStream, UnsupportedArray
 
 _HEADER: Final = struct.Struct("<BBHI")
 ALIGN_BYTES: Final = 8
@@ -44,12 +44,18 @@ class Part:
     def decode(self, out: Array, depth: int) -> None:
         """As `Encoding.decode`; `depth` is the parent's."""
         _descend(depth)
-        self.encoding.decode(self.payload, out, depth + 1)
+        try:
+            self.encoding.decode(self.payload, out, depth + 1)
+        except UnsupportedArray as error:
+            raise self._misplaced(out.dtype) from error
 
     def take(self, n: int, at: NDArray[np.int64], out: Array, depth: int) -> int:
         """As `Encoding.take`; `depth` is the parent's."""
         _descend(depth)
-        return self.encoding.take(self.payload, n, at, out, depth + 1)
+        try:
+            return self.encoding.take(self.payload, n, at, out, depth + 1)
+        except UnsupportedArray as error:
+            raise self._misplaced(out.dtype) from error
 
     def erase(self, n: int, dtype: np.dtype[Any], at: NDArray[np.int64]) -> None:
         """As `Encoding.erase`."""
@@ -58,6 +64,10 @@ class Part:
                 f"{self.encoding.name}: single values have no place of their own; encode the page again"
             )
         self.encoding.erase(self.payload, n, dtype, at)
+
+    def _misplaced(self, dtype: np.dtype[Any]) -> CorruptStream:
+        """An encoding that writes no such values: the byte that names it is damaged, not the caller's array."""
+        return CorruptStream(f"{self.encoding.name}: expected a child of another encoding for {dtype}")
 
 
 def read(payload: Bytes, at: int, parent: str) -> Part:
