@@ -12,6 +12,9 @@ There is no kernel: numpy's fill is already a memset. (BtrBlocks, SIGMOD 2023, s
 import struct
 from typing import ClassVar, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from headrace.storage.encodings.contract import (
     Array,
     Bytes,
@@ -48,14 +51,25 @@ class Constant(Encoding):
 
     def decode(self, payload: Bytes, out: Array, depth: int = 0) -> None:
         target = checked_target(payload, out)
-        if len(payload) != _LAYOUT.size:
-            raise CorruptStream(f"constant: expected {_LAYOUT.size} bytes, found {len(payload)}")
-        n, zero, value = _LAYOUT.unpack(payload.tobytes())
-        if n != len(out) or zero or not n:
-            raise CorruptStream(
-                f"constant: expected {len(out)} values (at least 1) and a zero, found {n} and {zero}"
-            )
-        if value >> (8 * out.itemsize):
-            raise CorruptStream(f"constant: expected a value of {out.itemsize} bytes, found {value:#x}")
-        target.fill(value)
+        target.fill(_value(payload, len(out), out.itemsize))
         checked_bools(out, self.name)
+
+    def take(self, payload: Bytes, n: int, at: NDArray[np.int64], out: Array, depth: int = 0) -> int:
+        """As `Encoding.take`; there is no block to decode, so it returns 0."""
+        checked_target(payload, out).fill(_value(payload, n, out.itemsize))
+        checked_bools(out, self.name)
+        return 0
+
+
+def _value(payload: Bytes, n: int, itemsize: int) -> int:
+    """The bits of the one value of a checked payload."""
+    if len(payload) != _LAYOUT.size:
+        raise CorruptStream(f"constant: expected {_LAYOUT.size} bytes, found {len(payload)}")
+    found, zero, value = _LAYOUT.unpack(payload.tobytes())
+    if found != n or zero or not n:
+        raise CorruptStream(
+            f"constant: expected {n} values (at least 1) and a zero, found {found} and {zero}"
+        )
+    if value >> (8 * itemsize):
+        raise CorruptStream(f"constant: expected a value of {itemsize} bytes, found {value:#x}")
+    return int(value)

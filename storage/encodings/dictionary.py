@@ -14,13 +14,13 @@ range of values is as narrow as their number. (BtrBlocks, SIGMOD 2023, section 2
 Strings use the same codes; their entries are the page format's concern.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace.storage.encodings._jit import kernel, pick
-from headrace.storage.encodings.bitpack import pack, packed_bytes, unpack
+from headrace.storage.encodings.bitpack import erase, pack, packed_bytes, take, unpack
 from headrace.storage.encodings.contract import (
     BLOCK_VALUES,
     Array,
@@ -98,6 +98,7 @@ class Dictionary(Encoding):
 
     id: ClassVar[int] = 4
     name: ClassVar[str] = "dictionary"
+    in_place: ClassVar[bool] = True
 
     def can_encode(self, stats: Stats) -> bool:
         """Whether values, not codes, with these stats have a dictionary at all."""
@@ -118,8 +119,21 @@ class Dictionary(Encoding):
 
     def decode(self, payload: Bytes, out: Array, depth: int = 0) -> None:
         """Fill `out`, uint32[n], with codes; `gather` checks them against the entries."""
-        if out.dtype != np.uint32:
-            raise UnsupportedArray(
-                f"dictionary codes are decoded into uint32, got {out.dtype}; gather them afterwards"
-            )
+        _check_codes(out.dtype)
         unpack(payload, checked_target(payload, out), self.name)
+
+    def take(self, payload: Bytes, n: int, at: NDArray[np.int64], out: Array, depth: int = 0) -> int:
+        _check_codes(out.dtype)
+        return take(payload, n, at, checked_target(payload, out), self.name)
+
+    def erase(self, payload: Bytes, n: int, dtype: np.dtype[Any], at: NDArray[np.int64]) -> None:
+        """Zero the codes: each reads as erased from then on."""
+        _check_codes(dtype)
+        erase(payload, n, dtype.itemsize, at, self.name)
+
+
+def _check_codes(dtype: np.dtype[Any]) -> None:
+    if dtype != np.uint32:
+        raise UnsupportedArray(
+            f"dictionary codes are decoded into uint32, got {dtype}; gather them afterwards"
+        )

@@ -187,9 +187,12 @@ def _smallest(n: int, itemsize: int, counts: NDArray[np.intp]) -> _Layout:
 
 def _highs(differences: Array, width: int) -> Array:
     """What lies above `width` bits; a shift by all bits of a word would be undefined."""
-    if width == 8 * differences.itemsize:
-        return np.zeros_like(differences)
-    return differences >> differences.dtype.type(width)
+    highs: Array = (
+        np.zeros_like(differences)
+        if width == 8 * differences.itemsize
+        else differences >> differences.dtype.type(width)
+    )
+    return highs
 
 
 def _body(differences: Array, layout: _Layout) -> tuple[bytes, bytes, bytes]:

@@ -13,12 +13,13 @@ columns with runs of about eight and more: partition keys, session ids, states. 
 """
 
 import struct
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from headrace.storage.encodings._jit import kernel, pick
-from headrace.storage.encodings.bitpack import BitPack, packed_bytes
+from headrace.storage.encodings._jit import kernel, pick, words
+from headrace.storage.encodings.bitpack import BitPack, opened, packed_bytes, unpack_words
 from headrace.storage.encodings.contract import (
     BLOCK_VALUES,
     Array,
@@ -27,6 +28,7 @@ from headrace.storage.encodings.contract import (
     Encoding,
     Stats,
     bits,
+    checked_bools,
     checked_target,
 )
 from headrace.storage.encodings.errors import CorruptStream
@@ -93,23 +95,65 @@ class RLE(Encoding):
 
     def decode(self, payload: Bytes, out: Array, depth: int = 0) -> None:
         target = checked_target(payload, out)
-        if len(payload) < _HEADER.size:
-            raise CorruptStream(f"rle: expected a header of {_HEADER.size} bytes, found {len(payload)} bytes")
-        n, n_runs, ends_bytes = _HEADER.unpack(payload[: _HEADER.size].tobytes())
-        if n != len(out) or n_runs > n or (n_runs == 0) != (n == 0):
-            raise CorruptStream(
-                f"rle: expected {len(out)} values in at most as many runs, found {n} in {n_runs}"
-            )
-        children = payload[_HEADER.size :]
-        if ends_bytes > len(children):
-            raise CorruptStream(f"rle: expected {ends_bytes} bytes of run ends, found {len(children)}")
-        # Bit-packing spends at least 8 bytes on 1,024 runs, so no header can ask for more memory than that.
-        if 8 * -(-n_runs // BLOCK_VALUES) > ends_bytes:
-            raise CorruptStream(f"rle: {n_runs} runs cannot lie in the {ends_bytes} bytes found")
+        n = len(out)
+        n_runs, packed_ends, packed_values = _opened(payload, n)
         ends = np.empty(n_runs, np.uint32)
         values = np.empty(n_runs, out.dtype)
-        _BITPACK.decode(children[:ends_bytes], ends)
-        _BITPACK.decode(children[ends_bytes:], values)
+        _BITPACK.decode(packed_ends, ends)
+        _BITPACK.decode(packed_values, values)
         if n and (ends[0] == 0 or ends[-1] != n or (ends[1:] <= ends[:-1]).any()):
             raise CorruptStream(f"rle: expected run ends that ascend from above 0 to {n}, found others")
         pick(n, _expand_numpy, _expand)(ends, bits(values), target)
+
+    def take(self, payload: Bytes, n: int, at: NDArray[np.int64], out: Array, depth: int = 0) -> int:
+        """As `Encoding.take`: the blocks of ends that a search leads to, and the values of the runs found there."""
+        checked_target(payload, out)
+        n_runs, packed_ends, packed_values = _opened(payload, n)
+        if not len(at):
+            return 0
+        width, bases, packed = opened(packed_ends, n_runs, 4, self.name)
+        # Ends ascend, so a block's base is its first end: the last block whose base a value is not below holds the
+        # ends up to it.
+        firsts = words(bases, "<u8")
+        if firsts[0] == 0 or firsts[-1] > n or (firsts[1:] <= firsts[:-1]).any():
+            raise CorruptStream(f"rle: expected run ends that ascend from above 0 to {n}, found others")
+        block = np.searchsorted(firsts, at.astype(np.uint64), side="right") - 1
+        runs = np.zeros(len(at), np.int64)
+        searched = np.unique(block[block >= 0])
+        for number in searched.tolist():
+            start = number * BLOCK_VALUES
+            ends = np.empty(min(BLOCK_VALUES, n_runs - start), np.uint32)
+            words_of_block = packed[number * 128 * width : (number + 1) * 128 * width]
+            unpack_words(words(words_of_block, "<u8"), firsts[number : number + 1], width, ends)
+            some = np.flatnonzero(block == number)
+            runs[some] = start + np.searchsorted(ends, at[some], side="right")
+        if runs.max() >= n_runs:
+            raise CorruptStream(f"rle: expected run ends up to {n}, found none above {at[runs.argmax()]}")
+        touched = _BITPACK.take(packed_values, n_runs, runs, out)
+        checked_bools(out, self.name)
+        return len(searched) + touched
+
+    def parts(
+        self, payload: Bytes, n: int, dtype: np.dtype[Any]
+    ) -> tuple[tuple[str, int, Bytes, int, np.dtype[Any]], ...]:
+        n_runs, ends, values = _opened(payload, n)
+        return (
+            ("ends", BitPack.id, ends, n_runs, np.dtype(np.uint32)),
+            ("values", BitPack.id, values, n_runs, dtype),
+        )
+
+
+def _opened(payload: Bytes, n: int) -> tuple[int, Bytes, Bytes]:
+    """The number of runs, their ends and their values, both as bit-packed payloads."""
+    if len(payload) < _HEADER.size:
+        raise CorruptStream(f"rle: expected a header of {_HEADER.size} bytes, found {len(payload)} bytes")
+    found, n_runs, ends_bytes = _HEADER.unpack(payload[: _HEADER.size].tobytes())
+    if found != n or n_runs > n or (n_runs == 0) != (n == 0):
+        raise CorruptStream(f"rle: expected {n} values in at most as many runs, found {found} in {n_runs}")
+    children = payload[_HEADER.size :]
+    if ends_bytes > len(children):
+        raise CorruptStream(f"rle: expected {ends_bytes} bytes of run ends, found {len(children)}")
+    # Bit-packing spends at least 8 bytes on 1,024 runs, so no header can ask for more memory than that.
+    if 8 * -(-n_runs // BLOCK_VALUES) > ends_bytes:
+        raise CorruptStream(f"rle: {n_runs} runs cannot lie in the {ends_bytes} bytes found")
+    return n_runs, children[:ends_bytes], children[ends_bytes:]
