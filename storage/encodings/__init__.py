@@ -27,6 +27,7 @@ from headrace.storage.encodings.contract import DTYPES, Encoding, Stats, stats
 from headrace.storage.encodings.delta import Delta
 from headrace.storage.encodings.dictionary import Dictionary
 from headrace.storage.encodings.errors import CannotEncode, CorruptStream, EncodingError, UnsupportedArray
+from headrace.storage.encodings.fsst import FSST
 from headrace.storage.encodings.mainly_constant import MainlyConstant
 from headrace.storage.encodings.pfor import PFOR
 from headrace.storage.encodings.plain import Plain
@@ -52,6 +53,7 @@ ALL: Final[tuple[Encoding, ...]] = (
     SparseBool(),
     MainlyConstant(),
     Cast(),
+    FSST(),
     Zstd(),
 )
 
@@ -60,7 +62,6 @@ BY_ID: Final[Mapping[int, Encoding]] = MappingProxyType({encoding.id: encoding f
 RESERVED_IDS: Final[Mapping[int, str]] = MappingProxyType(
     {
         11: "ALP_RD: high and low parts of real doubles",
-        15: "FSST: strings by a table of substrings",
         16: "STRING: offsets and bytes",
         17: "SEQ_SLIDE: lists that slide by a few items per row",
         19: "INT8: an affine 8-bit integer per value",

@@ -117,7 +117,9 @@ class ALP(Encoding):
     def encode(self, values: Array, child: Child | None = None) -> bytes:
         stored = bits(values)
         if not len(stored) or values.dtype not in (np.float32, np.float64):
-            raise refuse_encode(self.name, f"it needs one value or more of float32 or float64, got {values.dtype}")
+            raise refuse_encode(
+                self.name, f"it needs one value or more of float32 or float64, got {values.dtype}"
+            )
         exponent = find_exponent(values)
         integers, exact = _integers(values, exponent)
         positions = np.flatnonzero(~exact).astype(np.uint32)
@@ -170,7 +172,13 @@ class ALP(Encoding):
         if exceptions:
             positions, raw, count = exceptions
             rows += (
-                ("exceptions' positions", positions.encoding.id, positions.payload, count, np.dtype(np.uint32)),
+                (
+                    "exceptions' positions",
+                    positions.encoding.id,
+                    positions.payload,
+                    count,
+                    np.dtype(np.uint32),
+                ),
                 ("exceptions' bits", raw.encoding.id, raw.payload, count, np.dtype(f"u{dtype.itemsize}")),
             )
         return tuple(rows)

@@ -65,12 +65,23 @@ def _join4(p0: Array, p1: Array, p2: Array, p3: Array, turn: int, out: Array) ->
     else:
         for i in range(np.uint64(len(out))):
             low = np.uint32(p0[i]) | (np.uint32(p1[i]) << np.uint32(8))
-            out[i] = np.uint32(low | (np.uint32(p2[i]) << np.uint32(16)) | (np.uint32(p3[i]) << np.uint32(24)))
+            out[i] = np.uint32(
+                low | (np.uint32(p2[i]) << np.uint32(16)) | (np.uint32(p3[i]) << np.uint32(24))
+            )
 
 
 @kernel
 def _join8(
-    p0: Array, p1: Array, p2: Array, p3: Array, p4: Array, p5: Array, p6: Array, p7: Array, turn: int, out: Array
+    p0: Array,
+    p1: Array,
+    p2: Array,
+    p3: Array,
+    p4: Array,
+    p5: Array,
+    p6: Array,
+    p7: Array,
+    turn: int,
+    out: Array,
 ) -> None:
     """8 x uint8[n], 0 or 1 -> uint64[n], rotated right by `turn`."""
     for i in range(np.uint64(len(out))):
@@ -115,7 +126,9 @@ class ByteSplit(Encoding):
         stored = bits(values)
         size = stored.itemsize
         if not len(stored) or size == 1:
-            raise refuse_encode(self.name, f"it needs one value or more of 2, 4 or 8 bytes, got {values.dtype}")
+            raise refuse_encode(
+                self.name, f"it needs one value or more of 2, 4 or 8 bytes, got {values.dtype}"
+            )
         turn = int(values.dtype.kind == "f")
         if turn:
             one, top = stored.dtype.type(1), stored.dtype.type(8 * size - 1)

@@ -45,13 +45,18 @@ Format: TypeAlias = Literal["fp16", "bf16", "fp8_e4m3", "fp8_e5m2"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 """In the order of their wire numbers, from 1."""
 
-CODE_DTYPE: Final = {
+CODE_DTYPE: Final[dict[Format, np.dtype[Any]]] = {
     "fp16": np.dtype(np.uint16),
     "bf16": np.dtype(np.uint16),
     "fp8_e4m3": np.dtype(np.uint8),
     "fp8_e5m2": np.dtype(np.uint8),
 }
-LARGEST: Final = {"fp16": 65504.0, "bf16": float.fromhex("0x1.fep127"), "fp8_e4m3": 448.0, "fp8_e5m2": 57344.0}
+LARGEST: Final[dict[Format, float]] = {
+    "fp16": 65504.0,
+    "bf16": float.fromhex("0x1.fep127"),
+    "fp8_e4m3": 448.0,
+    "fp8_e5m2": 57344.0,
+}
 
 _HEADER: Final = struct.Struct("<IBBH")
 
@@ -268,7 +273,8 @@ def _odd(values: Array) -> Array:
         away = np.abs(nearest.astype(np.float64)) > np.abs(values)
         inexact = nearest != values
     inexact &= ~np.isnan(values)
-    return (rounded - (away & inexact)) | inexact
+    odd: Array = (rounded - (away & inexact)) | inexact
+    return odd
 
 
 def _round_bf16(exact: Array) -> Array:
@@ -277,7 +283,8 @@ def _round_bf16(exact: Array) -> Array:
     nearest = (exact + np.uint32(0x7FFF) + (kept & np.uint32(1))) >> np.uint32(16)
     # Rounding must not turn a NaN into an infinity or carry it over to zero.
     nan = (exact & np.uint32(0x7FFFFFFF)) > 0x7F800000
-    return np.where(nan, kept | np.uint32(0x40), nearest).astype(np.uint16)
+    codes: Array = np.where(nan, kept | np.uint32(0x40), nearest).astype(np.uint16)
+    return codes
 
 
 def _round_fp8(exact: Array, mantissa_bits: int, bias: int) -> Array:
@@ -285,16 +292,21 @@ def _round_fp8(exact: Array, mantissa_bits: int, bias: int) -> Array:
     magnitude = exact & np.uint32(0x7FFFFFFF)
     lowest = 128 - bias  # float32's biased exponent of the smallest normal number
     exponent = np.maximum(magnitude >> np.uint32(23), 1).astype(np.int32)
-    fraction = (magnitude & np.uint32(0x7FFFFF)) | np.where(magnitude >> np.uint32(23), 1 << 23, 0).astype(np.uint32)
+    fraction = (magnitude & np.uint32(0x7FFFFF)) | np.where(magnitude >> np.uint32(23), 1 << 23, 0).astype(
+        np.uint32
+    )
     # Below the smallest normal number the mantissa loses a bit per power of two.
     shift = (23 - mantissa_bits + np.clip(lowest - exponent, 0, mantissa_bits + 2)).astype(np.uint32)
     kept = fraction >> shift
-    kept = (fraction + ((np.uint32(1) << (shift - np.uint32(1))) - np.uint32(1)) + (kept & np.uint32(1))) >> shift
+    kept = (
+        fraction + ((np.uint32(1) << (shift - np.uint32(1))) - np.uint32(1)) + (kept & np.uint32(1))
+    ) >> shift
     codes = kept.astype(np.int32) + (np.maximum(exponent - lowest, 0) << mantissa_bits)
     largest, beyond = (0x7E, 0x7E) if mantissa_bits == 3 else (0x7B, 0x7C)
     codes = np.where(codes > largest, beyond, codes)
     codes = np.where(magnitude > 0x7F800000, 0x7F, codes)
-    return (codes | (exact >> np.uint32(31) << np.uint32(7))).astype(np.uint8)
+    signed: Array = (codes | (exact >> np.uint32(31) << np.uint32(7))).astype(np.uint8)
+    return signed
 
 
 def _e4m3_table() -> Array:

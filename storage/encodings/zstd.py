@@ -96,7 +96,9 @@ def decompress(frame: Bytes, n_bytes: int, encoding: str) -> Bytes:
     try:
         content = pa.Codec("zstd").decompress(pa.py_buffer(frame), decompressed_size=n_bytes)
     except (OSError, ValueError) as error:
-        raise CorruptStream(f"{encoding}: expected a whole zstd frame, found a damaged one: {error}") from error
+        raise CorruptStream(
+            f"{encoding}: expected a whole zstd frame, found a damaged one: {error}"
+        ) from error
     return np.frombuffer(content, np.uint8)
 
 
