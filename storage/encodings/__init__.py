@@ -28,6 +28,7 @@ from headrace.storage.encodings.delta import Delta
 from headrace.storage.encodings.dictionary import Dictionary
 from headrace.storage.encodings.errors import CannotEncode, CorruptStream, EncodingError, UnsupportedArray
 from headrace.storage.encodings.fsst import FSST
+from headrace.storage.encodings.int8 import Int8
 from headrace.storage.encodings.mainly_constant import MainlyConstant
 from headrace.storage.encodings.pfor import PFOR
 from headrace.storage.encodings.plain import Plain
@@ -53,6 +54,7 @@ ALL: Final[tuple[Encoding, ...]] = (
     SparseBool(),
     MainlyConstant(),
     Cast(),
+    Int8(),
     FSST(),
     Zstd(),
 )
@@ -64,7 +66,6 @@ RESERVED_IDS: Final[Mapping[int, str]] = MappingProxyType(
         11: "ALP_RD: high and low parts of real doubles",
         16: "STRING: offsets and bytes",
         17: "SEQ_SLIDE: lists that slide by a few items per row",
-        19: "INT8: an affine 8-bit integer per value",
         20: "SPLIT32: float32 as two 16-bit halves, lossless",
         31: "LZ4: last stage over any stream",
     }
