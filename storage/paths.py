@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from headrace.storage.errors import UnsafePath
+from headrace.storage.source import local_path
 
 # No leading dot, so neither ".." nor a hidden file; no separator, percent sign, colon, space or control character.
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
@@ -31,3 +32,11 @@ def inside(root: Path, relative: str, folder: str) -> Path:
             f"{root}: {relative!r} leads outside the table through a symbolic link; remove the link"
         )
     return path
+
+
+def is_table(location: object) -> bool:
+    """Whether a table, and not a single file, is meant: a folder on this machine, or a URL that does not end in .hrc."""
+    if not isinstance(location, str | os.PathLike):
+        return False
+    path = local_path(location)
+    return path.is_dir() if path is not None else not os.fspath(location).endswith(".hrc")

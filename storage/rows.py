@@ -1,0 +1,133 @@
+"""Rows of a table or of one file, addressed by file and row number: what shuffled reading needs of either.
+
+Between the reader and ``storage.torch``. ``Rows`` is small and picklable and holds no open file; a ``RowReader``, made
+by whoever reads, keeps the files it has opened. Which rows to read, and in which order, is decided in ``epoch``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from headrace.storage.epoch import Stretch
+from headrace.storage.errors import NoSuchColumn
+from headrace.storage.paths import is_table
+from headrace.storage.reader import File, _Group
+from headrace.storage.scan import checked_file
+from headrace.storage.table import Table
+from headrace.storage.table import open as open_table
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some columns of a table's version, or of one file.
+
+    Attributes:
+        name: for messages.
+        schema: of the columns, in the order wanted.
+        identity: what tells these very rows from any others.
+        table: the table, or None.
+        location: the file, or None.
+    """
+
+    name: str
+    schema: pa.Schema
+    identity: str
+    table: Table | None
+    location: Any
+
+    def stretches(self, rows: int) -> list[Stretch]:
+        """All rows, in file order, cut into stretches of ``rows`` rows; deleted ones are not counted."""
+        found = []
+        with RowReader(self) as reader:
+            for number, (n_rows, deleted) in enumerate(self._extents()):
+                gone = reader.deleted(number) if deleted else np.zeros(0, np.int64)
+                for first in range(0, n_rows, rows):
+                    last = min(first + rows, n_rows)
+                    lost = int(np.searchsorted(gone, last) - np.searchsorted(gone, first))
+                    found.append(Stretch(number, first, last, last - first - lost))
+        return found
+
+    def _extents(self) -> list[tuple[int, int]]:
+        if self.table is not None:
+            return [(entry.rows, entry.deleted) for entry in self.table.files]
+        with File(self.location) as file:
+            return [(file.n_rows, file.footer.n_deleted())]
+
+
+class RowReader:
+    """Reads stretches of ``Rows``; a context manager, for one thread at a time."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self._files: dict[int, File] = {}
+
+    def __enter__(self) -> RowReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for file in self._files.values():
+            file.close()
+        self._files = {}
+
+    def _file(self, number: int) -> File:
+        file = self._files.get(number)
+        if file is None:
+            table = self._rows.table
+            if table is None:
+                file = File(self._rows.location)
+            else:
+                file = checked_file(table.path, table.files[number], table.schema, self._rows.schema.names)
+            self._files[number] = file
+        return file
+
+    def deleted(self, number: int) -> Any:
+        """int64: the deleted rows of a file, ascending."""
+        footer = self._file(number).footer
+        masks = [footer.deleted(group) for group in range(footer.n_groups)]
+        parts = [
+            np.flatnonzero(mask) + group * footer.group_rows
+            for group, mask in enumerate(masks)
+            if mask is not None
+        ]
+        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+    def read(self, stretch: Stretch) -> Iterator[pa.RecordBatch]:
+        """The rows of a stretch that are not deleted, in order."""
+        file = self._file(stretch.file)
+        columns = file.footer.columns(self._rows.schema.names)
+        size = file.footer.group_rows
+        for group in range(stretch.first // size, -(-stretch.last // size)):
+            lo, hi = max(stretch.first - group * size, 0), min(stretch.last - group * size, size)
+            yield from _Group(file, group, columns).rows(lo, hi)
+
+
+def rows_of(data: Any, columns: Sequence[str] | None = None) -> Rows:
+    """The rows of a ``Table``, or of the table or file at a path or URL.
+
+    Raises:
+        NoSuchColumn: naming the one missing.
+        TableNotFound, FileNotFoundError: there is nothing.
+    """
+    if not isinstance(data, Table) and is_table(data):
+        data = open_table(data)
+    if isinstance(data, Table):
+        names = data.schema.names if columns is None else list(columns)
+        lacking = sorted(set(names) - set(data.schema.names))
+        if lacking:
+            raise NoSuchColumn(f"{data.path}: has no columns {lacking}; it has {data.schema.names[:20]}")
+        schema = pa.schema([data.schema.field(name) for name in names])
+        files = ",".join(f"{entry.uuid}:{entry.erase_epoch}" for entry in data.files)
+        return Rows(str(data.path), schema, f"{data.version}:{files}", data, None)
+    with File(data) as file:
+        trailer = file.footer.trailer
+        return Rows(
+            file.footer.file, file.schema(columns), f"{trailer.uuid.hex()}:{trailer.erase_epoch}", None, data
+        )
