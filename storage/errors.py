@@ -107,3 +107,7 @@ class SourceFailed(StorageError, OSError):
 
 class ExtraMissing(StorageError, ImportError):
     """What was asked for needs a package of one of the extras; the message names it."""
+
+
+class UnknownQuantisation(StorageError, ValueError):
+    """A storage format that does not exist, or an error bound that is none; the message lists the formats."""

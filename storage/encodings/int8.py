@@ -59,10 +59,9 @@ def _widen(codes: Array, scales: Array, zeros: Array, out: Array) -> None:
         zero = np.float64(zeros[block])
         for i in range(np.uint64(block * 1024), np.uint64(min(n, block * 1024 + 1024))):
             code = codes[i]
-            value = zero + scale * np.float64(code)
+            out[i] = zero + scale * np.float64(code)
             if code > 252:
-                value = np.nan if code == 255 else (np.inf if code == 254 else -np.inf)
-            out[i] = value
+                out[i] = np.nan if code == 255 else (np.inf if code == 254 else -np.inf)
 
 
 def _widen_numpy(codes: Array, scales: Array, zeros: Array, out: Array) -> None:
@@ -154,7 +153,7 @@ class Int8(Encoding):
         return blocks
 
     def erase(self, payload: Bytes, n: int, dtype: np.dtype[Any], at: NDArray[np.int64]) -> None:
-        part, scales, _ = _children(payload, n, dtype, 0)
+        part, _, _ = _children(payload, n, dtype, 0)
         codes = np.empty(n, np.uint8)
         part.decode(codes, 0)
         erased = np.zeros(n, np.bool_)
