@@ -8,6 +8,7 @@ entries live outside the page, in the dictionary of the chunk or file, so this c
     payload = Dictionary().encode(codes)    # once per page, any slice of the codes
     Dictionary().decode(payload, codes)
     gather(entries, codes, out)             # erased values come out as zero bits; the caller masks codes == 0
+    decode_values(payload, table(entries), out)   # both in one, without the codes; tells how many were erased
 
 Wins on values that repeat but are far apart: item ids, prices, categories, hashes. Loses to bit-packing when the
 range of values is as narrow as their number. (BtrBlocks, SIGMOD 2023, section 2.2; the reserved code is our own.)
@@ -19,8 +20,16 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.storage.encodings._jit import kernel, pick
-from headrace.storage.encodings.bitpack import erase, pack, packed_bytes, take, unpack
+from headrace.storage.encodings._jit import kernel, pick, words
+from headrace.storage.encodings.bitpack import (
+    _unpack_numpy,
+    erase,
+    opened,
+    pack,
+    packed_bytes,
+    take,
+    unpack,
+)
 from headrace.storage.encodings.contract import (
     BLOCK_VALUES,
     Array,
@@ -44,6 +53,57 @@ def _gather(table: Array, codes: Array, out: Array) -> None:
     """uint[1 + n_entries], uint32[n] all below len(table) -> uint[n]."""
     for i in range(len(codes)):
         out[i] = table[np.uint64(codes[i])]
+
+
+@kernel
+def _unpack_gather(packed: Array, width: int, entries: Array, codes: Array, found: Array, out: Array) -> None:
+    """uint64[n_words], 1..32, uint[1 + n_entries] -> uint[n].
+
+    codes: uint32[1024], overwritten. found: uint32[2]: the highest code and the lowest, given as 0 and anything above.
+    Stops at the first block with a code beyond the entries.
+    """
+    n = len(out)
+    keep = ~np.uint64(0) >> np.uint64(64 - width)
+    for block in range((n + 1023) >> 10):
+        start = block * width * 16
+        size = min(1024, n - block * 1024)
+        for row in range((size + 15) >> 4):
+            bit = row * width
+            at = np.uint64(row * 16)
+            lanes = np.uint64(min(16, size - row * 16))
+            word = np.uint64(start + (bit >> 6) * 16)
+            shift = np.uint64(bit & 63)
+            if (bit & 63) + width > 64:
+                over = word + np.uint64(16)
+                back = np.uint64(64 - (bit & 63))
+                for lane in range(lanes):
+                    codes[at + lane] = ((packed[word + lane] >> shift) | (packed[over + lane] << back)) & keep
+            else:
+                for lane in range(lanes):
+                    codes[at + lane] = (packed[word + lane] >> shift) & keep
+        highest = codes[0]
+        lowest = codes[0]
+        for i in range(np.uint64(size)):
+            highest = max(highest, codes[i])
+            lowest = min(lowest, codes[i])
+        found[0] = max(found[0], highest)
+        found[1] = min(found[1], lowest)
+        if np.uint64(highest) >= np.uint64(len(entries)):
+            return
+        at = np.uint64(block * 1024)
+        for i in range(np.uint64(size)):
+            out[at + i] = entries[np.uint64(codes[i])]
+
+
+def _unpack_gather_numpy(
+    packed: Array, width: int, entries: Array, codes: Array, found: Array, out: Array
+) -> None:
+    """The numpy twin of `_unpack_gather`, which makes an array of the codes: blocks are too short for numpy."""
+    unpacked = np.empty(len(out), np.uint32)
+    _unpack_numpy(packed, np.zeros(-(-len(out) // BLOCK_VALUES), np.uint64), width, unpacked)
+    found[:] = unpacked.max(), unpacked.min()
+    if found[0] < len(entries):
+        np.take(entries, unpacked, out=out, mode="clip")
 
 
 def _gather_numpy(table: Array, codes: Array, out: Array) -> None:
@@ -82,15 +142,59 @@ def gather(entries: Array, codes: Codes, out: Array) -> None:
             f"gather fills as many values as codes, uint32, in the entries' dtype {entries.dtype}; "
             f"got {len(codes)} codes of {codes.dtype} for {len(out)} values of {out.dtype}"
         )
-    highest = int(codes.max(initial=0))
-    if highest > len(entries):
-        raise CorruptStream(
-            f"dictionary: expected codes up to {len(entries)}, the number of entries, found {highest}"
-        )
-    table = np.zeros(len(entries) + 1, f"u{entries.itemsize}")
-    table[1:] = bits(entries)
+    _check_highest(int(codes.max(initial=0)), len(entries))
     target = checked_target(np.empty(0, np.uint8), out)
-    pick(len(codes), _gather_numpy, _gather)(table, checked(codes), target)
+    pick(len(codes), _gather_numpy, _gather)(table(entries), checked(codes), target)
+
+
+def table(entries: Array) -> Array:
+    """uint[1 + n_entries]: the entries' bits behind a zero for erased values, so that codes are indices."""
+    rows = np.zeros(len(entries) + 1, f"u{entries.itemsize}")
+    rows[1:] = bits(entries)
+    return rows
+
+
+def decode_values(payload: Bytes, entries: Array, out: Array) -> bool:
+    """Fill `out` with the entries that a payload's codes name, a block at a time, so that no array of codes is made.
+
+    Args:
+        payload: as `Dictionary.encode` wrote it.
+        entries: uint[1 + n_entries], from `table`.
+        out: [n], contiguous and writeable, of as many bytes per value.
+
+    Returns:
+        Whether some value is erased: it comes out as zero bits, and `Dictionary.decode` tells which it is.
+
+    Raises:
+        CorruptStream: the payload cannot be one for n values, or has a code above n_entries.
+        UnsupportedArray: `entries` and `out` differ in their bytes per value.
+    """
+    target = checked_target(payload, out)
+    if entries.dtype != target.dtype or not len(entries):
+        raise UnsupportedArray(
+            f"values of {out.dtype} come from a table of {target.dtype}, got {len(entries)} {entries.dtype}; "
+            "make it with dictionary.table"
+        )
+    width, bases, packed = opened(payload, len(out), 4, Dictionary.name)
+    if bases.any():
+        raise CorruptStream("dictionary: expected zero bases, found others")
+    if not width or not len(out):
+        target.fill(0)
+        return len(out) > 0
+    found = np.array([0, 2**32 - 1], np.uint32)
+    codes = np.empty(BLOCK_VALUES, np.uint32)
+    pick(len(out), _unpack_gather_numpy, _unpack_gather)(
+        words(packed, "<u8"), width, entries, codes, found, target
+    )
+    _check_highest(int(found[0]), len(entries) - 1)
+    return not found[1]
+
+
+def _check_highest(code: int, n_entries: int) -> None:
+    if code > n_entries:
+        raise CorruptStream(
+            f"dictionary: expected codes up to {n_entries}, the number of entries, found {code}"
+        )
 
 
 class Dictionary(Encoding):
