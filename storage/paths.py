@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 
 from headrace.storage.errors import UnsafePath
-from headrace.storage.source import local_path
+from headrace.storage.objects import ObjectPath, Place, place
 
 # No leading dot, so neither ".." nor a hidden file; no separator, percent sign, colon, space or control character.
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
 
 
-def inside(root: Path, relative: str, folder: str) -> Path:
+def inside(root: Place, relative: str, folder: str) -> Place:
     """The file that ``relative`` names in ``folder`` of the table at ``root``.
 
     Raises:
@@ -26,8 +25,10 @@ def inside(root: Path, relative: str, folder: str) -> Path:
             "the manifest was not written by headrace, do not use this table"
         )
     path = root / relative
+    if isinstance(root, ObjectPath):
+        return path  # a store has no links
     real_root = os.path.realpath(root)
-    if os.path.realpath(path) != os.path.join(real_root, *parts):  # noqa: PTH118 (realpath has no pathlib twin)
+    if os.path.realpath(str(path)) != os.path.join(real_root, *parts):  # noqa: PTH118 (realpath has no pathlib twin)
         raise UnsafePath(
             f"{root}: {relative!r} leads outside the table through a symbolic link; remove the link"
         )
@@ -35,8 +36,8 @@ def inside(root: Path, relative: str, folder: str) -> Path:
 
 
 def is_table(location: object) -> bool:
-    """Whether a table, and not a single file, is meant: a folder on this machine, or a URL that does not end in .hrc."""
-    if not isinstance(location, str | os.PathLike):
+    """Whether a table, and not a single file, is meant: a folder, or in a store a name that does not end in .hrc."""
+    if hasattr(location, "read") or not isinstance(location, str | os.PathLike | tuple | ObjectPath):
         return False
-    path = local_path(location)
-    return path.is_dir() if path is not None else not os.fspath(location).endswith(".hrc")
+    found = place(location)
+    return not found.name.endswith(".hrc") if isinstance(found, ObjectPath) else found.is_dir()

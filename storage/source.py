@@ -2,8 +2,8 @@
 
 The lowest layer of reading: the footer and the pages ask a ``Source`` for ranges of bytes and know nothing of paths or
 networks, so what a read costs is counted in one place. A remote source starts with one read of the file's end, which
-also tells its size, and answers from what it kept as long as it can. obstore and fsspec are imported here alone, when
-a path or an object needs them. Nothing here checks what the bytes mean.
+also tells its size, and answers from what it kept as long as it can. Paths and stores are told apart in
+``objects``. Nothing here checks what the bytes mean.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ from __future__ import annotations
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeAlias, TypeVar
-from urllib.parse import unquote, urlsplit
+from typing import Any, TypeAlias
 
-from headrace.storage.errors import BadFile, ExtraMissing, SourceFailed
+from headrace.storage.errors import BadFile
+from headrace.storage.objects import ObjectPath, place
 
 Range = tuple[int, int]
 """(offset, length) in bytes."""
@@ -30,8 +29,6 @@ LOCAL_GAP_BYTES = 4 << 10  # a local read more costs about what copying this muc
 REMOTE_GAP_BYTES = 64 << 10  # a round trip more costs far more than these bytes
 MERGED_BYTES = 8 << 20  # so that ranges side by side still travel as several requests at once
 REQUESTS_AT_ONCE = 8
-
-_T = TypeVar("_T")
 
 
 class Source(ABC):
@@ -167,62 +164,20 @@ class RemoteSource(Source):
 
 
 class ObjectSource(RemoteSource):
-    """An object in a store of obstore: S3 and what speaks like it, and every other store it knows.
-
-    Args:
-        store: an ``obstore.store`` object.
-        path: the object's key, under the store's prefix.
-        name: for messages.
+    """An object in a store.
 
     Raises:
         FileNotFoundError: there is no such object.
     """
 
-    def __init__(self, store: Any, path: str, name: str | None = None) -> None:
-        self._store, self._path = store, path
-        name = name or path
-        found, tail = answered(name, lambda: _tail_of(store, path))
-        self._etag = found["e_tag"]
-        super().__init__(name, tail, found["size"])
+    def __init__(self, path: ObjectPath) -> None:
+        found, tail = path.tail(TAIL_BYTES)
+        self._path, self._tag = path, found.tag  # another object under this name is not this file
+        super().__init__(str(path), tail, found.st_size)
 
     def _read(self, offset: int, length: int) -> bytes:
-        if offset >= self.size or not length:
-            return b""
-
-        def get() -> bytes:
-            import obstore
-
-            options: Any = {"range": (offset, min(offset + length, self.size))}
-            if self._etag:
-                options["if_match"] = self._etag  # another object under this name is not this file
-            return bytes(obstore.get(self._store, self._path, options=options).bytes())
-
-        return answered(self.name, get)
-
-
-class FsspecSource(RemoteSource):
-    """A file of an fsspec filesystem.
-
-    Args:
-        filesystem: any ``fsspec.AbstractFileSystem``.
-        path: the file's path in it.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
-
-    def __init__(self, filesystem: Any, path: str, name: str | None = None) -> None:
-        self._filesystem, self._path = filesystem, path
-        name = name or str(filesystem.unstrip_protocol(path))
-        size = int(filesystem.info(path)["size"])
-        start = max(size - TAIL_BYTES, 0)
-        super().__init__(name, bytes(filesystem.cat_file(path, start=start, end=size)) if size else b"", size)
-
-    def _read(self, offset: int, length: int) -> bytes:
-        end = min(offset + length, self.size)
-        if offset >= end:
-            return b""
-        return bytes(self._filesystem.cat_file(self._path, start=offset, end=end))
+        length = min(length, self.size - offset)
+        return self._path.read(offset, length, self._tag) if length > 0 else b""
 
 
 class OpenFileSource(RemoteSource):
@@ -265,103 +220,14 @@ def open_source(location: Location) -> Source:
     >>> source.read(2, 3), source.size
     (b'234', 10)
     """
-    match location:
-        case Source():
-            return location
-        case (holder, str(path)):
-            return FsspecSource(holder, path) if hasattr(holder, "cat_file") else ObjectSource(holder, path)
-        case str() | os.PathLike():
-            local = local_path(location)
-            if local is not None:
-                return LocalSource(local)
-            store, key = object_store(os.fspath(location))
-            return ObjectSource(store, key, os.fspath(location))
+    if isinstance(location, Source):
+        return location
     if hasattr(location, "seek") and hasattr(location, "read"):
         return OpenFileSource(location)
     if hasattr(location, "fs") and isinstance(getattr(location, "path", None), str):  # fsspec's OpenFile
-        return FsspecSource(location.fs, location.path)
-    raise TypeError(
-        f"expected a path, a file:// or s3:// URL, (store, path) or an open file, got {type(location).__name__}"
-    )
-
-
-def local_path(location: str | os.PathLike[str]) -> Path | None:
-    """The path on this machine that a path or ``file://`` URL names; None for another URL.
-
-    Raises:
-        ValueError: a ``file://`` URL of another machine.
-    """
-    text = os.fspath(location)
-    if "://" not in text:
-        return Path(text)
-    if not text.startswith("file://"):
-        return None
-    url = urlsplit(text)
-    if url.netloc not in ("", "localhost"):
-        raise ValueError(
-            f"{text}: expected file:///path, got the machine {url.netloc!r}; mount its folder here"
-        )
-    return Path(unquote(url.path))
-
-
-def object_store(url: str) -> tuple[Any, str]:
-    """The obstore store of an ``s3://bucket/key`` URL, and the key.
-
-    Raises:
-        ValueError: another scheme, or no bucket.
-        ExtraMissing: obstore is not installed.
-    """
-    parts = urlsplit(url)
-    if parts.scheme not in ("s3", "s3a"):
-        raise ValueError(
-            f"{url}: expected a path, file:// or s3://, got {parts.scheme}://; open it with obstore or fsspec and hand "
-            "over (store, path)"
-        )
-    if not parts.netloc:
-        raise ValueError(f"{url}: expected s3://bucket/key, got no bucket")
-    try:
-        from obstore.store import S3Store
-    except ImportError as error:
-        raise ExtraMissing(f"{url}: needs obstore; pip install 'headrace[s3]'") from error
-    return answered(url, lambda: S3Store(parts.netloc)), url.partition("://")[2].partition("/")[2].strip("/")
-
-
-def answered(name: str, ask: Callable[[], _T]) -> _T:
-    """What ``ask`` returns, with obstore's errors told in one line.
-
-    Raises:
-        FileNotFoundError: the store has nothing under that name.
-        FileExistsError: it has something already that must not be there.
-        SourceFailed: anything else it complains of.
-    """
-    from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
-
-    try:
-        return ask()
-    except (NotFoundError, FileNotFoundError) as error:
-        raise FileNotFoundError(f"{name}: expected an object here, the store has none") from error
-    except AlreadyExistsError as error:
-        raise FileExistsError(f"{name}: the store has an object of this name") from error
-    except BaseError as error:
-        said = " ".join(str(error).partition("Debug source:")[0].split())
-        raise SourceFailed(
-            f"{name}: the store did not answer as expected: {said}; check endpoint, region and credentials"
-        ) from error
-
-
-def _tail_of(store: Any, path: str) -> tuple[Any, bytes]:
-    import obstore
-
-    try:
-        result = obstore.get(store, path, options={"range": {"suffix": TAIL_BYTES}})
-    except (obstore.exceptions.GenericError, obstore.exceptions.NotSupportedError):
-        # A store that cannot count from the end, or an object without bytes, of which none can be asked for.
-        found = obstore.head(store, path)
-        size = found["size"]
-        if not size:
-            return found, b""
-        result = obstore.get(store, path, options={"range": (max(size - TAIL_BYTES, 0), size)})
-    return result.meta, bytes(result.bytes())
+        location = (location.fs, location.path)
+    found = place(location)
+    return ObjectSource(found) if isinstance(found, ObjectPath) else LocalSource(found)
 
 
 def _merged(ranges: Sequence[Range], gap_bytes: int) -> list[tuple[int, int, list[int]]]:
