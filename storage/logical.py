@@ -1,139 +1,264 @@
-"""Column types: permanent numbers of logical and physical types, and their match in Arrow and numpy.
+"""Column types: how each Arrow type lies in pages, and which flat columns a nested one is cut into.
 
-``FORMAT.md`` section 7 lists every number, also those no writer uses yet; numbers are never reused. Arrow's large and
-view variants are the same logical type as the plain one, dictionary-encoded input is the type of its values: both
-come back plain. What is not listed here (structs, nested lists, decimals, ...) is refused with ``UnsupportedType``.
+A column keeps the exact Arrow type it was written with (``ColumnType.arrow``) and is stored in a plain form
+(``ColumnType.plain``) that pages know: a leaf, or a list of one leaf. Large, view and dictionary types are stored like
+their plain ones; ``arrays.restore`` makes them again. Structs and lists of other than leaves have ``children``, columns
+of their own (``nested_columns``). Numbers of types are permanent and listed in ``FORMAT.md`` section 7 and
+``typecode``; what has none is refused with ``UnsupportedType``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from headrace.storage import typecode
 from headrace.storage.errors import UnsupportedType
+from headrace.storage.typecode import DECIMAL128, LIST, NULL, STRUCT
 
-LIST = 37
 BOOL = 1
+WORDS, BYTES, FIXED_BYTES = 20, 16, 17
+"""Storage types without a single numpy dtype: low and high word, lengths and bytes, bytes of one width."""
 
-# logical id, storage id, Arrow type, numpy dtype the encodings see
-_FIXED: tuple[tuple[int, int, pa.DataType, str], ...] = (
-    (1, 1, pa.bool_(), "?"),
-    (2, 2, pa.int8(), "i1"),
-    (3, 3, pa.int16(), "i2"),
-    (4, 4, pa.int32(), "i4"),
-    (5, 5, pa.int64(), "i8"),
-    (6, 6, pa.uint8(), "u1"),
-    (7, 7, pa.uint16(), "u2"),
-    (8, 8, pa.uint32(), "u4"),
-    (9, 9, pa.uint64(), "u8"),
-    (11, 11, pa.float32(), "f4"),
-    (12, 12, pa.float64(), "f8"),
-    (21, 4, pa.date32(), "i4"),
-)
-_TIMESTAMP_UNITS = {27: "s", 28: "ms", 29: "us", 30: "ns"}
-_VARIABLE = {16: pa.string(), 17: pa.binary()}
-_BYTES_STORAGE = 16
-_LIST_STORAGE = 0
-_BY_LOGICAL = {row[0]: row for row in _FIXED}
-_BY_ARROW = {row[2]: row for row in _FIXED}
+_DTYPES = {
+    **{
+        1: "?",
+        2: "i1",
+        3: "i2",
+        4: "i4",
+        5: "i8",
+        6: "u1",
+        7: "u2",
+        8: "u4",
+        9: "u8",
+        10: "f2",
+        11: "f4",
+        12: "f8",
+    },
+}
+# Logical number to storage number, where they differ.
+_STORAGE = {
+    **{
+        NULL: 0,
+        21: 4,
+        22: 5,
+        23: 4,
+        24: 4,
+        25: 5,
+        26: 5,
+        27: 5,
+        28: 5,
+        29: 5,
+        30: 5,
+        31: 5,
+        32: 5,
+        33: 5,
+        34: 5,
+    },
+    **{16: BYTES, 17: BYTES, 18: BYTES, 19: BYTES, 47: BYTES, 48: BYTES},
+    **{49: 4, 50: 5, DECIMAL128: WORDS, typecode.DECIMAL256: FIXED_BYTES, typecode.FIXED_BINARY: FIXED_BYTES},
+}
+_TEXT = {18: pa.string(), 47: pa.string(), 19: pa.binary(), 48: pa.binary()}
+# Parameterless leaves and default lists of them, which the fixed fields of a COLUMN row describe fully.
+_LISTS_IN_ROW = {
+    LIST: pa.list_,
+    typecode.LARGE_LIST: pa.large_list,
+    typecode.LIST_VIEW: pa.list_view,
+    typecode.LARGE_LIST_VIEW: pa.large_list_view,
+}
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """A type without children: numbers, booleans, times, strings.
+    """A type without children, as pages hold it.
 
-    ``dtype`` is the numpy dtype of its values stream, or None for strings and binary,
-    which are stored as lengths and bytes.
+    ``arrow`` is the plain Arrow type, ``dtype`` the numpy dtype of its values stream. Without a dtype it is stored as
+    lengths and bytes (strings, binary), as ``width`` bytes a value (fixed binary, decimal256), or, if ``words``, as a
+    stream of low u64 and one of high i64 words (decimal128).
     """
 
     logical: int
     storage: int
     arrow: pa.DataType
     dtype: np.dtype[Any] | None
+    width: int = 0
+
+    @property
+    def words(self) -> bool:
+        """Whether a value is two words."""
+        return self.storage == WORDS
+
+    @property
+    def fixed_bytes(self) -> bool:
+        """Whether a value is ``width`` bytes, which may be none."""
+        return self.storage == FIXED_BYTES
 
 
 @dataclass(frozen=True)
 class ColumnType:
-    """A column's type: a leaf, or a list of one leaf type when ``is_list``."""
+    """A column's type: a leaf, a list of one leaf type when ``is_list``, or a nested type with ``children``.
+
+    The column of a struct has one u8, of no meaning, per row that is not null; that of a list of other than leaves the
+    number of items as u32; ``leaf`` says so, and everything else is in the children.
+    """
 
     leaf: Leaf
     is_list: bool
+    arrow: pa.DataType
+    """The exact type rows come in and go out as."""
+    children: tuple[ColumnType, ...] = ()
 
     @property
-    def arrow(self) -> pa.DataType:
-        """The Arrow type handed to readers."""
-        return pa.list_(self.leaf.arrow) if self.is_list else self.leaf.arrow
+    def is_nested(self) -> bool:
+        """Whether the values lie in columns of their own; a struct's does even if it has no fields."""
+        return bool(self.children) or bool(pa.types.is_struct(self.arrow))
+
+    @cached_property
+    def plain(self) -> pa.DataType:
+        """The Arrow type of the arrays that pages are made from and read into; nested for a nested type."""
+        if not self.is_nested:
+            return pa.list_(self.leaf.arrow) if self.is_list else self.leaf.arrow
+        if not pa.types.is_struct(self.arrow):
+            return pa.list_(self.children[0].plain)
+        return pa.struct([(self.arrow.field(i).name, child.plain) for i, child in enumerate(self.children)])
 
     @property
     def logical(self) -> int:
         """The logical type number of the column itself."""
-        return LIST if self.is_list else self.leaf.logical
+        number = typecode.number(self.arrow)
+        if number is None:
+            raise UnsupportedType(f"type {self.arrow} has no number in the store")
+        return number
 
     @property
     def storage(self) -> int:
-        """The storage type number of the column itself; 0 for a list, whose items carry it."""
-        return _LIST_STORAGE if self.is_list else self.leaf.storage
+        """The storage type number of the column itself; 0 for a list of leaves, whose items carry it."""
+        return 0 if self.is_list else self.leaf.storage
+
+    @property
+    def item_logical(self) -> int:
+        """The logical type number of the items of a list of leaves; else 0."""
+        return (typecode.number(self.arrow.value_type) or 0) if self.is_list else 0
+
+    @property
+    def item_storage(self) -> int:
+        """The storage type number of the items of a list of leaves; else 0."""
+        return self.leaf.storage if self.is_list else 0
+
+    @property
+    def size(self) -> int | None:
+        """Items of every row of a fixed-size list, whose pages hold no lengths; else None."""
+        return int(self.arrow.list_size) if pa.types.is_fixed_size_list(self.arrow) else None
 
     @property
     def timezone(self) -> str:
-        """Time zone of a timestamp, or the empty string."""
+        """Time zone of a timestamp or of a list's timestamps, or the empty string."""
         arrow = self.leaf.arrow
         return (arrow.tz or "") if pa.types.is_timestamp(arrow) else ""
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether the plain form is already what readers get."""
+        return bool(self.arrow.equals(self.plain, check_metadata=True))
+
+    @property
+    def dictionary(self) -> pa.DataType | None:
+        """The dictionary type of the column's values or of a list's items, or None."""
+        arrow = self.arrow.value_type if self.is_list else self.arrow
+        return arrow if pa.types.is_dictionary(arrow) else None
+
 
 def _leaf(arrow: pa.DataType) -> Leaf | None:
-    row = _BY_ARROW.get(arrow)
-    if row is not None:
-        return Leaf(row[0], row[1], row[2], np.dtype(row[3]))
-    if pa.types.is_timestamp(arrow):
-        logical = next(number for number, unit in _TIMESTAMP_UNITS.items() if unit == arrow.unit)
-        return Leaf(logical, 5, arrow, np.dtype("i8"))
-    if pa.types.is_string(arrow) or pa.types.is_large_string(arrow) or arrow == pa.string_view():
-        return Leaf(16, _BYTES_STORAGE, pa.string(), None)
-    if pa.types.is_binary(arrow) or pa.types.is_large_binary(arrow) or arrow == pa.binary_view():
-        return Leaf(17, _BYTES_STORAGE, pa.binary(), None)
-    return None
+    if pa.types.is_dictionary(arrow):
+        arrow = arrow.value_type
+    number = typecode.number(arrow)
+    if number is None or number == STRUCT or typecode.is_list(arrow):
+        return None
+    storage = _STORAGE.get(number, number)
+    if storage == FIXED_BYTES:
+        return Leaf(number, storage, arrow, None, arrow.byte_width)
+    if storage in (BYTES, WORDS):
+        return Leaf(number, storage, _TEXT.get(number, arrow), None)
+    if number == NULL:
+        # Stored as a column whose rows are all null, of a type that can be cut and joined like any other.
+        return Leaf(number, storage, pa.uint8(), np.dtype("u1"))
+    return Leaf(number, storage, arrow, np.dtype(_DTYPES[storage]))
+
+
+_PRESENT = Leaf(6, 6, pa.uint8(), np.dtype("u1"))
+_COUNT = Leaf(8, 8, pa.uint32(), np.dtype("u4"))
 
 
 def column_type(arrow: pa.DataType, name: str) -> ColumnType:
     """The stored type of an Arrow type.
 
     Raises:
-        UnsupportedType: naming the column, when the store has no way to hold it.
+        UnsupportedType: naming the column and the type, when the store has no way to hold it.
     """
-    if pa.types.is_dictionary(arrow):
-        arrow = arrow.value_type
-    is_list = (
-        pa.types.is_list(arrow)
-        or pa.types.is_large_list(arrow)
-        or pa.types.is_list_view(arrow)
-        or pa.types.is_large_list_view(arrow)
-    )
-    leaf = _leaf(arrow.value_type if is_list else arrow)
-    if leaf is None:
-        raise UnsupportedType(
-            f"column {name!r} has type {arrow}, which the store cannot hold; it holds bool, integers, float32, float64, "
-            "string, binary, date32, timestamp and lists of these: cast the column or leave it out"
-        )
-    return ColumnType(leaf, is_list)
+    typecode.refuse(arrow, name)
+    return _column_type(arrow)
+
+
+def _column_type(arrow: pa.DataType) -> ColumnType:
+    leaf = _leaf(arrow)
+    if leaf is not None:
+        return ColumnType(leaf, False, arrow)
+    if pa.types.is_struct(arrow):
+        fields = [arrow.field(index) for index in range(arrow.num_fields)]
+        return ColumnType(_PRESENT, False, arrow, tuple(_column_type(field.type) for field in fields))
+    item = _leaf(arrow.value_type)
+    if item is not None:
+        return ColumnType(item, True, arrow)
+    own = _PRESENT if pa.types.is_fixed_size_list(arrow) else _COUNT
+    return ColumnType(own, False, arrow, (_column_type(arrow.value_type),))
 
 
 def from_ids(logical: int, item_logical: int, timezone: str) -> ColumnType | None:
-    """The type written under these numbers, or None if this reader does not know them."""
-    is_list = logical == LIST
-    number = item_logical if is_list else logical
-    if number in _BY_LOGICAL:
-        _, storage, arrow, dtype = _BY_LOGICAL[number]
-        return ColumnType(Leaf(number, storage, arrow, np.dtype(dtype)), is_list)
-    if number in _TIMESTAMP_UNITS:
-        arrow = pa.timestamp(_TIMESTAMP_UNITS[number], timezone or None)
-        return ColumnType(Leaf(number, 5, arrow, np.dtype("i8")), is_list)
-    if number in _VARIABLE:
-        return ColumnType(Leaf(number, _BYTES_STORAGE, _VARIABLE[number], None), is_list)
-    return None
+    """The type written under these numbers alone, or None if this reader does not know them."""
+    number = item_logical if logical in _LISTS_IN_ROW else logical
+    if number in typecode.SIMPLE:
+        arrow = typecode.SIMPLE[number]
+    elif number in typecode.TIMESTAMP_UNITS:
+        arrow = pa.timestamp(typecode.TIMESTAMP_UNITS[number], timezone or None)
+    else:
+        return None
+    return _column_type(_LISTS_IN_ROW[logical](arrow) if logical in _LISTS_IN_ROW else arrow)
+
+
+def description(type_: ColumnType) -> bytes:
+    """What a COLUMN row needs beyond its numbers and time zone to tell the exact type; empty for most types."""
+    alone = from_ids(type_.logical, type_.item_logical, type_.timezone)
+    if alone is not None and alone.arrow.equals(type_.arrow, check_metadata=True):
+        return b""
+    return typecode.write(type_.arrow)
+
+
+def from_description(data: bytes) -> ColumnType | None:
+    """The type that ``description`` wrote, or None if this reader does not know it."""
+    try:
+        return _column_type(typecode.read(data))
+    except typecode.BadDescription:
+        return None
+
+
+def shape(arrow: pa.DataType) -> pa.DataType:
+    """What two types must agree in to hold the same values: plain leaves, one kind of list, struct fields by name.
+
+    >>> shape(pa.large_list(pa.dictionary(pa.int8(), pa.string_view()))) == pa.list_(pa.string())
+    True
+    """
+    if pa.types.is_struct(arrow):
+        return pa.struct([(arrow.field(i).name, shape(arrow.field(i).type)) for i in range(arrow.num_fields)])
+    if pa.types.is_fixed_size_list(arrow):
+        return pa.list_(shape(arrow.value_type), arrow.list_size)
+    if typecode.is_list(arrow):
+        return pa.list_(shape(arrow.value_type))
+    leaf = _leaf(arrow)
+    return arrow if leaf is None or leaf.logical == NULL else leaf.arrow
 
 
 def stored_schema(schema: pa.Schema) -> pa.Schema:
@@ -146,6 +271,18 @@ def stored_schema(schema: pa.Schema) -> pa.Schema:
     if len(set(names)) != len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise UnsupportedType(f"column names must be unique, these come twice: {twice}; rename them")
-    return pa.schema(
-        [pa.field(field.name, column_type(field.type, field.name).arrow, field.nullable) for field in schema]
-    )
+    fields = []
+    for field in schema:
+        type_ = column_type(field.type, field.name)
+        if type_.is_nested or type_.size is not None or type_.leaf.logical == NULL:
+            raise UnsupportedType(
+                f"column {field.name!r} has type {field.type}, which files cannot hold; leave it out"
+            )
+        if (type_.leaf.dtype is None and type_.leaf.storage != BYTES) or description(
+            column_type(type_.plain, "")
+        ):
+            raise UnsupportedType(
+                f"column {field.name!r} has type {field.type}, which files cannot hold; leave it out"
+            )
+        fields.append(pa.field(field.name, type_.plain, field.nullable))
+    return pa.schema(fields)

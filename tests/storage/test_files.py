@@ -199,7 +199,6 @@ def test_dictionary_large_and_view_types_come_back_plain(tmp_path: Path) -> None
         pa.nulls(1),
         pa.array([1], pa.decimal128(5)),
         pa.array([[1, 2]], pa.list_(pa.int8(), 2)),
-        pa.array([1.0], pa.float16()),
         pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int8())),
     ],
     ids=lambda column: str(column.type),

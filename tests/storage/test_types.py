@@ -1,0 +1,254 @@
+"""Types and layouts: every array comes back from its plain form, every type from its description; others are refused."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any, NoReturn
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headrace.storage import exact, logical, typecode
+from headrace.storage.errors import UnsupportedType
+from headrace.storage.typecode import BadDescription
+
+from .every_type import DICTIONARIES, FLAT_TYPES, NESTED_TYPES, array, bits, same
+
+
+class Refused(Exception):
+    """What ``fail`` raises here."""
+
+
+def fail(what: str, expected: object, got: object) -> NoReturn:
+    raise Refused(f"{what}: expected {expected}, got {got}")
+
+
+def slices(whole: Any) -> list[Any]:
+    n = len(whole)
+    return [whole, whole[n // 3 : n - n // 5]]
+
+
+@pytest.mark.parametrize("type_", [*FLAT_TYPES, *NESTED_TYPES], ids=str)
+def test_plain_form_and_back(type_: pa.DataType) -> None:
+    rng = np.random.default_rng(0)
+    column = logical.column_type(type_, "x")
+    for nulls in (0.0, 0.4, 1.0):
+        for n in (0, 1, 23):
+            for given_array in slices(array(rng, type_, n, nulls)):
+                plain = exact.plain(given_array, column.plain)
+                plain.validate(full=True)
+                assert plain.type == column.plain
+                back = exact.restore(plain, column.arrow, fail)
+                back.validate(full=True)
+                assert same(back, given_array)
+                assert same(exact.restore(plain[n // 2 :], column.arrow, fail), given_array[n // 2 :])
+
+
+def test_types_are_known_from_their_column_rows() -> None:
+    for type_ in [*FLAT_TYPES, *NESTED_TYPES]:
+        column = logical.column_type(type_, "x")
+        described = logical.description(column)
+        if described:
+            back = logical.from_description(described)
+        else:
+            back = logical.from_ids(column.logical, column.item_logical, column.timezone)
+        assert back == column
+        assert back is not None
+        assert back.arrow.equals(type_, check_metadata=True)
+
+
+def test_types_without_parameters_need_no_description() -> None:
+    bare = [pa.int8(), pa.null(), pa.string_view(), pa.float16(), pa.timestamp("us", "UTC"), pa.time64("ns")]
+    bare += [pa.list_(pa.int64()), pa.large_list(pa.string()), pa.list_view(pa.timestamp("ms", "Asia/Tokyo"))]
+    assert [logical.description(logical.column_type(type_, "x")) for type_ in bare] == [b""] * len(bare)
+    with_name = pa.list_(pa.field("element", pa.int64(), False))
+    assert logical.description(logical.column_type(with_name, "x")) == b"\x25\x02\x07\x00element\x05"
+
+
+GOLDEN = [
+    (pa.decimal128(9, -2), "2309feffffff"),
+    (pa.binary(16), "1410000000"),
+    (pa.list_(pa.float32(), 64), "2740000000010b"),
+    (pa.dictionary(pa.int8(), pa.string(), True), "2a010210"),
+    (pa.timestamp("us", "UTC"), "1d0300555443"),
+    (
+        pa.struct([pa.field("a", pa.int8(), False, {"k": "v"})]),
+        "2801000000060100610100010000006b010000007602",
+    ),
+]
+
+
+@pytest.mark.parametrize(("type_", "described"), GOLDEN, ids=str)
+def test_descriptions_are_these_bytes(type_: pa.DataType, described: str) -> None:
+    assert typecode.write(type_).hex() == described
+    assert typecode.read(bytes.fromhex(described)).equals(type_, check_metadata=True)
+
+
+@pytest.mark.parametrize("type_", NESTED_TYPES[:12], ids=str)
+def test_descriptions_cut_short_or_grown_are_refused(type_: pa.DataType) -> None:
+    data = typecode.write(type_)
+    for bad in [data[:end] for end in range(len(data))] + [data + b"\0"]:
+        with pytest.raises(BadDescription):
+            typecode.read(bad)
+        assert logical.from_description(bad) is None
+
+
+@settings(deadline=None, max_examples=300)
+@given(at=st.integers(0, 200), byte=st.integers(0, 255), which=st.sampled_from([*FLAT_TYPES, *NESTED_TYPES]))
+def test_descriptions_with_a_wrong_byte_are_types_or_refused(at: int, byte: int, which: pa.DataType) -> None:
+    data = bytearray(typecode.write(which))
+    data[at % len(data)] = byte
+    try:
+        typecode.read(bytes(data))
+    except BadDescription:
+        return
+
+
+@settings(deadline=None, max_examples=200)
+@given(data=st.binary(max_size=40))
+def test_any_bytes_are_a_description_or_refused(data: bytes) -> None:
+    try:
+        typecode.read(data)
+    except BadDescription:
+        return
+
+
+def test_deep_descriptions_are_refused_without_recursion() -> None:
+    with pytest.raises(BadDescription, match="at most 16 types"):
+        typecode.read(b"\x25\x01" * 10_000 + b"\x02")
+    with pytest.raises(BadDescription, match="fields"):
+        typecode.read(b"\x28\xff\xff\xff\xff")
+
+
+class Point(pa.ExtensionType):
+    """An extension type, which the store does not hold."""
+
+    def __init__(self) -> None:
+        super().__init__(pa.int64(), "headrace.test.point")
+
+    def __arrow_ext_serialize__(self) -> bytes:
+        return b""
+
+    @classmethod
+    def __arrow_ext_deserialize__(cls, storage_type: pa.DataType, serialized: bytes) -> Point:
+        return Point()
+
+
+def _deep(n: int) -> pa.DataType:
+    type_ = pa.int8()
+    for _ in range(n):
+        type_ = pa.list_(type_)
+    return type_
+
+
+REFUSED = [
+    pa.map_(pa.string(), pa.int8()),
+    pa.sparse_union([pa.field("a", pa.int8())]),
+    pa.dense_union([pa.field("a", pa.int8())]),
+    pa.run_end_encoded(pa.int32(), pa.int8()),
+    pa.month_day_nano_interval(),
+    Point(),
+    pa.dictionary(pa.int8(), pa.list_(pa.int8())),
+    pa.dictionary(pa.int8(), pa.null()),
+    pa.struct([pa.field("a", pa.int8()), pa.field("a", pa.int8())]),
+]
+
+
+@pytest.mark.parametrize("type_", REFUSED, ids=str)
+def test_other_types_are_refused_by_name(type_: pa.DataType) -> None:
+    for wrapped, path in [
+        (type_, "odd"),
+        (pa.list_(type_), "odd.item"),
+        (pa.struct([("in", pa.large_list(type_))]), "odd.in.item"),
+    ]:
+        with pytest.raises(UnsupportedType, match=f"column '{path}' has type") as caught:
+            logical.column_type(wrapped, "odd")
+        assert str(type_) in str(caught.value)
+
+
+def test_types_deeper_than_the_limit_are_refused_by_name() -> None:
+    logical.column_type(_deep(typecode.MAX_NESTING - 1), "x")
+    with pytest.raises(UnsupportedType, match="16 types deep"):
+        logical.column_type(_deep(typecode.MAX_NESTING), "x")
+
+
+def test_what_pages_hold_of_each_kind() -> None:
+    kinds = {
+        pa.float16(): (10, "f2", 0),
+        pa.date64(): (5, "i8", 0),
+        pa.time32("ms"): (4, "i4", 0),
+        pa.duration("ns"): (5, "i8", 0),
+        pa.decimal32(4, 1): (4, "i4", 0),
+        pa.decimal128(20, 1): (logical.WORDS, None, 0),
+        pa.decimal256(60, 1): (logical.FIXED_BYTES, None, 32),
+        pa.binary(7): (logical.FIXED_BYTES, None, 7),
+        pa.large_string(): (logical.BYTES, None, 0),
+        pa.null(): (0, "u1", 0),
+        pa.dictionary(pa.int8(), pa.int16()): (3, "i2", 0),
+    }
+    for type_, (storage, dtype, width) in kinds.items():
+        leaf = logical.column_type(type_, "x").leaf
+        assert (leaf.storage, leaf.dtype, leaf.width) == (storage, np.dtype(dtype) if dtype else None, width)
+
+
+@pytest.mark.parametrize("type_", DICTIONARIES, ids=str)
+def test_dictionaries_keep_their_entries_in_order(type_: pa.DataType) -> None:
+    given_array = array(np.random.default_rng(1), type_, 40, 0.2)
+    entries = exact.plain(given_array.dictionary, logical.column_type(type_.value_type, "x").plain)
+    plain = exact.plain(given_array, entries.type)
+    back = exact.restore(plain, type_, fail, entries)
+    back.validate(full=True)
+    assert bits(back.dictionary) == bits(given_array.dictionary)
+    assert same(back, given_array)
+    some = exact.restore(plain[:3], type_, fail, entries)
+    assert bits(some.dictionary) == bits(given_array.dictionary)
+    with pytest.raises(Refused, match="outside the dictionary"):
+        exact.restore(plain, type_, fail, entries[:0])
+
+
+def test_more_entries_than_indices_can_number_are_refused() -> None:
+    plain = pa.array(range(200), pa.int64())
+    assert len(exact.restore(plain, pa.dictionary(pa.uint8(), pa.int64()), fail).dictionary) == 200
+    with pytest.raises(Refused, match="at most 128"):
+        exact.restore(plain, pa.dictionary(pa.int8(), pa.int64()), fail)
+
+
+def test_values_that_cannot_be_of_the_type_are_refused() -> None:
+    with pytest.raises(Refused, match="type null"):
+        exact.restore(pa.array([None, 0], pa.uint8()), pa.null(), fail)
+    with pytest.raises(Refused, match="items in a row: expected 2"):
+        exact.restore(pa.array([[1, 2], [3]], pa.list_(pa.int8())), pa.list_(pa.int8(), 2), fail)
+
+
+@pytest.mark.parametrize("width", [16, 32, 64])
+def test_payloads_of_nans_survive_a_dictionary(width: int) -> None:
+    raw = np.array([2**width - 1, 2**width - 2, 1 << (width - 1), 0, 2**width - 1], f"u{width // 8}")
+    floats = pa.Array.from_buffers(
+        getattr(pa, f"float{width}")(), len(raw), [None, pa.py_buffer(raw.tobytes())]
+    )
+    back = exact.restore(floats, pa.dictionary(pa.int8(), floats.type), fail)
+    assert len(back.dictionary) == 4
+    assert bits(back) == bits(floats)
+
+
+def test_views_are_made_without_copying_items() -> None:
+    plain = pa.array([[1, 2], None, [], [3]], pa.list_(pa.int64()))
+    view = exact.restore(plain, pa.list_view(pa.int64()), fail)
+    assert view.values.buffers()[1].address == plain.values.buffers()[1].address
+
+
+def test_types_of_one_shape_hold_the_same_values() -> None:
+    one = pa.struct([("a", pa.large_list(pa.dictionary(pa.int8(), pa.string_view())))])
+    other = pa.struct([pa.field("a", pa.list_(pa.field("element", pa.string(), False)), False)])
+    assert logical.shape(one) == logical.shape(other)
+    assert logical.shape(pa.list_(pa.int8(), 2)) != logical.shape(pa.list_(pa.int8(), 3))
+    assert logical.shape(pa.null()) != logical.shape(pa.uint8())
+    assert logical.shape(pa.timestamp("us", "UTC")) != logical.shape(pa.timestamp("us"))
+
+
+def test_names_of_refused_types_say_what_to_do() -> None:
+    with pytest.raises(UnsupportedType, match="cast it or leave it out"):
+        logical.column_type(pa.map_(pa.string(), pa.int8()), str(uuid.UUID(int=0)))
