@@ -24,12 +24,15 @@ from headrace.storage.encodings.sequence import MAX_ITEMS, Edits
 MAX_SHIFT: Final = 64
 """New items in front of an otherwise unchanged row that the fast path tries."""
 
-_WINDOW: Final = 16
-"""Distance up to which a search for where two rows meet again tries all pairs of positions."""
+_NEAR: Final = 8
+"""Distance up to which a search for where two rows meet again takes one equal item for an answer."""
+_WINDOW: Final = 32
+"""Distance up to which it tries all pairs of positions, and takes `_AGREE_FAR` equal items or the end of the row."""
+_AGREE_FAR: Final = 3
 _BAND: Final = 4
-"""Further out it tries those that pass over fewer items than this in one of the rows."""
-_AGREE: Final = 4
-"""Equal items in a row that end such a search; fewer at the end of the row."""
+"""Further out it tries pairs that pass over fewer items than this in one of the rows."""
+_PROBES: Final = 4
+"""Items at the front of the row before, and as many spread over it, of which one must be in the row to look that far."""
 
 
 def encode(offsets: Array, items: Array, restart: NDArray[np.bool_], *, oldest_first: bool) -> Edits:
@@ -155,20 +158,35 @@ def _encode(
             distance = 0
             met = False
             while distance < reach and not met:
+                if distance == _NEAR + 1:
+                    # Unrelated rows are not worth the search: look for some items of one anywhere in the other.
+                    seen = False
+                    for probe in range(2 * _PROBES):
+                        y = at_theirs + probe
+                        if probe >= _PROBES:
+                            y = at_theirs + (before - at_theirs) * (probe - _PROBES + 1) // (_PROBES + 1)
+                        if y < before and not seen:
+                            wanted = items[theirs + step * y]
+                            at = np.uint64(low if oldest == 1 else low + at_mine)
+                            for i in range(np.uint64(length - at_mine)):
+                                seen |= items[at + i] == wanted
+                    if not seen:
+                        break
                 ahead = max(0, distance - (before - at_theirs - 1))
                 while ahead <= min(distance, length - at_mine - 1):
                     if distance > _WINDOW and _BAND <= ahead <= distance - _BAND:
                         ahead = distance - _BAND + 1
                         continue
                     x, y = at_mine + ahead, at_theirs + distance - ahead
+                    wants = 1 if distance <= _NEAR else _AGREE_FAR
                     agreed = 0
-                    while agreed < _AGREE and x < length and y < before:
+                    while agreed < wants and x < length and y < before:
                         if items[mine + step * x] != items[theirs + step * y]:
                             break
                         x += 1
                         y += 1
                         agreed += 1
-                    if agreed == _AGREE or (agreed > 0 and x == length):
+                    if agreed == wants or (agreed > 0 and x == length):
                         met = True
                         fresh, passed = ahead, distance - ahead
                         break
@@ -262,7 +280,7 @@ def _copies(mine: Array, before: Array) -> list[tuple[int, int, int]]:
     at = used = written = 0
     while len(before) and at < length:
         distance, fresh = _meet(mine[at:], before[used:], reach)
-        reach -= distance + 1 if fresh >= 0 else distance
+        reach -= distance + 1
         fresh, passed = (fresh, distance - fresh) if fresh >= 0 else (length - at, 0)
         at, used, written = at + fresh, used + passed, written + fresh
         n = min(length - at, len(before) - used)
@@ -275,31 +293,50 @@ def _copies(mine: Array, before: Array) -> list[tuple[int, int, int]]:
 
 
 def _meet(mine: Array, before: Array, allowance: int) -> tuple[int, int]:
-    """The nearest place at which two rows agree: its distance and the items of `mine` before it.
-
-    Where they nowhere do: the distance that was searched and -1.
-    """
+    """The nearest place at which two rows agree: its distance and the items of `mine` before it, -1 for nowhere."""
     n, m = len(mine), len(before)
     reach = min(allowance, n + m) if m else 0
-    far = min(n, m, _BAND)
-    near = np.arange(_WINDOW + 1)
-    ahead = np.concatenate(
-        (np.repeat(near, _WINDOW + 1), np.repeat(np.arange(far), m), np.tile(np.arange(n), far))
+    near = np.arange(_NEAR + 1)
+    found = _nearest(
+        mine, before, np.repeat(near, _NEAR + 1), np.tile(near, _NEAR + 1), min(reach, _NEAR + 1), 1
     )
-    passed = np.concatenate(
-        (np.tile(near, _WINDOW + 1), np.tile(np.arange(m), far), np.repeat(np.arange(far), n))
+    if found or reach <= _NEAR + 1:
+        return found or (0, -1)
+    probes = np.arange(2 * _PROBES)
+    probes[_PROBES:] = m * (probes[_PROBES:] - _PROBES + 1) // (_PROBES + 1)
+    if not np.isin(before[probes[probes < m]], mine).any():
+        return 0, -1
+    window = np.arange(_WINDOW + 1)
+    found = _nearest(
+        mine,
+        before,
+        np.repeat(window, _WINDOW + 1),
+        np.tile(window, _WINDOW + 1),
+        min(reach, _WINDOW + 1),
+        _AGREE_FAR,
     )
-    wide = len(near) ** 2
+    if found:
+        return found
+    band = np.arange(_BAND)
+    ahead = np.concatenate((np.repeat(band, m), np.tile(np.arange(n), _BAND)))
+    passed = np.concatenate((np.tile(np.arange(m), _BAND), np.repeat(band, n)))
+    return _nearest(mine, before, ahead, passed, reach, _AGREE_FAR) or (0, -1)
+
+
+def _nearest(
+    mine: Array, before: Array, ahead: Array, passed: Array, reach: int, wants: int
+) -> tuple[int, int] | None:
+    """The best of some pairs of positions at which `wants` items agree, or all to the end: as from `_meet`."""
+    n, m = len(mine), len(before)
     tried = (ahead < n) & (passed < m) & (ahead + passed < reach)
-    tried[:wide] &= (ahead + passed)[:wide] <= _WINDOW
     ahead, passed = ahead[tried], passed[tried]
-    for k in range(_AGREE):
+    for k in range(wants):
         x, y = ahead + k, passed + k
-        over = x >= n if k else np.zeros(len(x), np.bool_)
-        same = over | ((y < m) & (mine[np.minimum(x, n - 1)] == before[np.minimum(y, m - 1)]))
+        same = (x >= n) if k else np.zeros(len(x), np.bool_)
+        same |= (y < m) & (mine[np.minimum(x, n - 1)] == before[np.minimum(y, m - 1)])
         ahead, passed = ahead[same], passed[same]
     if not len(ahead):
-        return max(reach, 0), -1
+        return None
     best = np.lexsort((ahead, ahead + passed))[0]
     return int(ahead[best] + passed[best]), int(ahead[best])
 
