@@ -8,10 +8,8 @@ see ``FORMAT.md`` section 9.2. Schemas are never changed here, and folders and f
 from __future__ import annotations
 
 import dataclasses
-import os
 import uuid as uuids
 from collections.abc import Callable, Collection
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -22,12 +20,13 @@ from headrace.storage.errors import SchemaMismatch, TableExists
 from headrace.storage.log import Log
 from headrace.storage.logical import stored_schema
 from headrace.storage.manifest import DATA, DataFile, Manifest
+from headrace.storage.objects import Location, Place, place
 from headrace.storage.paths import inside
 from headrace.storage.table import Table, now_ms
 
 
 def create(
-    path: str | os.PathLike[str],
+    path: Location,
     schema: pa.Schema,
     *,
     erase_key: str | None = None,
@@ -44,14 +43,12 @@ def create(
     return _publish_first(_planned(path, schema, erase_key, personal), (), clock_ms)
 
 
-def _planned(
-    path: str | os.PathLike[str], schema: pa.Schema, erase_key: str | None, personal: Collection[str]
-) -> Table:
+def _planned(path: Location, schema: pa.Schema, erase_key: str | None, personal: Collection[str]) -> Table:
     """A table that can be staged into, but that no reader finds before its first manifest is published.
 
     Its folders and its schema are durable, whoever made them.
     """
-    root = Path(path)
+    root = place(path)
     stored = stored_schema(schema)
     lacking = sorted({*personal, *([erase_key] if erase_key else [])} - set(stored.names))
     if lacking:
@@ -101,12 +98,12 @@ def _publish_first(planned: Table, files: tuple[DataFile, ...], clock_ms: Callab
     return Table(planned.path, first)
 
 
-def _exists(root: Path) -> TableExists:
+def _exists(root: Place) -> TableExists:
     return TableExists(f"{root}: holds a table already; open it and append, or choose another folder")
 
 
 def write(
-    path: str | os.PathLike[str],
+    path: Location,
     data: object,
     *,
     erase_key: str | None = None,

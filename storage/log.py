@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from uuid import uuid4
 
 import pyarrow as pa
@@ -39,6 +39,7 @@ from headrace.storage.manifest import (
     files_root,
     since,
 )
+from headrace.storage.objects import ObjectPath, Place
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,11 @@ class Change:
 class Log:
     """The ``_manifest`` folder of one table."""
 
-    def __init__(self, table: Path) -> None:
+    def __init__(self, table: Place) -> None:
         self.table = table
         self.folder = table / FOLDER
 
-    def path(self, version: int) -> Path:
+    def path(self, version: int) -> Place:
         """Where a version's manifest is."""
         return self.folder / f"{version:020d}.json"
 
@@ -84,13 +85,18 @@ class Log:
                 known += 1
             return known
         try:
-            with os.scandir(self.folder) as entries:
-                found = [int(match[1]) for entry in entries if (match := FILE_NAME.fullmatch(entry.name))]
+            names = self._names()
         except (FileNotFoundError, NotADirectoryError) as error:
             raise TableNotFound(
                 f"{self.table}: expected a table here, found no {FOLDER} folder; create one"
             ) from error
-        return max(found, default=0)
+        return max((int(match[1]) for name in names if (match := FILE_NAME.fullmatch(name))), default=0)
+
+    def _names(self) -> list[str]:
+        if isinstance(self.folder, ObjectPath):
+            return self.folder.names()
+        with os.scandir(self.folder) as entries:
+            return [entry.name for entry in entries]
 
     def read(self, version: int, expected: str | None = None) -> tuple[Manifest, str]:
         """One manifest and its hash, which must be ``expected`` if given.
@@ -113,11 +119,15 @@ class Log:
         data = schema.serialize().to_pybytes()
         name = digest(data)
         path = self.folder / f"schema-{name}.arrow"
+        if isinstance(path, ObjectPath):
+            with suppress(FileExistsError):  # of the same bytes, whoever put it
+                path.create(data)
+            return name
         if not path.exists():
-            temporary = self.folder / f".schema-{uuid4().hex}.tmp"
+            temporary = path.parent / f".schema-{uuid4().hex}.tmp"
             durable.write_file_synced(temporary, data)
             temporary.replace(path)
-        durable.sync_dir(self.folder)  # one found here may be that of a writer that died before it did so
+        durable.sync_dir(path.parent)  # one found here may be that of a writer that died before it did so
         return name
 
     def schema(self, manifest: Manifest) -> pa.Schema:
@@ -247,11 +257,13 @@ class Log:
             OSError: it was not published.
         """
         final = self.path(manifest.version)
-        temporary = self.folder / f".{manifest.transaction}-{manifest.version}.tmp"
+        if isinstance(final, ObjectPath):
+            return self._put(final, manifest)
+        temporary = final.parent / f".{manifest.transaction}-{manifest.version}.tmp"
         durable.write_file_synced(temporary, encode(manifest))
         try:
             durable.publish_exclusive(temporary, final)
-            durable.sync_dir(self.folder)
+            durable.sync_dir(final.parent)
         except OSError as error:
             # Whatever it was, even "exists": the number may hold our own manifest. Its transaction decides.
             if not self._is_ours(final, manifest, error):
@@ -260,7 +272,7 @@ class Log:
                     return False
                 raise
             try:
-                durable.sync_dir(self.folder)
+                durable.sync_dir(final.parent)
             except OSError as again:
                 raise CommitUnknown(
                     f"{final}: published as transaction {manifest.transaction}, but the folder could not be synced "
@@ -269,7 +281,22 @@ class Log:
         temporary.unlink()
         return True
 
-    def _is_ours(self, final: Path, manifest: Manifest, cause: OSError) -> bool:
+    def _put(self, final: ObjectPath, manifest: Manifest) -> bool:
+        try:
+            final.create(encode(manifest))
+        except OSError as error:
+            # A request that was sent twice may meet what it did itself the first time. Its transaction decides.
+            if self._is_ours(final, manifest, error):
+                return True
+            if isinstance(error, FileExistsError):
+                return False
+            raise CommitUnknown(
+                f"{final}: the store did not say whether transaction {manifest.transaction} was published ({error}); it "
+                "was not yet to be seen; open the table again and look for it before writing more; nothing was removed"
+            ) from error
+        return True
+
+    def _is_ours(self, final: Place, manifest: Manifest, cause: OSError) -> bool:
         try:
             found, _ = self.read(manifest.version)
         except NoSuchVersion:

@@ -12,13 +12,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import msgspec
 from blake3 import blake3
 
 from headrace.storage.errors import CorruptManifest, UnsupportedFeature
+from headrace.storage.objects import Place
 from headrace.storage.paths import inside
 
 FORMAT = 1
@@ -180,7 +180,7 @@ class Commit:
     files: tuple[DataFile, ...]
     attachments: tuple[Attachment, ...]
     committed_at_ms: int
-    table: Path
+    table: Place
     replayed: bool = False
 
     @property
@@ -210,7 +210,7 @@ class Commit:
         raise KeyError(f"version {self.version} has no attachment {name!r}; it has {names}")
 
 
-def commit_of(manifest: Manifest, table: Path, *, replayed: bool = False) -> Commit:
+def commit_of(manifest: Manifest, table: Place, *, replayed: bool = False) -> Commit:
     """The public view of a manifest."""
     return Commit(
         manifest.version,

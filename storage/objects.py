@@ -125,6 +125,9 @@ class ObjectPath(ABC):
 
 Place: TypeAlias = Path | ObjectPath
 """Where a table or one of its files is."""
+Location: TypeAlias = "str | os.PathLike[str] | tuple[Any, str] | ObjectPath | Any"
+"""What callers say for it: a path, a ``file://`` or ``s3://`` URL, (obstore store or fsspec filesystem, name in it), or,
+for a single file to read, a binary file that is open."""
 
 
 class ObstorePath(ObjectPath):
@@ -275,7 +278,7 @@ class FsspecPath(ObjectPath):
         )
 
 
-def place(location: Any) -> Place:
+def place(location: Location) -> Place:
     """Where a path, a URL or a pair of a store or filesystem and a name in it leads.
 
     Raises:

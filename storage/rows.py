@@ -17,7 +17,7 @@ import pyarrow as pa
 from headrace.storage.epoch import Stretch
 from headrace.storage.errors import NoSuchColumn
 from headrace.storage.paths import is_table
-from headrace.storage.reader import File, _Group
+from headrace.storage.reader import File
 from headrace.storage.scan import checked_file
 from headrace.storage.table import Table
 from headrace.storage.table import open as open_table
@@ -101,12 +101,8 @@ class RowReader:
 
     def read(self, stretch: Stretch) -> Iterator[pa.RecordBatch]:
         """The rows of a stretch that are not deleted, in order."""
-        file = self._file(stretch.file)
-        columns = file.footer.columns(self._rows.schema.names)
-        size = file.footer.group_rows
-        for group in range(stretch.first // size, -(-stretch.last // size)):
-            lo, hi = max(stretch.first - group * size, 0), min(stretch.last - group * size, size)
-            yield from _Group(file, group, columns).rows(lo, hi)
+        rows = range(stretch.first, stretch.last)
+        yield from self._file(stretch.file).batches(self._rows.schema.names, rows=rows)
 
 
 def rows_of(data: Any, columns: Sequence[str] | None = None) -> Rows:

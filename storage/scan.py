@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import pyarrow as pa
@@ -17,6 +16,7 @@ import pyarrow.compute as pc
 from headrace.storage.errors import CorruptManifest, ErasedDataReturned, NoSuchColumn, SchemaMismatch
 from headrace.storage.layout import GROUP_ROWS
 from headrace.storage.manifest import DATA, DataFile
+from headrace.storage.objects import Place
 from headrace.storage.paths import inside
 from headrace.storage.reader import File, record_batch
 
@@ -31,7 +31,7 @@ class Scan:
     ``columns`` are those returned, ``filter`` may use others, which are read and dropped.
     """
 
-    root: Path
+    root: Place
     files: tuple[DataFile, ...]
     table_schema: pa.Schema
     columns: tuple[str, ...]
@@ -83,7 +83,7 @@ class Scan:
         return self.to_reader().__arrow_c_stream__(requested_schema)
 
 
-def checked_file(root: Path, entry: DataFile, schema: pa.Schema, columns: Sequence[str] | None) -> File:
+def checked_file(root: Place, entry: DataFile, schema: pa.Schema, columns: Sequence[str] | None) -> File:
     """Open a table's file and make sure that it is the one its manifest names.
 
     Args:

@@ -14,15 +14,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import Any
 
 from headrace.storage.errors import BadFile
-from headrace.storage.objects import ObjectPath, place
+from headrace.storage.objects import Location, ObjectPath, place
 
 Range = tuple[int, int]
 """(offset, length) in bytes."""
-Location: TypeAlias = "str | os.PathLike[str] | tuple[Any, str] | Any"
-"""A path, a ``file://`` or ``s3://`` URL, (obstore store or fsspec filesystem, path in it), or an open binary file."""
 
 TAIL_BYTES = 256 << 10  # the first read of a remote file: its trailer, its hash tree, and most footers whole
 LOCAL_GAP_BYTES = 4 << 10  # a local read more costs about what copying this much does
@@ -224,9 +222,8 @@ def open_source(location: Location) -> Source:
         return location
     if hasattr(location, "seek") and hasattr(location, "read"):
         return OpenFileSource(location)
-    if hasattr(location, "fs") and isinstance(getattr(location, "path", None), str):  # fsspec's OpenFile
-        location = (location.fs, location.path)
-    found = place(location)
+    filesystem = getattr(location, "fs", None)  # of fsspec's OpenFile
+    found = place((filesystem, getattr(location, "path", "")) if filesystem is not None else location)
     return ObjectSource(found) if isinstance(found, ObjectPath) else LocalSource(found)
 
 

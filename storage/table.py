@@ -8,11 +8,9 @@ of files nobody lists are not done here.
 
 from __future__ import annotations
 
-import os
 import time
 import uuid as uuids
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -26,6 +24,7 @@ from headrace.storage.errors import CommitConflict, NoSuchColumn, SchemaMismatch
 from headrace.storage.layout import GROUP_ROWS
 from headrace.storage.log import Change, Listing, Log
 from headrace.storage.manifest import ATTACHMENTS, DATA, Attachment, Commit, DataFile, Manifest
+from headrace.storage.objects import Location, Place, place
 from headrace.storage.paths import inside
 from headrace.storage.scan import Filter, Scan, checked_file, parse_filter
 from headrace.storage.writer import Writer
@@ -41,7 +40,7 @@ def now_ms() -> int:
 class Table:
     """One table at one version; commits made through it move it on. Picklable, holds no open file."""
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
+    def __init__(self, path: Place, manifest: Manifest) -> None:
         self.path = path
         self._manifest = manifest
         self._log = Log(path)
@@ -182,19 +181,22 @@ class Table:
         identity = Entropy(seed).take(16)
         name = f"{DATA}/{identity.hex()}.hrc"
         path = self.path / name
-        with Writer(
-            path,
-            self.schema,
-            erase_key=self.erase_key,
-            personal=self.personal,
-            seed=seed,
-            uuid=identity,
-            group_rows=group_rows,
-        ) as writer:
+        with (
+            durable.staged(path) as file,
+            Writer(
+                file,
+                self.schema,
+                erase_key=self.erase_key,
+                personal=self.personal,
+                seed=seed,
+                uuid=identity,
+                group_rows=group_rows,
+            ) as writer,
+        ):
             for batch in batches:
                 writer.write(batch)
             written = writer.close()
-        durable.sync_dir(path.parent)
+        durable.sync_dir(self.path / DATA)
         return DataFile(
             name, written.rows, written.bytes, written.uuid, written.erase_epoch, written.root, tags=noted
         )
@@ -309,17 +311,22 @@ class Table:
             manifest, _ = self._log.read(manifest.version - 1, manifest.parent_blake3)
 
 
-def open(path: str | os.PathLike[str], version: int | None = None) -> Table:
+def open(path: Location, version: int | None = None) -> Table:
     """A table at its newest version, or at an earlier one.
+
+    Args:
+        path: its folder; a path, a ``file://`` or ``s3://`` URL, or (store, name).
+        version: which one; None is the newest.
 
     Raises:
         TableNotFound: the folder holds no table.
         NoSuchVersion: that version was never committed.
         CorruptManifest: its manifest is damaged.
     """
-    log = Log(Path(path))
+    root = place(path)
+    log = Log(root)
     newest = log.newest()
     if not newest:
-        raise TableNotFound(f"{path}: expected a table here, found no manifest; create one")
+        raise TableNotFound(f"{root}: expected a table here, found no manifest; create one")
     manifest, _ = log.read(newest if version is None else version)
-    return Table(Path(path), manifest)
+    return Table(root, manifest)
