@@ -290,7 +290,8 @@ def _piece(values: Array, kind: Kind) -> Report:
     else:
         cast.widen(cast.narrow(values, kind), kind, stored)
         largest = cast.LARGEST[kind]
-    exact, back = values.astype(np.float64), stored.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
+        exact, back = values.astype(np.float64), stored.astype(np.float64)
     nan, inf = np.isnan(exact), np.isinf(exact)
     # Subtracting equal infinities would be no number.
     differ = (exact != back) & ~nan

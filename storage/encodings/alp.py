@@ -81,9 +81,9 @@ def _divide_numpy(integers: Array, exponent: int, power: float, out: Array) -> N
 
 def _multiply(values: Array, exponent: int) -> Array:
     """float[n] -> the integers that may stand for them, int32[n] or int64[n]; 0 where none can."""
-    scaled = values.astype(np.float64)
     power = 10.0 ** abs(exponent)
     with np.errstate(over="ignore", invalid="ignore"):
+        scaled = values.astype(np.float64)
         scaled = np.rint(scaled / power if exponent < 0 else scaled * power)
         fits = np.abs(scaled) <= _LIMIT[values.itemsize]
     return np.where(fits, scaled, 0.0).astype(f"i{values.itemsize}")

@@ -145,7 +145,7 @@ def narrow(values: Array, form: Format) -> Array:
     array([16256, 49184], dtype=uint16)
     """
     if form == "fp16":
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             return values.astype(np.float16).view(np.uint16)
     exact = _odd(values)
     if form == "bf16":
@@ -162,7 +162,8 @@ def widen(codes: Array, form: Format, out: Array) -> None:
     for start in range(0, len(codes), _PIECE):
         some = np.empty(min(_PIECE, len(codes) - start), np.float32)
         widen(codes[start : start + _PIECE], form, some)
-        out[start : start + _PIECE] = some
+        with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
+            out[start : start + _PIECE] = some
 
 
 class Cast(Encoding):
@@ -266,10 +267,9 @@ def _odd(values: Array) -> Array:
     """float64[n] -> bits of float32[n], rounded to odd: what is rounded again then comes out as if rounded once."""
     if values.itemsize == 4:
         return values.view(np.uint32)
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         nearest = values.astype(np.float32)
-    rounded = nearest.view(np.uint32)
-    with np.errstate(invalid="ignore"):
+        rounded = nearest.view(np.uint32)
         away = np.abs(nearest.astype(np.float64)) > np.abs(values)
         inexact = nearest != values
     inexact &= ~np.isnan(values)

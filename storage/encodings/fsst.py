@@ -208,7 +208,8 @@ def _escapes(codes: Array) -> Array:
     at = np.arange(len(codes))
     # Where the run of 255s that a code lies in began: behind the last code before it that is none.
     before = np.maximum.accumulate(np.where(is_255, -1, at))
-    return is_255 & ((at - before) % 2 == 1)
+    escapes: Array = is_255 & ((at - before) % 2 == 1)
+    return escapes
 
 
 def train(data: Array) -> Symbols:
@@ -309,7 +310,8 @@ def _sample(data: Array) -> Array:
         return data
     n_runs = SAMPLE_BYTES // _RUN_BYTES
     starts = np.linspace(0, len(data) - _RUN_BYTES, n_runs).astype(np.int64)
-    return data[starts[:, None] + np.arange(_RUN_BYTES)].reshape(-1)
+    sample: Array = data[starts[:, None] + np.arange(_RUN_BYTES)].reshape(-1)
+    return sample
 
 
 def _tokens(data: Array, symbols: Symbols, n: int) -> Array:

@@ -84,7 +84,8 @@ def narrow(values: Array) -> tuple[Array, Array, Array]:
     """Codes, scales and zeros of float32[n] or float64[n]: uint8[n], float32[n_blocks] twice."""
     n_blocks = -(-len(values) // BLOCK_VALUES)
     padded = np.full(n_blocks * BLOCK_VALUES, np.nan)
-    padded[: len(values)] = values
+    with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
+        padded[: len(values)] = values
     blocks = padded.reshape(n_blocks, BLOCK_VALUES)
     finite = np.isfinite(blocks)
     some = finite.any(axis=1)
