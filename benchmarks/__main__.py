@@ -14,7 +14,7 @@ from benchmarks.case import Profile, Table
 from benchmarks.report import table_text
 from benchmarks.run import Measured, run
 
-TABLES = ("pipeline",)
+TABLES = ("pipeline", "store", "seq", "wide", "take", "kernels")
 """Modules of this package that offer a ``TABLE``."""
 
 
@@ -64,6 +64,7 @@ def text(measured: Measured) -> str:
         "best of n counted repetitions; spread = (max - min) / min",
         "",
         table_text(measured.rows),
+        *(f"{name}: skipped: {reason}" for name, reason in measured.skipped.items()),
         "",
         *measured.table.notes,
     ]

@@ -107,6 +107,7 @@ class Case:
         timeout_s: for the start and for each repetition; a contestant that exceeds it has failed.
         fresh_process: start a new process for each repetition, for cold starts.
         verification: whether checksums and checks are on, as shipped.
+        skipped: why it cannot be measured here, such as a data set that is absent; such a case is told and not run.
     """
 
     name: str
@@ -119,6 +120,7 @@ class Case:
     fresh_process: bool = False
     verification: Literal["on", "off"] = "on"
     parts: Parts | None = None
+    skipped: str | None = None
     args: Mapping[str, Json] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -100,7 +100,6 @@ def environment_of(
                 sys.executable,
                 "-m",
                 "pip",
-                "--quiet",
                 "--disable-pip-version-check",
                 "--python",
                 str(python),
@@ -108,7 +107,7 @@ def environment_of(
             if pinned:
                 requirements = folder / "requirements.txt"
                 requirements.write_text(exact + "\n")
-                _run([*pip, "install", "--no-deps", "-r", str(requirements)], rival)
+                _run([*pip, "install", "--quiet", "--no-deps", "-r", str(requirements)], rival)
                 _run([*pip, "check"], rival)
             done.touch()
     return Environment(python, pinned)

@@ -17,6 +17,7 @@ import psutil
 
 from benchmarks.process import ROOT
 
+_IMPORT = re.compile(r"^from (benchmarks\.[a-z_.]+) import ", re.MULTILINE)
 ROOMS = ("jobs", "scheduler", "storage", "streaming")
 
 
@@ -74,9 +75,21 @@ def _sources_digest() -> str:
 
 
 def runner_digest(module: str) -> str:
-    """Fingerprint of a runner's source."""
-    path = (ROOT / Path(*module.split("."))).with_suffix(".py")
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:10]
+    """Fingerprint of a runner's source and of the benchmark modules that it imports."""
+    digest, sources = hashlib.sha256(), {module: _source(module)}
+    pending = [module]
+    while pending:
+        for found in _IMPORT.findall(sources[pending.pop()].decode()):
+            if found not in sources:
+                sources[found] = _source(found)
+                pending.append(found)
+    for _, source in sorted(sources.items()):
+        digest.update(source)
+    return digest.hexdigest()[:10]
+
+
+def _source(module: str) -> bytes:
+    return (ROOT / Path(*module.split("."))).with_suffix(".py").read_bytes()
 
 
 def _cpu_model() -> str:

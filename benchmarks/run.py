@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -47,6 +47,8 @@ class Measured:
     """Load average at the start and at the end."""
     rows: list[Row]
     cells: list[Cell]
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Why, by the name of the row that would be there."""
 
     @property
     def versions(self) -> dict[str, str]:
@@ -71,6 +73,7 @@ class Measured:
                 "value": "best counted repetition; spread is (max - min) / min",
             },
             "rows": [row.as_json() for row in self.rows],
+            "skipped": self.skipped,
             "cells": [asdict(cell) for cell in self.cells],
         }
 
@@ -94,7 +97,8 @@ def run(
         retry: measure kept cells anew that have failed.
     """
     started, load = datetime.now(UTC), load_average()
-    cases = table.cases(profile)
+    offered = table.cases(profile)
+    cases = tuple(case for case in offered if case.skipped is None)
     environments = _environments(cases, say)
     began = time.monotonic()
     machine = describe()
@@ -126,6 +130,7 @@ def run(
         load=(load, load_average()),
         rows=[row for case in cases for row in rows_of(case, cells[case.name], profile)],
         cells=[cell for by_name in cells.values() for cell in by_name.values()],
+        skipped={metric.name: case.skipped for case in offered if case.skipped for metric in case.metrics},
     )
 
 

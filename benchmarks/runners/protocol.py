@@ -51,6 +51,17 @@ class Runner:
         """At the end."""
 
 
+def quickest(call: Callable[[], object], times: int) -> float:
+    """Seconds of the quickest of ``times`` calls, for work of milliseconds: one turn holds many. Results are let go untimed."""
+    least_s = float("inf")
+    for _ in range(times):
+        began = time.perf_counter()
+        result = call()
+        least_s = min(least_s, time.perf_counter() - began)
+        del result
+    return least_s
+
+
 def serve(start: Callable[[Args], Runner]) -> None:
     """Be the contestant that ``start`` makes from the command line's arguments, until the harness closes stdin."""
     answers = _claim_stdout()

@@ -1,0 +1,41 @@
+"""Ours: a table with ``user_id`` as its erase key, everything verified as shipped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from benchmarks.runners.cells import start
+from benchmarks.runners.protocol import serve
+from headrace import storage
+
+ERASE_KEY = "user_id"
+
+
+class Ours:
+    """One profile; ``list_view`` hands out lists whose rows share items."""
+
+    def __init__(self, profile: str, list_view: bool = False) -> None:
+        self.key = f"ours-{profile}"
+        self._profile, self._list_view = profile, list_view
+
+    def write(self, table: pa.Table, path: Path) -> None:
+        storage.write(path, table, erase_key=ERASE_KEY, profile=self._profile)
+
+    def read(self, path: Path, columns: Sequence[str] | None) -> pa.Table:
+        return storage.open(path).scan(columns, list_view=self._list_view).to_table()
+
+    def take(self, path: Path, rows: Any, columns: Sequence[str] | None) -> pa.Table:
+        return storage.open(path).take(rows, columns)
+
+    def filter(self, path: Path, columns: Sequence[str], column: str, value: int) -> pa.Table:
+        return storage.open(path).scan(columns, filter=[(column, "==", value)]).to_table()
+
+
+if __name__ == "__main__":
+    serve(
+        lambda args: start(args, lambda profile: Ours(profile, list_view=bool(args.get("list_view", False))))
+    )
