@@ -44,13 +44,7 @@ def plain(array: pa.Array, type_: pa.DataType) -> pa.Array:
             raise TooLarge(
                 f"a batch of {len(array)} rows has {len(items)} list items, at most {_MAX_ITEMS} fit; write smaller batches"
             )
-        ends = _ends(lengths, np.int32)
-        return pa.Array.from_buffers(
-            type_,
-            len(array),
-            [bitmap(valid), pa.py_buffer(ends)],
-            children=[items],
-        )
+        return list_array(type_, valid, lengths, items)
     if pa.types.is_null(array.type):
         return pa.nulls(len(array), type_)
     if pa.types.is_dictionary(array.type):
@@ -146,13 +140,20 @@ def _restore_list(array: pa.Array, type_: pa.DataType, fail: Fail, entries: pa.A
             items = items.take(rows_of(np.repeat(valid, size)))
         children = [restore(items, type_.value_type, fail, entries)]
         return pa.Array.from_buffers(type_, n, [bitmap(valid)], children=children)
-    children = [restore(items, type_.value_type, fail, entries)]
+    return list_array(type_, valid, lengths, restore(items, type_.value_type, fail, entries))
+
+
+def list_array(
+    type_: pa.DataType, valid: Mask | None, lengths: NDArray[np.int64], items: pa.Array
+) -> pa.Array:
+    """Lists of any kind but fixed-size ones, from their validity, the items of each row (0 for nulls), and those items."""
     large = pa.types.is_large_list(type_) or pa.types.is_large_list_view(type_)
-    ends = _ends(lengths, np.int64 if large else np.int32)
+    ends = np.zeros(len(lengths) + 1, np.int64 if large else np.int32)
+    np.cumsum(lengths, out=ends[1:])
     buffers = [bitmap(valid), pa.py_buffer(ends)]
     if pa.types.is_list_view(type_) or pa.types.is_large_list_view(type_):
         buffers = [bitmap(valid), pa.py_buffer(ends[:-1]), pa.py_buffer(lengths.astype(ends.dtype))]
-    return pa.Array.from_buffers(type_, n, buffers, children=children)
+    return pa.Array.from_buffers(type_, len(lengths), buffers, children=[items])
 
 
 def _numbered(array: pa.Array, type_: pa.DataType, fail: Fail, entries: pa.Array | None) -> pa.Array:
@@ -192,9 +193,3 @@ def rows_of(valid: Mask) -> pa.Array:
 
 def _bitmap_of(array: pa.Array) -> pa.Buffer | None:
     return bitmap(validity(array)) if array.null_count else None
-
-
-def _ends(lengths: NDArray[np.int64], dtype: Any) -> NDArray[Any]:
-    ends = np.zeros(len(lengths) + 1, dtype)
-    np.cumsum(lengths, out=ends[1:])
-    return ends

@@ -102,6 +102,13 @@ def _raw(rng: np.random.Generator, type_: pa.DataType, n: int) -> bytes:
         )
     if pa.types.is_date64(type_):
         return (rng.integers(-1000, 1000, n) * 86_400_000).astype("<i8").tobytes()
+    if pa.types.is_temporal(type_) and width == 8:
+        # Whole microseconds, and few enough of them, in every unit.
+        return (
+            (rng.integers(0 if pa.types.is_time(type_) else -(2**30), 2**25, n) * 1000)
+            .astype("<i8")
+            .tobytes()
+        )
     if pa.types.is_time(type_):
         return rng.integers(0, 86_000, n).astype(f"<i{width}").tobytes()
     return rng.bytes((n + 7) // 8 if pa.types.is_boolean(type_) else n * width)
