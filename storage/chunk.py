@@ -1,93 +1,408 @@
-"""One column's part of one row group, from Arrow to encoded pages: dictionary or not, and where pages are cut.
+"""One column's part of one row group, from Arrow to encoded pages: streams are flattened, planned and cut here.
 
-Sits between the writer, which knows files, and ``page``, which knows one page. A chunk gets a dictionary when that is
-predicted to be smaller than the values themselves; the encodings of single streams are chosen page by page.
+Sits between the writer, which knows files, and ``page``, which knows how streams lie in a page. A chunk is flattened once,
+its cascades are chosen once for all of its pages (``select``) and kept for the next row group as long as they serve as
+well there. Whether a dictionary pays is decided here too (``entries``), since its entries lie outside the page. Lists that
+slide are given as edits (``sequences``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from headrace.storage import arrays
-from headrace.storage.encodings import dictionary
+from headrace.storage import arrays, page, select
+from headrace.storage.encodings.contract import Array
+from headrace.storage.encodings.sequence import Edits
+from headrace.storage.entries import Entries, FileEntries, countable, number, worth_counting
 from headrace.storage.layout import BLOCK_ROWS
-from headrace.storage.logical import ColumnType, Leaf
-from headrace.storage.select import choose
+from headrace.storage.logical import ColumnType
+from headrace.storage.page import Stream
+from headrace.storage.quantise import Kind, Quantisation, Report, encoder, for_chunk
+from headrace.storage.select import Plan, Profile
 
-PAGE_BYTES = 8 << 20  # of Arrow memory; wider rows get fewer blocks to a page
-DICTIONARY_SAMPLE = 4096
+PAGE_BYTES = 1 << 20  # of Arrow memory; wider rows get fewer blocks to a page
+MAX_BLOCKS = 64
+SMALL_ENTRIES_BYTES = 1 << 16
+"""Dictionaries that are too small to be worth sharing between row groups."""
+COUNT_ALL = 1 << 16
+WIDE_BYTES = 5
+REPLAN = 1.05
+"""A plan that needs so much more per value than where it was made is made anew."""
+
+Cuts = NDArray[np.int64]
+"""Where pages cut a stream: page k holds values ``cuts[k]`` up to ``cuts[k + 1]``."""
 
 
 @dataclass(frozen=True)
-class Coded:
-    """A chunk's dictionary and the code of each of its valid leaf values, in order."""
+class Flat:
+    """One role's values over a whole chunk."""
 
-    entries: Any
-    codes: NDArray[np.uint32]
-
-
-def leaves(array: pa.Array, type_: ColumnType) -> pa.Array:
-    """The valid leaf values of a chunk: rows, or items of lists, without nulls."""
-    valid = array.drop_null() if array.null_count else array
-    if not type_.is_list:
-        return valid
-    items = valid.flatten()
-    return items.drop_null() if items.null_count else items
+    role: int
+    values: Array
+    cuts: Cuts
+    kind: str = "values"
+    flags: int = 0
+    optional: bool = False
+    """Whether pages without values have no such stream."""
 
 
-def code(values: pa.Array, leaf: Leaf) -> Coded | None:
-    """A dictionary of these values if it pays, else None."""
-    if len(values) < 2:
-        return None
-    sample = values[:DICTIONARY_SAMPLE]
-    if len(sample.unique()) * 2 > len(sample):
-        return None
-    if leaf.dtype is not None:
-        numbers = arrays.numbers(values, leaf.dtype)
-        if choose(numbers, dictionary=True).name != dictionary.Dictionary.name:
-            return None
-        entries, codes = dictionary.build(numbers)
-        return Coded(entries, codes)
-    lengths, text = arrays.text(values)
-    encoded = values.dictionary_encode()
-    entry_lengths, entry_text = arrays.text(encoded.dictionary)
-    code_bits = len(entry_lengths).bit_length()
-    coded_bytes = len(entry_text) + 4 * len(entry_lengths) + len(values) * code_bits // 8
-    length_bits = int(lengths.max(initial=0)).bit_length()
-    if coded_bytes * 1.1 > len(text) + len(values) * length_bits // 8:
-        return None
-    return Coded(
-        encoded.dictionary,
-        arrays.numbers(encoded.indices, np.dtype(np.int32)).astype(np.uint32) + np.uint32(1),
+@dataclass(frozen=True)
+class PageBody:
+    """A page without its nonce, and what the footer says of it."""
+
+    body: bytes
+    n_rows: int
+    null_count: int
+    statistics: bytes | None = None
+    """Its row of STATS, if the column keeps them."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A chunk, ready to be written."""
+
+    pages: list[PageBody]
+    null_count: int
+    entries: tuple[bytes, int] | None = None
+    """The chunk's own dictionary: a page without its nonce, and the number of entries."""
+    item_nulls: bool = False
+    report: Report | None = None
+    """The errors of quantised storage."""
+
+
+@dataclass(frozen=True)
+class ColumnRules:
+    """What the caller said about a column."""
+
+    profile: Profile
+    in_place: bool = False
+    encoding: str | None = None
+    """The outermost encoding of its values, or "dictionary"; None leaves it to the cascade."""
+    page_blocks: int = MAX_BLOCKS
+    statistics: bool = False
+    """Whether pages say their smallest and largest value; never for personal columns."""
+    quantisation: Quantisation | None = None
+    file_dictionary: bool = False
+    """Whether one dictionary for the whole file may be made."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Slides:
+    """The edits of a chunk's lists, page by page (``encodings.sequence``)."""
+
+    edits: list[Edits]
+    cuts: Cuts
+    follows: bool = False
+    """Whether the edits are another column's, which has them in its pages."""
+
+    def literals(self) -> tuple[Array, Cuts]:
+        """The items that are written, of all pages."""
+        return _joined([one.literals for one in self.edits])
+
+    def controls(self) -> list[Flat]:
+        """All that is written of the edits beside literals."""
+        streams = [
+            (page.SEQ_MODE, "mode"),
+            (page.SEQ_NEW, "new"),
+            (page.SEQ_SKIP, "skip"),
+            (page.SEQ_KEEP, "keep"),
+        ]
+        return [Flat(role, *_joined([getattr(one, name) for one in self.edits])) for role, name in streams]
+
+    def head(self, at: int) -> tuple[int, int]:
+        """Flags and cap in the head of a page."""
+        one = self.edits[at]
+        return page.OLDEST_FIRST * one.oldest_first, one.cap
+
+
+def _joined(parts: list[Array]) -> tuple[Array, Cuts]:
+    cuts = np.zeros(len(parts) + 1, np.int64)
+    np.cumsum([len(part) for part in parts], out=cuts[1:])
+    return np.concatenate(parts), cuts
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A chunk's pages before their values: rows, which of them are null, and where their leaf values are cut."""
+
+    cuts: Cuts
+    nulls: list[int]
+    validity: Flat | None
+    lengths: Flat | None = None
+    item_validity: Flat | None = None
+    leaf_cuts: Cuts = field(default_factory=lambda: np.zeros(0, np.int64))
+    n_items: list[int] = field(default_factory=list)
+
+
+class ColumnWriter:
+    """Writes one column's chunks in order of row groups, remembering what served the last one."""
+
+    def __init__(self, type_: ColumnType, rules: ColumnRules) -> None:
+        self.type, self.rules = type_, rules
+        self.file_entries: FileEntries | None = None
+        self._plans: dict[int, tuple[Plan, float]] = {}
+        self._coded: bool | None = None
+        self._kind: Kind | None = None
+
+    def write(self, array: pa.Array, cuts: Cuts | None = None) -> Encoded:
+        """One chunk.
+
+        Args:
+            array: rows, in the type's plain form; slices are fine.
+            cuts: where pages end; None cuts by the width of the rows.
+        """
+        cuts = page_cuts(array, self.rules.page_blocks) if cuts is None else cuts
+        rows, leaves = split(array, self.type, cuts)
+        flats = [flat for flat in (rows.validity, rows.lengths, rows.item_validity) if flat is not None]
+        direct = leaf_flats(leaves, self.type, rows.leaf_cuts)
+        streams, report, entries = [self.streams(flat) for flat in flats], None, None
+        if self.rules.quantisation is not None:
+            narrowed, report = self._narrowed(direct[0], self.rules.quantisation)
+            streams.append(narrowed)
+        else:
+            coded, entries = self._coded_or(direct, leaves, rows.leaf_cuts)
+            streams += [self.streams(flat) for flat in coded]
+        pages = self._pages(array, rows, streams)
+        return Encoded(pages, array.null_count, entries, rows.item_validity is not None, report)
+
+    def write_sequence(self, array: pa.Array, slides: Slides) -> Encoded:
+        """One chunk of lists as edits of each other."""
+        rows, _ = split(array, self.type, slides.cuts)
+        literals, literal_cuts = slides.literals()
+        direct = [Flat(page.SEQ_LITERALS, literals, literal_cuts)]
+        coded, entries = self._coded_or(direct, literals, literal_cuts)
+        flats = [rows.validity] if rows.validity is not None else []
+        flats += [] if slides.follows else slides.controls()
+        pages = self._pages(array, rows, [self.streams(flat) for flat in [*flats, *coded]], slides)
+        return Encoded(pages, array.null_count, entries)
+
+    def _pages(
+        self, array: pa.Array, rows: _Rows, streams: list[list[Stream | None]], slides: Slides | None = None
+    ) -> list[PageBody]:
+        pages = []
+        for at, (first, last) in enumerate(pairwise(rows.cuts.tolist())):
+            n, nulls = last - first, rows.nulls[at]
+            validity = page.NO_NULLS if not nulls else page.ALL_NULL if nulls == n else page.BITMAP
+            parts = (
+                []
+                if validity == page.ALL_NULL
+                else [one for role in streams if (one := role[at]) is not None]
+            )
+            flags, cap = slides.head(at) if slides is not None else (0, 0)
+            body = page.assemble(n, validity, rows.n_items[at], parts, flags=flags, cap=cap)
+            part = array[first:last]
+            if part.nbytes > page.FREE_BYTES and part.nbytes > len(body) * page.EXPANSION:
+                # A reader would take it for an attempt to exhaust its memory.
+                body = plain_page(part, self.type)
+            pages.append(PageBody(body, n, nulls, None))
+        return pages
+
+    def streams(self, flat: Flat) -> list[Stream | None]:
+        """One encoded stream per page; None where a page has none of this role."""
+        kept = self._plans.get(flat.role)
+        plan = kept[0] if kept is not None else self._choose(flat)
+        found, per_value = _encode(flat, plan)
+        if kept is not None and per_value > kept[1] * REPLAN:
+            plan, kept = self._choose(flat), None
+            found, per_value = _encode(flat, plan)
+        if kept is None and len(flat.values):
+            self._plans[flat.role] = (plan, per_value)
+        return found
+
+    def _narrowed(self, flat: Flat, wanted: Quantisation) -> tuple[list[Stream | None], Report]:
+        """Values in the format that the user allows, and the errors that this makes; exact where none keeps the bound."""
+        parts = [flat.values[first:last] for first, last in pairwise(flat.cuts.tolist())]
+        kind, report = for_chunk(parts, wanted, self._kind)
+        if kind is None:
+            return self.streams(flat), report
+        self._kind = kind
+        encoding, profile = encoder(kind), self.rules.profile
+
+        def child(codes: Array) -> tuple[int, bytes]:
+            plan = select.choose(
+                codes, profile, in_place=self.rules.in_place, nested=True, seed=self.rules.seed
+            )
+            return select.encode(plan, codes)
+
+        found: list[Stream | None] = []
+        for values in parts:
+            found.append(Stream(flat.role, encoding.id, len(values), encoding.encode(values, child)))
+        return found, report
+
+    def _choose(self, flat: Flat) -> Plan:
+        rules = self.rules
+        only = rules.encoding if flat.role in (page.VALUES, page.BYTES) else None
+        return select.choose(
+            flat.values, rules.profile, kind=flat.kind, in_place=rules.in_place, only=only, seed=rules.seed
+        )
+
+    def _coded_or(
+        self, direct: list[Flat], leaves: Any, cuts: Cuts
+    ) -> tuple[list[Flat], tuple[bytes, int] | None]:
+        """Values as codes into a dictionary if that pays, and its entries; else as they are."""
+        rules, profile = self.rules, self.rules.profile
+        if (
+            rules.encoding not in (None, "dictionary")
+            or self._coded is False
+            or not countable(self.type.leaf)
+        ):
+            return direct, None
+        if self._coded is None and rules.encoding is None and not self._repeats(direct[0], leaves):
+            return direct, None
+        numbered = number(leaves, self.type.leaf, by_frequency=profile.name == "size")
+        codes = Flat(page.CODES, numbered.codes, cuts, "codes")
+        if self.file_entries is not None:
+            shared = self.file_entries.add(numbered)
+            if shared is not None:
+                return [Flat(page.CODES, shared, cuts, "codes", page.FILE_DICTIONARY)], None
+        entries = self.entries_body(numbered.entries)
+        if self._coded is None or len(numbered.entries) * 2 > len(leaves):
+            plans = [self._choose(flat) for flat in direct]
+            code_plan = self._choose(codes)
+            gathered = select.GATHER_NS * len(leaves) + code_plan.cost(profile)
+            pays = sum(plan.cost(profile) for plan in plans) > gathered + len(entries) * profile.ns_per_byte
+            pays |= rules.encoding == "dictionary"
+            if self._coded is None:
+                self._coded = pays
+            if not pays:
+                return direct, None
+            if (
+                rules.file_dictionary
+                and self._coded
+                and len(entries) > SMALL_ENTRIES_BYTES
+                and numbered.shared()
+            ):
+                self.file_entries = FileEntries(self.type.leaf)
+                return self._coded_or(direct, leaves, cuts)
+        return [codes], (entries, len(numbered.entries))
+
+    def _repeats(self, direct: Flat, leaves: Any) -> bool:
+        """Whether a dictionary is worth a try."""
+        if worth_counting(leaves):
+            return True
+        # A sample shows few repetitions among half a million ids of a million; wide values repay a count of all.
+        return len(leaves) >= COUNT_ALL and self._choose(direct).predicted_bytes > WIDE_BYTES * len(leaves)
+
+    def entries_body(self, entries: Entries) -> bytes:
+        """A dictionary's entries as a page without nonce: one row per entry, codes counting from 1."""
+        cuts = np.array([0, len(entries)], np.int64)
+        flats = leaf_flats(entries, self.type, cuts, items=False)
+        rules = self.rules
+        streams = []
+        for flat in flats:
+            plan = select.choose(
+                flat.values, rules.profile, kind=flat.kind, in_place=rules.in_place, seed=rules.seed
+            )
+            streams += [one for one in _encode(flat, plan)[0] if one is not None]
+        return page.assemble(len(entries), page.NO_NULLS, 0, streams)
+
+
+def plain_page(array: pa.Array, type_: ColumnType) -> bytes:
+    """One page of rows that are not all null, every stream plain."""
+    rows, leaves = split(array, type_, np.array([0, len(array)], np.int64))
+    flats = [flat for flat in (rows.validity, rows.lengths, rows.item_validity) if flat is not None]
+    flats += leaf_flats(leaves, type_, rows.leaf_cuts)
+    streams = [one for flat in flats for one in _encode(flat, select.PLAIN)[0] if one is not None]
+    return page.assemble(
+        len(array), page.BITMAP if array.null_count else page.NO_NULLS, rows.n_items[0], streams
     )
 
 
-def page_rows(array: pa.Array, page_blocks: int) -> int:
-    """Rows of each page but the last: whole blocks, fewer of them when rows are wide."""
-    if not len(array):
-        return BLOCK_ROWS
-    blocks = page_blocks
-    while blocks > 1 and array.nbytes * blocks * BLOCK_ROWS > PAGE_BYTES * len(array):
-        blocks //= 2
-    return blocks * BLOCK_ROWS
-
-
-def pages(
-    array: pa.Array, type_: ColumnType, coded: Coded | None, page_blocks: int
-) -> Iterator[tuple[pa.Array, NDArray[np.uint32] | None]]:
-    """Cut a chunk into pages: their rows, and their share of the codes."""
-    step, at = page_rows(array, page_blocks), 0
-    for first in range(0, len(array), step):
-        rows = array[first : first + step]
-        if coded is None:
-            yield rows, None
+def _encode(flat: Flat, plan: Plan) -> tuple[list[Stream | None], float]:
+    found: list[Stream | None] = []
+    stored = 0
+    for first, last in pairwise(flat.cuts.tolist()):
+        if flat.optional and first == last:
+            found.append(None)
             continue
-        n = len(leaves(rows, type_))
-        yield rows, coded.codes[at : at + n]
-        at += n
+        values = flat.values[first:last]
+        encoding, payload = select.encode(plan, values)
+        stored += len(payload)
+        found.append(Stream(flat.role, encoding, len(values), payload, flat.flags))
+    return found, stored / max(1, len(flat.values))
+
+
+def page_cuts(array: pa.Array, max_blocks: int, page_bytes: int = PAGE_BYTES) -> Cuts:
+    """First row of each page and the end: whole blocks, fewer of them when rows are wide."""
+    blocks = max_blocks
+    while blocks > 1 and array.nbytes * blocks * BLOCK_ROWS > page_bytes * len(array):
+        blocks //= 2
+    return np.append(np.arange(0, len(array), blocks * BLOCK_ROWS), len(array)).astype(np.int64)
+
+
+def valid_cuts(array: pa.Array, cuts: Cuts) -> Cuts:
+    """Cuts counted in rows that are not null."""
+    return _counts(arrays.validity(array))[cuts] if array.null_count else cuts
+
+
+def split(array: pa.Array, type_: ColumnType, cuts: Cuts) -> tuple[_Rows, pa.Array]:
+    """A chunk's rows without their values, and its leaf values without nulls, in order."""
+    valid = arrays.validity(array) if array.null_count else None
+    nulls, validity = _masked(valid, cuts, page.VALIDITY)
+    n_valid = cuts if valid is None else _counts(valid)[cuts]
+    present = array.drop_null() if valid is not None else array
+    if not type_.is_list:
+        return _Rows(cuts, nulls, validity, leaf_cuts=n_valid, n_items=[0] * len(nulls)), present
+    lengths = arrays.list_lengths(present)
+    ends = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=ends[1:])
+    items = present.flatten()
+    item_cuts = ends[n_valid]
+    n_items = np.diff(item_cuts).tolist()
+    item_valid = arrays.validity(items) if items.null_count else None
+    item_validity = _masked(item_valid, item_cuts, page.ITEM_VALIDITY)[1] if item_valid is not None else None
+    leaf_cuts = item_cuts if item_valid is None else _counts(item_valid)[item_cuts]
+    leaves = items if item_valid is None else items.drop_null()
+    flat = Flat(page.LENGTHS, lengths, n_valid) if type_.size is None else None
+    return _Rows(cuts, nulls, validity, flat, item_validity, leaf_cuts, n_items), leaves
+
+
+def leaf_flats(values: Any, type_: ColumnType, cuts: Cuts, *, items: bool | None = None) -> list[Flat]:
+    """The streams of leaf values without nulls, as they are: numbers, or lengths and bytes."""
+    leaf = type_.leaf
+    if leaf.dtype is not None:
+        numbers = values if isinstance(values, np.ndarray) else arrays.numbers(values, leaf.dtype)
+        return [Flat(page.VALUES, numbers, cuts)]
+    if leaf.words:
+        words = _fixed_bytes(values, 16).view("<u8")
+        return [Flat(page.VALUES, words[::2], cuts), Flat(page.VALUES_HIGH, words[1::2].view("<i8"), cuts)]
+    if leaf.fixed_bytes:
+        return [Flat(page.BYTES, _fixed_bytes(values, leaf.width), cuts * leaf.width)]
+    lengths, text = arrays.text(values)
+    ends = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=ends[1:])
+    role = page.ITEM_LENGTHS if (type_.is_list if items is None else items) else page.LENGTHS
+    return [Flat(role, lengths, cuts), Flat(page.BYTES, text, ends[cuts], "text")]
+
+
+def _fixed_bytes(values: pa.Array, width: int) -> NDArray[np.uint8]:
+    """The bytes of values without nulls that are ``width`` bytes each."""
+    buffer = values.buffers()[1]
+    if buffer is None or not len(values) * width:
+        return np.empty(0, np.uint8)
+    return np.frombuffer(buffer, np.uint8, count=len(values) * width, offset=values.offset * width)
+
+
+def _masked(valid: NDArray[np.bool_] | None, cuts: Cuts, role: int) -> tuple[list[int], Flat | None]:
+    """Nulls of each page, and the masks of the pages that have some."""
+    if valid is None:
+        return [0] * (len(cuts) - 1), None
+    before = _counts(~valid)[cuts]
+    nulls = np.diff(before)
+    sizes = np.where((nulls > 0) & ((nulls < np.diff(cuts)) | (role == page.ITEM_VALIDITY)), np.diff(cuts), 0)
+    kept = np.repeat(sizes > 0, np.diff(cuts))
+    return nulls.tolist(), Flat(role, valid[kept], np.append(0, np.cumsum(sizes)), optional=True)
+
+
+def _counts(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """How many are True before each position, and in all."""
+    counts = np.zeros(len(mask) + 1, np.int64)
+    np.cumsum(mask, out=counts[1:])
+    return counts

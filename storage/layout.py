@@ -46,7 +46,19 @@ SECTION_NAMES = {
     15: "QUANTISATION",
     16: "META",
 }
-NAME_INDEX, COLUMN, NAMES, CHUNK, PAGE, STATS, DELETION, KEY_VALUE, DICT, QUANTISATION, META = 1, 2, 3, 4, 5, 7, 8, 11, 14, 15, 16
+NAME_INDEX, COLUMN, NAMES, CHUNK, PAGE, STATS, DELETION, KEY_VALUE, DICT, QUANTISATION, META = (
+    1,
+    2,
+    3,
+    4,
+    5,
+    7,
+    8,
+    11,
+    14,
+    15,
+    16,
+)
 SECTION_REQUIRED = 1
 
 # Bit numbers of ``required_features`` that have a meaning, known to this reader or not.
@@ -106,7 +118,13 @@ COLUMN_ROW = np.dtype(
 )
 NO_ROW = 0xFFFF_FFFF
 NULLABLE, PERSONAL, ERASE_KEY, IS_LIST, IS_FIXED_LIST, ITEM_NULLABLE = 1, 2, 4, 8, 16, 32
-HIDDEN, CLUSTERED, FOLLOWS = 64, 128, 256  # of COLUMN flags too: see FORMAT.md, sections 5.3 and 6.1
+HIDDEN, CLUSTERED, FOLLOWS, DESCRIBED = (
+    64,
+    128,
+    256,
+    512,
+)  # of COLUMN flags too: see FORMAT.md, sections 5.3 and 6.1
+STATS_BYTES = 32
 CHUNK_ROW = np.dtype(
     [
         ("off", "<u8"),

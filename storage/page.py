@@ -10,7 +10,7 @@ each other and claim no more memory than the bytes present can justify.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -24,9 +24,11 @@ from headrace.storage.encodings import dictionary as dictionary_encoding
 from headrace.storage.errors import UnsupportedFeature
 from headrace.storage.layout import NONCE_BYTES, STREAM_ALIGN_BYTES, aligned
 from headrace.storage.logical import ColumnType, Leaf
-from headrace.storage.select import choose
 
 VALIDITY, LENGTHS, VALUES, BYTES, CODES, ITEM_VALIDITY, ITEM_LENGTHS = 1, 2, 3, 4, 5, 6, 7
+SEQ_MODE, SEQ_NEW, SEQ_KEEP, SEQ_SKIP, SEQ_LITERALS, VALUES_HIGH = 8, 9, 10, 11, 12, 15
+FILE_DICTIONARY = 1  # of a stream
+OLDEST_FIRST = 1  # of a page of sequences
 NO_NULLS, BITMAP, ALL_NULL = 0, 1, 2
 
 HEAD = struct.Struct("<IBBHII")
@@ -37,7 +39,6 @@ MAX_STREAMS = 16
 FREE_BYTES = 16 << 20
 EXPANSION = 1024
 
-_PLAIN, _CODES = BY_ID[1], BY_ID[dictionary_encoding.Dictionary.id]
 _Array = NDArray[Any]
 
 
@@ -51,89 +52,31 @@ class Entries:
 
 @dataclass(frozen=True)
 class Stream:
-    """One stream of a page, encoded."""
+    """One stream of a page, encoded. ``flags``: `FILE_DICTIONARY` for codes of the column's file-wide dictionary."""
 
     role: int
     encoding: int
     n_values: int
     payload: bytes
+    flags: int = 0
 
 
-def _flat(role: int, values: _Array, plain: bool = False) -> Stream:
-    encoding = _PLAIN if plain else choose(values)
-    return Stream(role, encoding.id, len(values), encoding.encode(values))
-
-
-def _code_stream(codes: NDArray[np.uint32]) -> Stream:
-    # A frame of reference above zero would leave code 0, "erased", without a representation.
-    best = choose(codes)
-    encoding = best if best.name in ("constant", "rle") else _CODES
-    return Stream(CODES, encoding.id, len(codes), encoding.encode(codes))
-
-
-def leaf_streams(
-    array: pa.Array, leaf: Leaf, codes: NDArray[np.uint32] | None, *, items: bool, plain: bool = False
-) -> list[Stream]:
-    """The streams of leaf values without nulls: codes if the chunk has a dictionary, else values or lengths and bytes."""
-    if codes is not None:
-        return [_code_stream(codes)]
-    if leaf.dtype is not None:
-        return [_flat(VALUES, arrays.numbers(array, leaf.dtype), plain)]
-    lengths, text = arrays.text(array)
-    # Text is stored as it is: bit-packing saves an eighth of ASCII and would cost a decoder on every read.
-    return [_flat(ITEM_LENGTHS if items else LENGTHS, lengths), _flat(BYTES, text, plain=True)]
-
-
-def assemble(nonce: bytes, n_rows: int, validity: int, n_items: int, streams: list[Stream]) -> bytes:
-    """Nonce, head, stream table and payloads, each payload aligned."""
+def assemble(
+    n_rows: int, validity: int, n_items: int, streams: Sequence[Stream], *, flags: int = 0, cap: int = 0
+) -> bytes:
+    """Head, stream table and payloads, each payload aligned: a page without the nonce that comes before it."""
     off = NONCE_BYTES + HEAD.size + STREAM.size * len(streams)
     table, body = [], []
     for stream in streams:
         start = aligned(off, STREAM_ALIGN_BYTES)
         table.append(
-            STREAM.pack(stream.role, 0, stream.encoding, start, len(stream.payload), stream.n_values)
+            STREAM.pack(
+                stream.role, stream.flags, stream.encoding, start, len(stream.payload), stream.n_values
+            )
         )
         body += [bytes(start - off), stream.payload]
         off = start + len(stream.payload)
-    return b"".join([nonce, HEAD.pack(n_rows, validity, 0, len(streams), n_items, 0), *table, *body])
-
-
-def encode(array: pa.Array, type_: ColumnType, codes: NDArray[np.uint32] | None, nonce: bytes) -> bytes:
-    """One page.
-
-    Args:
-        array: the page's rows, of ``type_.arrow``; slices are fine.
-        codes: uint32, dictionary codes of the page's valid leaf values in order, or None without a dictionary.
-        nonce: 16 bytes that salt the page's hash.
-    """
-    page = _encode(array, type_, codes, nonce, plain=False)
-    if array.nbytes > FREE_BYTES and array.nbytes > len(page) * EXPANSION:
-        return _encode(array, type_, None, nonce, plain=True)
-    return page
-
-
-def _encode(
-    array: pa.Array, type_: ColumnType, codes: NDArray[np.uint32] | None, nonce: bytes, *, plain: bool
-) -> bytes:
-    n, nulls = len(array), array.null_count
-    validity = NO_NULLS if not nulls else ALL_NULL if nulls == n else BITMAP
-    streams: list[Stream] = []
-    if validity == BITMAP:
-        streams.append(_flat(VALIDITY, arrays.validity(array)))
-    if validity == ALL_NULL:
-        return assemble(nonce, n, validity, 0, streams)
-    valid = array.drop_null() if nulls else array
-    if not type_.is_list:
-        streams += leaf_streams(valid, type_.leaf, codes, items=False, plain=plain)
-        return assemble(nonce, n, validity, 0, streams)
-    streams.append(_flat(LENGTHS, arrays.list_lengths(valid)))
-    items = valid.flatten()
-    n_items = len(items)
-    if items.null_count:
-        streams.append(_flat(ITEM_VALIDITY, arrays.validity(items)))
-        items = items.drop_null()
-    streams += leaf_streams(items, type_.leaf, codes, items=True, plain=plain)
-    return assemble(nonce, n, validity, n_items, streams)
+    return b"".join([HEAD.pack(n_rows, validity, flags, len(streams), n_items, cap), *table, *body])
 
 
 class _Decoder:
@@ -304,16 +247,6 @@ def decode(
     page.done()
     buffers = [arrays.bitmap(valid), arrays.offsets(lengths, valid, n_rows)]
     return pa.Array.from_buffers(type_.arrow, n_rows, buffers, children=[items])
-
-
-def encode_entries(values: pa.Array | _Array, leaf: Leaf, nonce: bytes) -> bytes:
-    """A dictionary's entries as a page: one row per entry, codes counting from 1."""
-    streams = (
-        [_flat(VALUES, np.asarray(values))]
-        if leaf.dtype is not None
-        else leaf_streams(values, leaf, None, items=False)
-    )
-    return assemble(nonce, len(values), NO_NULLS, 0, streams)
 
 
 def decode_entries(

@@ -2,30 +2,39 @@
 
 At most one row group of rows is held in memory. A file is created under a name that must not exist, and is synced
 before ``close`` returns; its folder and its place in a table are the table's concern. The layout is ``FORMAT.md``'s;
-with ``seed`` equal input gives equal bytes. Statistics, sorting and quantisation have sections but no writer.
+with ``seed`` equal input gives equal bytes. What lies in pages is ``group``'s and ``chunk``'s part, sections are
+``sections``'.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 import pyarrow as pa
+from blake3 import blake3
 
-from headrace.storage import arrays, chunk, durable, layout, leaves, page
+from headrace.storage import durable, exact, layout, leaves, nested_columns
+from headrace.storage.chunk import MAX_BLOCKS, ColumnRules, ColumnWriter, Cuts, Encoded, page_cuts
 from headrace.storage.entropy import Entropy
 from headrace.storage.errors import SchemaMismatch, TooLarge
-from headrace.storage.footer import deletion_extent, name_hash
-from headrace.storage.layout import GROUP_ROWS, LEAF_BYTES, PAGE_BLOCKS, Header, Trailer, aligned, hash16
-from headrace.storage.logical import ColumnType, column_type, stored_schema
+from headrace.storage.group import FlatColumn, GroupWriter
+from headrace.storage.layout import GROUP_ROWS, LEAF_BYTES, Header, Trailer, aligned
+from headrace.storage.logical import ColumnType, column_type, shape, stored_schema
+from headrace.storage.quantise import Quantisation, parse
+from headrace.storage.sections import Contents, StoredColumn, footer_sections
+from headrace.storage.select import PROFILES, Profile
 
 _PAGE = struct.Struct("<QIIIIHHI16s")
 _DICT = struct.Struct("<QIIIIII16s")
+
+
+_CLUSTER = column_type(pa.uint32(), "")
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,11 @@ class Writer:
         seed: int | None = None,
         uuid: bytes | None = None,
         group_rows: int = GROUP_ROWS,
-        page_blocks: int = PAGE_BLOCKS,
+        page_blocks: int = MAX_BLOCKS,
+        profile: str | Profile = "balanced",
+        encodings: Mapping[str, str] | None = None,
+        quantise: Mapping[str, str | Mapping[str, float]] | None = None,
+        cluster_by: str | None = None,
     ) -> None:
         """Create the file.
 
@@ -64,7 +77,13 @@ class Writer:
             seed: for identical bytes; None draws uuid and nonces from the operating system.
             uuid: 16 bytes to know the file by, instead of drawn ones.
             group_rows: rows of a row group, a multiple of 1,024 up to 65,536.
-            page_blocks: blocks of 1,024 rows in a page, 1..64; fewer are used where rows are wide.
+            page_blocks: at most so many blocks of 1,024 rows in a page, 1..64; fewer are used where rows are wide.
+            profile: what bytes and reading time are worth: "size", "balanced", "train" or "compliance"; see ``select``.
+            encodings: by column, the name of the encoding that its values get whatever the profile says, or "dictionary",
+                or "sequence".
+            quantise: by column of floats, how it may lose precision: a name or an error bound, see ``quantise.parse``.
+            cluster_by: the column whose equal values own a history; None is the erase key. Lists that slide are stored
+                in its order within a row group, and never refer to a row of another value.
 
         Raises:
             UnsupportedType: a column's type cannot be held.
@@ -84,21 +103,58 @@ class Writer:
         self._erase_key, self._personal = erase_key, set(personal)
         self._types: list[ColumnType] = [column_type(field.type, field.name) for field in self.schema]
         self._group_rows, self._page_blocks = group_rows, page_blocks
+        quantised = {name: parse(spec) for name, spec in (quantise or {}).items()}
+        self._profile = _profile(profile)
+        self._columns = self._flat_columns(self._profile, dict(encodings or {}), quantised)
+        cluster = cluster_by or erase_key
+        if cluster is not None and cluster not in self.schema.names:
+            raise SchemaMismatch(
+                f"rows are clustered by {cluster!r}, which is no column of {self.schema.names[:20]}"
+            )
+        self._group = GroupWriter(
+            self._columns, None if cluster is None else self.schema.names.index(cluster)
+        )
         self._entropy = Entropy(seed)
         drawn = self._entropy.take(16)
         self._header = Header(uuid or drawn, int.from_bytes(self._entropy.take(8), "little"))
         self._pending: list[pa.RecordBatch] = []
         self._pending_rows = 0
         self._rows = 0
-        n = len(self._types)
-        self._chunks: list[list[tuple[int, int, int, int, int]]] = [[] for _ in range(n)]
-        self._pages = [bytearray() for _ in range(n)]
+        self._hidden = ColumnWriter(_CLUSTER, ColumnRules(self._profile))
+        self._stored = [StoredColumn() for _ in range(len(self._columns) + 1)]
         self._dicts = bytearray()
-        self._nulls = [0] * n
-        self._item_nulls = [False] * n
         self._file = self.path.open("xb")
         self._off = 0
         self._put(self._header.pack())
+
+    def _flat_columns(
+        self, profile: Profile, encodings: dict[str, str], quantised: dict[str, Quantisation]
+    ) -> list[FlatColumn]:
+        """The table's columns in order, then the parts of nested ones."""
+        named = {*encodings, *quantised}
+        if not named <= set(self.schema.names):
+            unknown = sorted(named - set(self.schema.names))
+            raise SchemaMismatch(
+                f"encodings or quantisation are given for {unknown}, which are no columns of {self.schema.names[:20]}"
+            )
+        tops, parts = [], []
+        for index, (field, type_) in enumerate(zip(self.schema, self._types, strict=True)):
+            guarded = field.name == self._erase_key or field.name in self._personal
+            rules = ColumnRules(
+                profile,
+                in_place=profile.in_place and guarded,
+                encoding=encodings.get(field.name),
+                page_blocks=self._page_blocks,
+                file_dictionary=profile.file_dictionaries and not guarded,
+                statistics=not guarded,
+                quantisation=quantised.get(field.name),
+            )
+            nodes = nested_columns.nodes(type_)
+            described = nested_columns.names(type_)
+            tops.append(FlatColumn(field.name, field.nullable, type_, rules, index))
+            for node, (name, nullable, _) in zip(nodes[1:], described[1:], strict=True):
+                parts.append(FlatColumn(name, nullable, node, rules, index))
+        return tops + parts
 
     def __enter__(self) -> Writer:
         return self
@@ -133,56 +189,93 @@ class Writer:
                     self._write_group()
 
     def _write_group(self) -> None:
-        for index, (field, type_) in enumerate(zip(self.schema, self._types, strict=True)):
+        tops = []
+        for index, field in enumerate(self.schema):
             parts = [batch.column(index) for batch in self._pending]
             try:
-                array = parts[0] if len(parts) == 1 else pa.concat_arrays(parts)
+                tops.append(parts[0] if len(parts) == 1 else pa.concat_arrays(parts))
             except pa.ArrowInvalid as error:
                 raise TooLarge(
                     f"column {field.name!r}: {self._pending_rows} rows together exceed 2 GiB ({error}); "
                     "write with a smaller group_rows"
                 ) from error
-            self._write_chunk(index, type_, array)
+        flat, cuts = self._shredded(tops)
+        chunks, hidden = self._group.write(flat, cuts, self._pending_rows)
+        for index, encoded in enumerate(chunks):
+            self._write_chunk(index, encoded)
+        if hidden is not None:
+            self._write_chunk(len(self._columns), self._hidden.write(hidden))
+        else:
+            self._stored[-1].chunks.append(None)
         self._rows += self._pending_rows
         self._pending, self._pending_rows = [], 0
 
-    def _write_chunk(self, index: int, type_: ColumnType, array: pa.Array) -> None:
-        values = chunk.leaves(array, type_)
-        coded = chunk.code(values, type_.leaf)
+    def _shredded(self, tops: list[pa.Array]) -> tuple[list[pa.Array], list[Cuts | None]]:
+        """One array per flat column, and where the pages of nested columns and their parts end."""
+        flat: list[pa.Array] = []
+        cuts: list[Cuts | None] = []
+        parts: list[pa.Array] = []
+        part_cuts: list[Cuts | None] = []
+        for array, type_ in zip(tops, self._types, strict=True):
+            if not type_.is_nested:
+                flat.append(array)
+                cuts.append(None)
+                continue
+            arrays = nested_columns.shred(array, type_)
+            rows = page_cuts(array, self._page_blocks)
+            ends = nested_columns.boundaries(arrays, type_, rows)
+            flat.append(arrays[0])
+            cuts.append(ends[0])
+            parts += arrays[1:]
+            part_cuts += ends[1:]
+        return flat + parts, cuts + part_cuts
+
+    def _write_chunk(self, index: int, encoded: Encoded) -> None:
         self._pad(layout.ALIGN_BYTES)
         start, dictionary = self._off, 0
-        if coded is not None:
-            data = page.encode_entries(coded.entries, type_.leaf, self._entropy.take(layout.NONCE_BYTES))
-            off, slot = self._put_slot(data)
-            n = len(coded.entries)
-            self._dicts += _DICT.pack(off, slot, len(data), n, index, 0, 0, hash16(data))
-            dictionary = len(self._dicts) // _DICT.size
-        first_row = n_pages = 0
-        for rows, codes in chunk.pages(array, type_, coded, self._page_blocks):
-            data = page.encode(rows, type_, codes, self._entropy.take(layout.NONCE_BYTES))
-            off, slot = self._put_slot(data)
-            blocks = -(-len(rows) // layout.BLOCK_ROWS)
-            self._pages[index] += _PAGE.pack(
-                off, slot, len(data), first_row, len(rows), blocks, 0, rows.null_count, hash16(data)
+        stored = self._stored[index]
+        if encoded.entries is not None:
+            dictionary = self._put_entries(index, *encoded.entries)
+        first_row = 0
+        for part in encoded.pages:
+            off, slot, used, digest = self._put_slot(part.body)
+            blocks = -(-part.n_rows // layout.BLOCK_ROWS)
+            stored.pages += _PAGE.pack(
+                off, slot, used, first_row, part.n_rows, blocks, 0, part.null_count, digest
             )
-            first_row += len(rows)
-            n_pages += 1
-        self._chunks[index].append((start, self._off - start, n_pages, dictionary, array.null_count))
-        self._nulls[index] += array.null_count
-        if type_.is_list:
-            self._item_nulls[index] |= array.flatten().null_count > 0
+            if part.statistics is not None:
+                stored.statistics += part.statistics
+            first_row += part.n_rows
+        stored.chunks.append((start, self._off - start, len(encoded.pages), dictionary, encoded.null_count))
+        stored.nulls += encoded.null_count
+        stored.item_nulls |= encoded.item_nulls
+        if encoded.report is not None:
+            stored.report = encoded.report if stored.report is None else stored.report + encoded.report
 
-    def _put_slot(self, data: bytes) -> tuple[int, int]:
-        """Write a page into a slot of whole alignment units; the rest of the slot is zero."""
-        if len(data) >= 2**32 - layout.ALIGN_BYTES:
+    def _put_entries(self, index: int, body: bytes, n_entries: int, flags: int = 0) -> int:
+        """Write a dictionary; the number of its DICT row, counting from 1."""
+        off, slot, used, digest = self._put_slot(body)
+        self._dicts += _DICT.pack(off, slot, used, n_entries, index, flags, 0, digest)
+        return len(self._dicts) // _DICT.size
+
+    def _put_slot(self, body: bytes) -> tuple[int, int, int, bytes]:
+        """Write nonce and body into a slot of whole alignment units: offset, slot and used length, hash.
+
+        The rest of the slot is zero.
+        """
+        used = layout.NONCE_BYTES + len(body)
+        if used >= 2**32 - layout.ALIGN_BYTES:
             raise TooLarge(
-                f"{self.path}: a page of {len(data)} bytes exceeds 4 GiB; split its rows into smaller values"
+                f"{self.path}: a page of {used} bytes exceeds 4 GiB; split its rows into smaller values"
             )
+        nonce = self._entropy.take(layout.NONCE_BYTES)
         self._pad(layout.ALIGN_BYTES)
-        off, slot = self._off, aligned(len(data))
-        self._put(data)
-        self._put(bytes(slot - len(data)))
-        return off, slot
+        off, slot = self._off, aligned(used)
+        digest = blake3(nonce).update(body).digest(length=layout.HASH_BYTES)
+        self._put(nonce)
+        self._put(body)
+        self._put(bytes(slot - used))
+        return off, slot, used, digest
 
     def abort(self) -> None:
         """Remove the unfinished file."""
@@ -193,6 +286,8 @@ class Writer:
         """Write the rest and the footer, and sync the file."""
         if self._pending_rows:
             self._write_group()
+        self._write_file_entries()
+        self._header = replace(self._header, required_features=self._features())
         self._pad(layout.ALIGN_BYTES)
         footer_off = self._off
         footer, n_sections = self._footer(footer_off)
@@ -217,12 +312,34 @@ class Writer:
         self._pad(layout.ALIGN_BYTES)
         self._put(tree)
         self._pad(slot)
-        copy = trailer.pack()
+        copy = trailer.pack() + self._header.pack()
         self._put((copy + bytes(slot - len(copy))) * 2)
+        # What a reader must know of the file is known only now; until here its header promises less than it holds, but
+        # without a trailer it is no file.
+        self._file.seek(0)
+        self._file.write(self._header.pack())
         self._file.flush()
         durable.sync_file(self._file.fileno())
         self._file.close()
         return Written(self._rows, self._off, self._header.uuid.hex(), 0, trailer.root.hex())
+
+    def _features(self) -> int:
+        """What a reader must know to read the file."""
+        return (
+            layout.FILE_DICTIONARIES * any(stored.dictionary is not None for stored in self._stored)
+            | layout.NESTED * (len(self._columns) > len(self._types))
+            | layout.QUANTISED * any(stored.report is not None for stored in self._stored)
+            | layout.FOLLOWING * bool(self._group.follows)
+            | layout.CLUSTERED_LISTS * bool(self._group.clustered)
+        )
+
+    def _write_file_entries(self) -> None:
+        """The dictionaries that columns have for the whole file, known only now."""
+        for index, column in enumerate(self._group.writers):
+            if column.file_entries is not None and column.file_entries.n_entries:
+                entries = column.file_entries.entries()
+                row = self._put_entries(index, column.entries_body(entries), len(entries), flags=1)
+                self._stored[index].dictionary = row - 1
 
     def _footer(self, footer_off: int) -> tuple[bytes, int]:
         """All sections behind their directory; ``FORMAT.md`` section 5."""
@@ -240,91 +357,33 @@ class Writer:
 
     def _sections(self) -> list[tuple[int, int, int, bytes]]:
         """Number, flags, rows and bytes of each section, in file order."""
-        n, n_groups = len(self._types), -(-self._rows // self._group_rows)
-        names, columns = self._columns()
-        n_buckets, bucket_slots, index = name_index(self.schema.names, self._header.hash_seed)
-        chunks = np.zeros((n, n_groups), layout.CHUNK_ROW)
-        n_pages = 0
-        for column, rows in enumerate(self._chunks):
-            for group, (off, length, pages, dictionary, nulls) in enumerate(rows):
-                chunks[column, group] = (off, length, n_pages, pages, 0, dictionary, nulls)
-                n_pages += pages
-        meta = np.zeros(1, layout.META_ROW)
-        n_dicts = len(self._dicts) // _DICT.size
-        meta[0] = (
+        group = self._group
+        contents = Contents(
             self._rows,
-            n,
-            n,
-            n_groups,
             self._group_rows,
-            n_buckets,
-            bucket_slots,
-            n_pages,
-            n_dicts,
-            b"",
+            len(self._types),
+            self._columns,
+            self._stored if group.clustered else self._stored[:-1],
+            bytes(self._dicts),
+            {"profile": self._profile.name},
+            self._erase_key,
+            frozenset(self._personal),
+            group.clustered or frozenset(),
+            group.follows,
         )
-        deletion = bytes(sum(deletion_extent(self._rows, self._group_rows)))
-        need = layout.SECTION_REQUIRED
-        return [
-            (layout.META, need, 1, meta.tobytes()),
-            (layout.NAME_INDEX, need, n_buckets * bucket_slots, index),
-            (layout.COLUMN, need, n, columns),
-            (layout.NAMES, need, 0, names),
-            (layout.CHUNK, need, n * n_groups, chunks.tobytes()),
-            (layout.PAGE, need, n_pages, b"".join(self._pages)),
-            (layout.DICT, need, n_dicts, bytes(self._dicts)),
-            (layout.DELETION, need, n_groups, deletion),
-        ]
-
-    def _columns(self) -> tuple[bytes, bytes]:
-        names = bytearray()
-        rows = np.zeros(len(self._types), layout.COLUMN_ROW)
-        for index, (field, type_) in enumerate(zip(self.schema, self._types, strict=True)):
-            text, zone = field.name.encode(), type_.timezone.encode()
-            if len(text) > 0xFFFF:
-                raise TooLarge(
-                    f"a column name of {len(text)} bytes exceeds {0xFFFF}; shorten {field.name[:40]!r}..."
-                )
-            flags = layout.NULLABLE * field.nullable | layout.PERSONAL * (field.name in self._personal)
-            flags |= layout.ERASE_KEY * (field.name == self._erase_key) | layout.IS_LIST * type_.is_list
-            flags |= layout.ITEM_NULLABLE * self._item_nulls[index]
-            row = rows[index]
-            row["name_hash"] = name_hash(field.name, self._header.hash_seed)
-            row["name_off"], row["name_len"] = len(names), len(text)
-            row["param_off"], row["param_len"] = len(names) + len(text), len(zone)
-            names += text + zone
-            row["logical"], row["storage"], row["flags"] = type_.logical, type_.storage, flags
-            if type_.is_list:
-                row["item_logical"], row["item_storage"] = type_.leaf.logical, type_.leaf.storage
-            row["null_count"] = self._nulls[index]
-            for unused in ("parent", "first_child", "stats", "quant", "dict"):
-                row[unused] = layout.NO_ROW
-        return bytes(names), rows.tobytes()
+        return footer_sections(contents, self._header.hash_seed)
 
 
-def name_index(names: Iterable[str], seed: int) -> tuple[int, int, bytes]:
-    """The NAME_INDEX section: number of buckets, slots in each, bytes. Slots fill from the front, in hash order."""
-    hashes = [name_hash(name, seed) for name in names]
-    slots = LEAF_BYTES // layout.NAME_SLOT.itemsize
-    n_buckets = max(1, -(-2 * len(hashes) // slots))
-    if n_buckets == 1:
-        slots = max(1, len(hashes))
-    while True:
-        buckets: list[list[tuple[int, int, int]]] = [[] for _ in range(n_buckets)]
-        for index, value in enumerate(hashes):
-            buckets[value % n_buckets].append((value, index + 1, 0))
-        if max(len(bucket) for bucket in buckets) <= slots:
-            break
-        n_buckets *= 2
-    table = np.zeros((n_buckets, slots), layout.NAME_SLOT)
-    for number, bucket in enumerate(buckets):
-        for slot, row in enumerate(sorted(bucket)):
-            table[number, slot] = row
-    return n_buckets, slots, table.tobytes()
+def _profile(given: str | Profile) -> Profile:
+    if isinstance(given, Profile):
+        return given
+    if given not in PROFILES:
+        raise ValueError(f"expected a profile of {', '.join(PROFILES)}, got {given!r}")
+    return PROFILES[given]
 
 
 def fit(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """``batch`` with exactly the columns of ``schema``, in its order and plain types.
+    """``batch`` with exactly the columns of ``schema``, in its order, in their plain forms.
 
     Raises:
         SchemaMismatch: listing every column that is missing, unknown, of another type, or null against the schema.
@@ -339,10 +398,10 @@ def fit(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         if field.name not in came:
             continue
         at, got = came[field.name]
-        if got != field.type:
+        if shape(got) != shape(field.type):
             wrong.append(f"{field.name!r} has type {got}, expected {field.type}")
             continue
-        column = arrays.plain(batch.column(at), field.type)
+        column = exact.plain(batch.column(at), column_type(field.type, field.name).plain)
         if not field.nullable and column.null_count:
             wrong.append(f"{field.name!r} has {column.null_count} nulls, expected none")
         columns.append(column)
@@ -351,12 +410,14 @@ def fit(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
             f"rows do not fit the schema: {'; '.join(wrong)}; cast, rename or drop these columns"
         )
     for field, column in zip(schema, columns, strict=True):
-        leaf = column.flatten() if pa.types.is_list(field.type) else column
-        if pa.types.is_string(leaf.type):
-            try:
-                leaf.validate(full=True)
-            except pa.ArrowInvalid as error:
-                raise SchemaMismatch(
-                    f"column {field.name!r} holds text that is not UTF-8: {error}; use binary"
-                ) from error
-    return pa.RecordBatch.from_arrays(columns, schema=schema) if columns else batch.select([])
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise SchemaMismatch(
+                f"column {field.name!r} holds text that is not UTF-8, or is no sound Arrow array: {error}; use binary"
+            ) from error
+    fields = [
+        pa.field(field.name, column.type, field.nullable)
+        for field, column in zip(schema, columns, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields)) if columns else batch.select([])
