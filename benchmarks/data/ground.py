@@ -61,7 +61,7 @@ def ground(pending: Sequence[Case], scratch: Path) -> Iterator[Mapping[str, Json
     wanted = {
         name: case.args["rows_of_data"]
         for case in pending
-        for name in case.args.get("datasets") or [case.args["dataset"]]
+        for name in case.args.get("datasets", [case.args.get("dataset")])
     }
     folder = scratch / "data"
     folder.mkdir(parents=True)

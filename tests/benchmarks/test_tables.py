@@ -46,6 +46,7 @@ def test_cases_are_well_formed(name: str, profile: Profile) -> None:
     assert len(set(metrics)) == len(metrics)
     for case in cases:
         json.dumps(dict(case.args))
+        assert name == "kernels" or {"dataset", "datasets"} & set(case.args)
         for contestant in case.contestants:
             assert (ROOT / Path(*contestant.runner.split("."))).with_suffix(".py").is_file()
             assert contestant.rival is None or (RIVALS / contestant.rival).is_dir()
