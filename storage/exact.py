@@ -130,6 +130,12 @@ def restore(array: pa.Array, type_: pa.DataType, fail: Fail, entries: pa.Array |
 
 
 def _restore_list(array: pa.Array, type_: pa.DataType, fail: Fail, entries: pa.Array | None) -> pa.Array:
+    if pa.types.is_list(type_):
+        # Only names or items differ.
+        items = restore(array.values, type_.value_type, fail, entries)
+        return pa.Array.from_buffers(
+            type_, len(array), array.buffers()[:2], offset=array.offset, children=[items]
+        )
     valid, lengths, items = list_parts(array)
     n = len(array)
     if pa.types.is_fixed_size_list(type_):

@@ -10,7 +10,7 @@ of their own (``nested_columns``). Numbers of types are permanent and listed in 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -129,7 +129,7 @@ class ColumnType:
     @property
     def logical(self) -> int:
         """The logical type number of the column itself."""
-        number = typecode.number(self.arrow)
+        number = _number(self.arrow)
         if number is None:
             raise UnsupportedType(f"type {self.arrow} has no number in the store")
         return number
@@ -142,7 +142,7 @@ class ColumnType:
     @property
     def item_logical(self) -> int:
         """The logical type number of the items of a list of leaves; else 0."""
-        return (typecode.number(self.arrow.value_type) or 0) if self.is_list else 0
+        return (_number(self.arrow.value_type) or 0) if self.is_list else 0
 
     @property
     def item_storage(self) -> int:
@@ -189,6 +189,7 @@ def _leaf(arrow: pa.DataType) -> Leaf | None:
     return Leaf(number, storage, arrow, np.dtype(_DTYPES[storage]))
 
 
+_number = lru_cache(maxsize=4096)(typecode.number)
 _PRESENT = Leaf(6, 6, pa.uint8(), np.dtype("u1"))
 _COUNT = Leaf(8, 8, pa.uint32(), np.dtype("u4"))
 
@@ -199,24 +200,43 @@ def column_type(arrow: pa.DataType, name: str) -> ColumnType:
     Raises:
         UnsupportedType: naming the column and the type, when the store has no way to hold it.
     """
-    typecode.refuse(arrow, name)
+    if isinstance(arrow, pa.BaseExtensionType) or not _is_held(arrow):
+        typecode.refuse(arrow, name)
     return _column_type(arrow)
 
 
-def _column_type(arrow: pa.DataType) -> ColumnType:
+# Arrow takes types for equal whose lists name their items differently, so only what does not depend on names is kept.
+@lru_cache(maxsize=4096)
+def _is_held(arrow: pa.DataType) -> bool:
+    try:
+        typecode.refuse(arrow, "")
+    except UnsupportedType:
+        return False
+    return True
+
+
+@lru_cache(maxsize=4096)
+def _flat(arrow: pa.DataType) -> tuple[Leaf, bool] | None:
+    """How a leaf or a list of leaves is stored; None for nested types."""
     leaf = _leaf(arrow)
-    if leaf is not None:
-        return ColumnType(leaf, False, arrow)
+    if leaf is not None or not typecode.is_list(arrow):
+        return None if leaf is None else (leaf, False)
+    item = _leaf(arrow.value_type)
+    return None if item is None else (item, True)
+
+
+def _column_type(arrow: pa.DataType) -> ColumnType:
+    flat = _flat(arrow)
+    if flat is not None:
+        return ColumnType(*flat, arrow)
     if pa.types.is_struct(arrow):
         fields = [arrow.field(index) for index in range(arrow.num_fields)]
         return ColumnType(_PRESENT, False, arrow, tuple(_column_type(field.type) for field in fields))
-    item = _leaf(arrow.value_type)
-    if item is not None:
-        return ColumnType(item, True, arrow)
     own = _PRESENT if pa.types.is_fixed_size_list(arrow) else _COUNT
     return ColumnType(own, False, arrow, (_column_type(arrow.value_type),))
 
 
+@lru_cache(maxsize=4096)
 def from_ids(logical: int, item_logical: int, timezone: str) -> ColumnType | None:
     """The type written under these numbers alone, or None if this reader does not know them."""
     number = item_logical if logical in _LISTS_IN_ROW else logical
@@ -251,6 +271,11 @@ def shape(arrow: pa.DataType) -> pa.DataType:
     >>> shape(pa.large_list(pa.dictionary(pa.int8(), pa.string_view()))) == pa.list_(pa.string())
     True
     """
+    return arrow if isinstance(arrow, pa.BaseExtensionType) else _shape(arrow)
+
+
+@lru_cache(maxsize=4096)
+def _shape(arrow: pa.DataType) -> pa.DataType:
     if pa.types.is_struct(arrow):
         return pa.struct([(arrow.field(i).name, shape(arrow.field(i).type)) for i in range(arrow.num_fields)])
     if pa.types.is_fixed_size_list(arrow):
