@@ -144,7 +144,7 @@ def parse(spec: str | Mapping[str, float] | Quantisation) -> Quantisation:
         for kind in KINDS:
             if spec == kind:
                 return Quantisation(kind)
-        near = get_close_matches(spec, KINDS, 1, 0.4)
+        near = [kind for kind in KINDS if spec and kind.startswith(spec)] or get_close_matches(spec, KINDS, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UnknownQuantisation(
             f"expected a storage format, one of {', '.join(KINDS)}, or a bound such as {{'max_abs_err': 0.001}}; "

@@ -180,7 +180,7 @@ class Cast(Encoding):
     in_place: ClassVar[bool] = True
 
     def __init__(self, form: Format | None = None) -> None:
-        self.form = form
+        self.form: Final = form
 
     def can_encode(self, stats: Stats) -> bool:
         return self.form is not None and stats.dtype in (np.float32, np.float64)
@@ -314,7 +314,7 @@ def _e4m3_table() -> Array:
     codes = np.arange(256)
     exponent, mantissa = codes >> 3 & 15, codes & 7
     numbers = np.where(exponent, 8 + mantissa, mantissa) * 2.0 ** (np.maximum(exponent, 1) - 10)
-    table = np.where(codes & 0x80, -numbers, numbers).astype(np.float32)
+    table: Array = np.where(codes & 0x80, -numbers, numbers).astype(np.float32)
     table.view(np.uint32)[[0x7F, 0xFF]] = [0x7FF00000, 0xFFF00000]
     table.flags.writeable = False
     return table

@@ -121,7 +121,7 @@ class Int8(Encoding):
     in_place: ClassVar[bool] = True
 
     def __init__(self, *, writes: bool = False) -> None:
-        self.writes = writes
+        self.writes: Final = writes
 
     def can_encode(self, stats: Stats) -> bool:
         return self.writes and stats.dtype in (np.float32, np.float64)

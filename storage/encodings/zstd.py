@@ -47,7 +47,7 @@ class Zstd(Encoding):
     name: ClassVar[str] = "zstd"
 
     def __init__(self, level: int = LEVEL) -> None:
-        self.level = level
+        self.level: Final = level
 
     def can_encode(self, stats: Stats) -> bool:
         return stats.n > 0

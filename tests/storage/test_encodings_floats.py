@@ -21,8 +21,8 @@ from headrace.storage.encodings.byte_split import ByteSplit
 from headrace.storage.encodings.errors import CannotErase
 from headrace.storage.encodings.zstd import Zstd
 
-from .golden.floats import rewrite
 from .damage import decoded, header, holds_out, plain, refused, taken
+from .golden.floats import rewrite
 
 Array = NDArray[Any]
 
