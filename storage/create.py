@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import uuid as uuids
 from collections.abc import Callable, Collection
+from typing import Unpack
 
 import pyarrow as pa
 
@@ -23,6 +24,7 @@ from headrace.storage.manifest import DATA, DataFile, Manifest
 from headrace.storage.objects import Location, Place, place
 from headrace.storage.paths import inside
 from headrace.storage.table import Table, now_ms
+from headrace.storage.writer import Storing
 
 
 def create(
@@ -109,6 +111,7 @@ def write(
     erase_key: str | None = None,
     personal: Collection[str] = (),
     seed: int | None = None,
+    **how: Unpack[Storing],
 ) -> Table:
     """Make a table whose version 1 is ``data``: anything with an Arrow stream, a ``RecordBatch``, or an iterable of them.
 
@@ -119,6 +122,8 @@ def write(
         erase_key: the column that names a person.
         personal: further columns that hold personal data.
         seed: for identical bytes and file name; None draws them.
+        how: ``profile``, ``encodings``, ``quantise``, ``cluster_by``; see ``writer.Storing``. They hold for these rows;
+            what is appended later is told anew.
 
     Raises:
         TableExists: there is one, or another writer was faster; open it and append.
@@ -136,7 +141,7 @@ def write(
     """
     schema, batches = batches_of(data)
     planned = _planned(path, schema, erase_key, personal)
-    staged = planned.stage(batches, seed=seed)
+    staged = planned.stage(batches, seed=seed, **how)
     try:
         return _publish_first(planned, (staged,), now_ms)
     except TableExists:

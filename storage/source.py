@@ -74,6 +74,8 @@ class Source(ABC):
             BadFile: the file ends before.
             SourceFailed: the store that holds it did not answer.
         """
+        if not length:
+            return b""
         for start, data in self._kept:
             if start <= offset and offset + length <= start + len(data):
                 return data[offset - start : offset - start + length]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 import uuid as uuids
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import msgspec
 import pyarrow as pa
@@ -27,7 +27,7 @@ from headrace.storage.manifest import ATTACHMENTS, DATA, Attachment, Commit, Dat
 from headrace.storage.objects import Location, Place, place
 from headrace.storage.paths import inside
 from headrace.storage.scan import Filter, Scan, checked_file, parse_filter
-from headrace.storage.writer import Writer
+from headrace.storage.writer import Storing, Writer
 
 Key = tuple[str, int]
 
@@ -139,16 +139,16 @@ class Table:
         """The Arrow PyCapsule stream of all rows."""
         return self.scan().__arrow_c_stream__(requested_schema)
 
-    def append(self, data: object, *, seed: int | None = None) -> Commit:
+    def append(self, data: object, *, seed: int | None = None, **how: Unpack[Storing]) -> Commit:
         """Add rows in one commit; ``data`` as for ``write``.
 
         Raises:
             SchemaMismatch: listing the columns that differ.
         """
         _, batches = batches_of(data)
-        return self.commit([self.stage(batches, seed=seed)])
+        return self.commit([self.stage(batches, seed=seed, **how)])
 
-    def overwrite(self, data: object, *, seed: int | None = None) -> Commit:
+    def overwrite(self, data: object, *, seed: int | None = None, **how: Unpack[Storing]) -> Commit:
         """Replace all rows in one commit; earlier versions stay readable.
 
         Raises:
@@ -156,7 +156,7 @@ class Table:
             CommitConflict: another writer committed since this object's version.
         """
         _, batches = batches_of(data)
-        return self.commit([self.stage(batches, seed=seed)], replace_all=True)
+        return self.commit([self.stage(batches, seed=seed, **how)], replace_all=True)
 
     def stage(
         self,
@@ -165,6 +165,7 @@ class Table:
         seed: int | None = None,
         tags: Mapping[str, Any] | None = None,
         group_rows: int = GROUP_ROWS,
+        **how: Unpack[Storing],
     ) -> DataFile:
         """Write and sync a file that no reader sees until it is committed; safe to call on any machine.
 
@@ -173,6 +174,7 @@ class Table:
             seed: for identical bytes and name; None draws them.
             tags: a small mapping of JSON values that comes back with the file.
             group_rows: rows of a row group; see ``Writer``.
+            how: ``profile``, ``encodings``, ``quantise``, ``cluster_by``; see ``Storing``.
 
         Raises:
             SchemaMismatch: listing the columns that differ; nothing is left behind.
@@ -191,6 +193,7 @@ class Table:
                 seed=seed,
                 uuid=identity,
                 group_rows=group_rows,
+                **how,
             ) as writer,
         ):
             for batch in batches:
