@@ -20,7 +20,7 @@ import numpy as np
 
 from headrace.storage.encodings import ALL, BY_ID, CannotEncode, Encoding, Stats, stats
 from headrace.storage.encodings.bitpack import packed_bytes
-from headrace.storage.encodings.contract import MAX_DEPTH, Array, Bytes
+from headrace.storage.encodings.contract import BLOCK_VALUES, MAX_DEPTH, Array, Bytes
 from headrace.storage.encodings.zstd import Zstd
 
 RUNS: Final = 16
@@ -41,6 +41,8 @@ class Profile:
     zstd: Encoding
     in_place: bool = False
     """Erase keys and personal columns get only encodings whose values can be overwritten where they lie."""
+    run_values: int = RUN_VALUES
+    """Length of the runs of a sample."""
     file_dictionaries: bool = True
     """Whether a column may have one dictionary for the whole file, which every reader of a page must load."""
 
@@ -48,7 +50,7 @@ class Profile:
 PROFILES: Final = {
     profile.name: profile
     for profile in (
-        Profile("size", 20.0, Zstd(12)),
+        Profile("size", 20.0, Zstd(12), run_values=4 * RUN_VALUES),
         Profile("balanced", 2.0, Zstd(3)),
         Profile("train", 0.3, Zstd(3), file_dictionaries=False),
         Profile("compliance", 2.0, Zstd(3), in_place=True, file_dictionaries=False),
@@ -205,13 +207,13 @@ def _encode(plan: Plan, values: Array) -> tuple[int, bytes]:
 _PACKED: Final = Plan(_BY_NAME["bitpack"], 0, 0.0)
 
 
-def sample(values: Array, seed: int, *, run: int = RUN_VALUES) -> Array:
-    """Up to `RUNS` runs of consecutive values from all over a stream, one from each equal part of it; all if few."""
+def sample(values: Array, seed: int, *, run: int = RUN_VALUES, runs: int = RUNS) -> Array:
+    """Runs of consecutive values from all over a stream, one from each equal part of it; all values if they are few."""
     n = len(values)
-    if n <= RUNS * run * 2:
+    if n <= runs * run * 2:
         return values
-    part = n // RUNS
-    starts = np.arange(RUNS) * part + np.random.default_rng(seed).integers(0, part - run + 1, RUNS)
+    part = n // runs
+    starts = np.arange(runs) * part + np.random.default_rng(seed).integers(0, part - run + 1, runs)
     return np.concatenate([values[start : start + run] for start in starts.tolist()])
 
 
@@ -279,10 +281,9 @@ def _plans(
     values: Array, profile: Profile, kind: str, in_place: bool, seed: int, depth: int = 0
 ) -> list[Plan]:
     counted = stats(values, count_distinct=False)
-    few = sample(values, seed, run=TEXT_RUN_BYTES if kind == "text" else RUN_VALUES)
+    few = sample(values, seed, run=TEXT_RUN_BYTES if kind == "text" else profile.run_values)
     few_counted = stats(few, count_distinct=False, count_bit_lengths=True)
     search = _Search(profile, in_place)
-    scale = len(values) / max(1, len(few))
     found = []
     for name in _names(values.dtype, kind):
         encoding = profile.zstd if name == "zstd" else _BY_NAME[name]
@@ -299,8 +300,16 @@ def _plans(
             per_value, per_byte = _DECODE_NS[name]
             found.append(Plan(encoding, size, per_value * len(values) + per_byte * values.nbytes))
             continue
-        plan = search.trial(encoding, few, few_counted, depth)
+        if name in ("sparse_bool", "mainly_constant"):
+            tried = values  # what is rare is not in a sample, and splitting it off is cheap
+        elif name == "delta":
+            tried = sample(values, seed, run=BLOCK_VALUES, runs=2)  # differences do not cross blocks
+        else:
+            tried = few
+        trial_counted = few_counted if tried is few else stats(tried, count_distinct=False)
+        plan = search.trial(encoding, tried, trial_counted, depth)
         if plan is not None and (not in_place or _erasable(plan)):
+            scale = len(values) / len(tried)
             found.append(
                 replace(
                     plan,
