@@ -1,39 +1,52 @@
 """One file to Arrow batches: only the asked columns' pages are read, each checked before a row of it is returned.
 
-Memory is bounded by one batch and the pages it touches, whatever the size of the file. Rows whose deletion bit is set
-never come out. Which rows match a filter is decided above (``scan``); which files belong to a table in ``table``.
+The unit of work is one column of one row group, or of as many of its rows as fit the memory that was granted
+(``group_read``); with much to decode, several threads share the columns and the next rows are decoded while the caller
+works with these (``prefetch``). Rows whose deletion bit is set never come out. Which rows match a filter is decided
+above (``scan``); which files belong to a table in ``table``. Files are never mapped: what is handed out is a copy.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn
 
-import numpy as np
 import pyarrow as pa
 
-from headrace.storage import arrays, page
 from headrace.storage.errors import BadFile, CorruptFooter, CorruptPage
-from headrace.storage.footer import Chunk, Column, Footer
-from headrace.storage.layout import GROUP_ROWS, hash16
-
-BATCH_BYTES = 1 << 30  # strings of a batch beyond this come as several batches, far below Arrow's 2 GiB
+from headrace.storage.fetch import FileEntries
+from headrace.storage.footer import Column, Footer
+from headrace.storage.group_read import Group, Step, arrow_schema, batches_of, record_batch, take_mask
+from headrace.storage.layout import GROUP_ROWS
+from headrace.storage.prefetch import MEMORY_BYTES, ahead, default_threads
+from headrace.storage.source import Location, Source, open_source
 
 
 class File:
-    """An open file. Opening checks header, trailer and the root of the footer's hash tree, nothing more."""
+    """An open file. Opening checks header, trailer and the root of the footer's hash tree, nothing more.
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self._fd = os.open(self.path, os.O_RDONLY)
+    Not to be used from several threads at once, but the iterators it returns use several themselves.
+    """
+
+    def __init__(self, location: Location) -> None:
+        """Open a file.
+
+        Args:
+            location: a path, or anything ``source.open_source`` takes.
+
+        Raises:
+            BadFile, CorruptFooter: it is not a headrace file, or its footer's root is damaged.
+            UnsupportedFeature: it needs a newer reader.
+        """
+        self.source: Source = open_source(location)
+        self.path = Path(self.source.name)
         try:
-            self.footer = Footer(self._fd, str(self.path))
+            self.footer = Footer(self.source)
         except BaseException:
-            os.close(self._fd)
+            self.source.close()
             raise
+        self._file_entries: dict[int, FileEntries] = {}
 
     def __enter__(self) -> File:
         return self
@@ -45,9 +58,7 @@ class File:
 
     def close(self) -> None:
         """Close the file; batches already returned stay valid."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self.source.close()
 
     @property
     def n_rows(self) -> int:
@@ -62,157 +73,112 @@ class File:
         """
         return arrow_schema(self.footer.columns(columns))
 
+    def file_entries(self, column: Column) -> FileEntries | None:
+        """The dictionary that serves a column in the whole file, if it has one."""
+        found = self._file_entries.get(column.id)
+        if found is None:
+            row = self.footer.file_dictionary(column)
+            if row is None:
+                return None
+            found = self._file_entries[column.id] = FileEntries(self.source, column, row)
+        return found
+
     def batches(
         self,
         columns: Sequence[str] | None = None,
         *,
         batch_rows: int = GROUP_ROWS,
         groups: range | None = None,
+        rows: range | None = None,
+        threads: int | None = None,
+        memory_bytes: int = MEMORY_BYTES,
+        list_view: bool = False,
     ) -> Iterator[pa.RecordBatch]:
         """Rows in file order, in batches that never cross a row group.
 
         Args:
-            columns: names, in the order wanted; None is all.
+            columns: names, in the order wanted, or patterns such as ``price_*``; None is all.
             batch_rows: at most so many rows a batch.
             groups: which row groups to read; None is all.
+            rows: which rows of the file, counting deleted ones; None is all.
+            threads: at most so many; None is the number of processors, up to 8.
+            memory_bytes: what is decoded and not yet taken by the caller stays below, unless one page of each column
+                is more.
+            list_view: lists come as Arrow's ListView, in which rows share items; else as List.
 
         Raises:
             CorruptPage, CorruptFooter, BadFile: before any row of the batch is returned.
+            NoSuchColumn: naming the first one missing.
         """
         if batch_rows < 1:
             raise ValueError(f"batch_rows must be at least 1, got {batch_rows}")
-        wanted = self.footer.columns(columns)
-        for group in range(self.footer.n_groups) if groups is None else groups:
-            n = self.footer.rows_in(group)
-            cursor = _Group(self, group, wanted)
-            for first in range(0, n, batch_rows):
-                last = min(first + batch_rows, n)
-                try:
-                    found = cursor.rows(first, last)
-                except (CorruptPage, CorruptFooter):
-                    # An erase in place may have passed by since the footer was read: then, and only then, look again.
-                    if self.footer.current_epoch() <= self.footer.trailer.erase_epoch:
-                        raise
-                    self.footer = Footer(self._fd, str(self.path))
-                    wanted = self.footer.columns(columns)
-                    cursor = _Group(self, group, wanted)
-                    found = cursor.rows(first, last)
-                yield from found
+        if rows is not None and (rows.step != 1 or rows.start < 0):
+            raise ValueError(f"rows must be a range of step 1 from 0 on, got {rows}")
+        threads = default_threads() if threads is None else max(1, threads)
+        names = None if columns is None else list(columns)
+        numbers = range(self.footer.n_groups) if groups is None else groups
+        steps = _Steps(self, names, numbers, rows, batch_rows, memory_bytes, list_view)
+        for step, arrays in ahead(steps, threads, memory_bytes):
+            some = step.kept()
+            n_rows = step.last - step.first if some is None else len(some)
+            if n_rows:
+                yield from batches_of(step, arrays, n_rows, batch_rows)
 
 
-class _Group:
-    """Reads one row group's columns from front to back, keeping each column's last page for the next batch."""
+class _Steps:
+    """Plans what is read next, and plans again with a new footer after an erase in place passed by."""
 
-    def __init__(self, file: File, group: int, columns: list[Column]) -> None:
-        self.file, self.footer, self.group = str(file.path), file.footer, group
-        self.columns = columns
-        self.schema = arrow_schema(columns)
-        self.deleted = file.footer.deleted(group)
-        self.chunks: dict[int, Chunk] = {}
-        self.entries: dict[int, page.Entries] = {}
-        self.last: dict[int, tuple[int, pa.Array]] = {}
+    def __init__(
+        self,
+        file: File,
+        names: list[str] | None,
+        groups: range,
+        rows: range | None,
+        batch_rows: int,
+        memory_bytes: int,
+        as_views: bool,
+    ) -> None:
+        self.file, self.names, self.groups, self.rows = file, names, groups, rows
+        self.as_views = as_views
+        self.batch_rows, self.memory_bytes = batch_rows, memory_bytes
+        self.columns = file.footer.columns(names)
 
-    def rows(self, first: int, last: int) -> list[pa.RecordBatch]:
-        """Rows first..last of the group, without deleted ones, as one batch or several if they are very wide."""
-        parts = [self._column(column, first, last) for column in self.columns]
-        if all(len(part) == 1 for part in parts):
-            found = [record_batch([part[0] for part in parts], self.schema, last - first)]
-            if self.deleted is None:
-                return found
-        elif all(sum(array.nbytes for array in part) < BATCH_BYTES for part in parts):
-            found = [record_batch([pa.concat_arrays(part) for part in parts], self.schema, last - first)]
-        else:
-            chunked = [pa.chunked_array(part) for part in parts]
-            found = pa.Table.from_arrays(chunked, schema=self.schema).to_batches()
-        if self.deleted is None:
-            return found
-        kept, at = [], first
-        for batch in found:
-            gone = self.deleted[at : at + batch.num_rows]
-            at += batch.num_rows
-            if not gone.any():
-                kept.append(batch)
-            elif not gone.all():
-                kept.append(take_mask(batch, ~gone))
-        return kept
+    def __iter__(self) -> Iterator[Step]:
+        for number in self.groups:
+            yield from self._of(number, 0)
 
-    def _column(self, column: Column, first: int, last: int) -> list[pa.Array]:
-        chunk = self.chunks.get(column.id)
-        if chunk is None:
-            chunk = self.chunks[column.id] = self.footer.chunk(column, self.group)
-        starts = chunk.pages["first_row"]
-        lo = int(np.searchsorted(starts, first, side="right")) - 1
-        hi = int(np.searchsorted(starts, last, side="left"))
-        parts = []
-        for number in range(lo, hi):
-            start = int(starts[number])
-            array = self._page(column, chunk, number)
-            parts.append(array[max(first - start, 0) : last - start])
-        return parts
+    def _of(self, number: int, first: int) -> Iterator[Step]:
+        """The steps of one group from one of its rows on."""
+        footer = self.file.footer
+        start, n = number * footer.group_rows, footer.rows_in(number)
+        last = n
+        if self.rows is not None:
+            first, last = max(first, self.rows.start - start), min(n, self.rows.stop - start)
+        if first >= last:
+            return
+        group = Group(self.file, number, self.columns, as_views=self.as_views)
+        yield from group.steps(first, last, self.batch_rows, self.memory_bytes)
 
-    def _page(self, column: Column, chunk: Chunk, number: int) -> pa.Array:
-        kept = self.last.get(column.id)
-        if kept is not None and kept[0] == number:
-            return kept[1]
-        row = chunk.pages[number]
-        entries = self._entries(column, chunk)
-        fail, where = self._failing(column, chunk.first_page + number, int(row["off"]))
-        data = self._checked(row, fail)
-        array = page.decode(data, column.type, int(row["n_rows"]), entries, fail, where)
-        if array.null_count and not column.nullable and self.deleted is None:
-            fail("nulls", "none", array.null_count)
-        self.last[column.id] = (number, array)
-        return array
+    def after(self, step: Step) -> Iterator[Step]:
+        """This step and all that follow, planned with the footer of now."""
+        at = self.groups.index(step.group.number)
+        yield from self._of(step.group.number, step.first)
+        for number in self.groups[at + 1 :]:
+            yield from self._of(number, 0)
 
-    def _entries(self, column: Column, chunk: Chunk) -> page.Entries | None:
-        if chunk.dictionary is None:
-            return None
-        entries = self.entries.get(column.id)
-        if entries is None:
-            row = chunk.dictionary
-            fail, where = self._failing(column, -1, int(row["off"]))
-            data = self._checked(row, fail)
-            entries = page.decode_entries(data, column.type.leaf, int(row["n_entries"]), fail, where)
-            self.entries[column.id] = entries
-        return entries
-
-    def _checked(self, row: Any, fail: Callable[[str, object, object], NoReturn]) -> bytes:
-        data = self.footer.read(int(row["off"]), int(row["used_len"]))
-        expected, got = row["hash"].tobytes(), hash16(data)
-        if got != expected:
-            fail("hash", expected.hex(), got.hex())
-        return data
-
-    def _failing(
-        self, column: Column, number: int, offset: int
-    ) -> tuple[Callable[[str, object, object], NoReturn], str]:
-        def fail(what: str, expected: object, got: object) -> NoReturn:
-            raise CorruptPage(self.file, column.name, number, what, offset=offset, expected=expected, got=got)
-
-        return fail, f"{self.file}: page {number} of column {column.name!r}"
-
-
-def arrow_schema(columns: Sequence[Column]) -> pa.Schema:
-    """The Arrow schema of footer columns."""
-    return pa.schema([pa.field(column.name, column.type.arrow, column.nullable) for column in columns])
-
-
-def record_batch(columns: list[pa.Array], schema: pa.Schema, n_rows: int) -> pa.RecordBatch:
-    """A batch that keeps its row count even without columns."""
-    if columns:
-        return pa.RecordBatch.from_arrays(columns, schema=schema)
-    return arrays.rows_without_columns(n_rows)
-
-
-def take_mask(batch: pa.RecordBatch, keep: Any) -> pa.RecordBatch:
-    """The rows where ``keep`` is True; works without columns too."""
-    if batch.num_columns:
-        return batch.filter(arrays.mask_array(keep))
-    return record_batch([], batch.schema, int(np.count_nonzero(keep)))
+    def is_stale(self) -> bool:
+        """Whether an erase passed by since the footer was read; if so, it is read again."""
+        file = self.file
+        if file.footer.current_epoch() <= file.footer.trailer.erase_epoch:
+            return False
+        file.footer = Footer(file.source)
+        file._file_entries.clear()
+        self.columns = file.footer.columns(self.names)
+        return True
 
 
 def read_file(
-    path: str | os.PathLike[str], columns: Sequence[str] | None = None, batch_rows: int = GROUP_ROWS
+    path: Location, columns: Sequence[str] | None = None, batch_rows: int = GROUP_ROWS
 ) -> Iterator[pa.RecordBatch]:
     """Read one file, staged or committed, from front to back.
 
@@ -229,4 +195,4 @@ def read_file(
         yield from file.batches(columns, batch_rows=batch_rows)
 
 
-__all__ = ["BadFile", "File", "read_file"]
+__all__ = ["BadFile", "CorruptFooter", "CorruptPage", "File", "read_file", "record_batch", "take_mask"]

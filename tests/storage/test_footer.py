@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from headrace.storage import layout, leaves
 from headrace.storage.errors import CorruptFooter, CorruptPage, NoSuchColumn
 from headrace.storage.footer import deletion_extent
 from headrace.storage.reader import File, read_file
-from headrace.storage.writer import Writer, name_index
+from headrace.storage.sections import name_index
+from headrace.storage.source import OpenFileSource
+from headrace.storage.writer import Writer
 
 from .forge import Forged
 
@@ -74,27 +77,39 @@ def test_name_buckets_grow_until_each_fits(monkeypatch: pytest.MonkeyPatch) -> N
     rows = np.frombuffer(table, layout.NAME_SLOT).reshape(n_buckets, slots)
     assert sorted((rows["column"][rows["column"] > 0] - 1).tolist()) == list(range(3000))
     assert all((row["hash"][row["column"] > 0] % n_buckets == at).all() for at, row in enumerate(rows))
-    monkeypatch.setattr("headrace.storage.writer.name_hash", lambda name, seed: int(name[1:]) * 16)
+    monkeypatch.setattr("headrace.storage.sections.name_hash", lambda name, seed: int(name[1:]) * 16)
     assert name_index([f"c{i}" for i in range(2000)], 9)[0] == 128  # 16 would do for hashes that spread
 
 
-@pytest.mark.parametrize("footer_len", [1, 4096, 4097, 256 * 4096, 257 * 4096, 257 * 4096 + 5])
-def test_hash_tree_of_every_height(footer_len: int) -> None:
+@pytest.mark.parametrize("leaf", [leaves.OLD_LEAF_BYTES, leaves.SMALL_LEAF_BYTES])
+@pytest.mark.parametrize("n_leaves", [0.1, 1, 1.1, 256, 257, 257.2])
+def test_hash_tree_of_every_height(n_leaves: float, leaf: int) -> None:
+    footer_len = int(n_leaves * leaf)
     footer = np.random.default_rng(0).bytes(footer_len)
-    levels = leaves.build(footer)
-    assert [len(level) // layout.HASH_BYTES for level in levels] == leaves.level_sizes(footer_len)
+    levels = leaves.build(footer, leaf)
+    assert [len(level) // layout.HASH_BYTES for level in levels] == leaves.level_sizes(footer_len, leaf)
     raw = b"".join(levels)
-    assert len(raw) == leaves.tree_bytes(footer_len)
-    tree = leaves.Tree("f", footer_len, 100, lambda off, n: raw[off - 100 : off - 100 + n])
-    assert tree.top == levels[-1]
-    for leaf in {0, len(levels[0]) // layout.HASH_BYTES - 1}:
-        part = footer[leaf * 4096 : (leaf + 1) * 4096]
-        assert tree.expected(leaf) == layout.hash16(part)
+    assert len(raw) == leaves.tree_bytes(footer_len, leaf)
+    off = 100
+
+    def opened(tree: bytes, footer: bytes) -> leaves.Leaves:
+        source = OpenFileSource(io.BytesIO(bytes(off) + footer + tree))
+        return leaves.Leaves(source, off, footer_len, off + footer_len, leaf)
+
+    found = opened(raw, footer)
+    assert found.top == levels[-1]
+    last = max(footer_len - 5, 0)
+    found.load([(0, 1), (footer_len // 2, 1)])
+    assert found.get(0, footer_len) == footer
+    assert found.get(last, footer_len - last) == footer[last:]
+    damaged = bytearray(footer)
+    damaged[-1] ^= 1
+    with pytest.raises(CorruptFooter, match=f"leaf {len(levels[0]) // 16 - 1}"):
+        opened(raw, bytes(damaged)).get(last, 1)
     if len(levels) > 1:
         bad = bytes([raw[0] ^ 1]) + raw[1:]
-        tree = leaves.Tree("f", footer_len, 0, lambda off, n: bad[off : off + n])
         with pytest.raises(CorruptFooter, match="hash tree node 0"):
-            tree.expected(0)
+            opened(bad, footer).get(0, 1)
 
 
 def numbered(path: Path, n: int, **options: Any) -> Path:

@@ -1,0 +1,240 @@
+"""The columns of a file, found by name without reading the others: a hash index, then a row, then the name itself.
+
+Names are looked up together, so that the leaves they touch are read in one go. A pattern reads every name. What a
+column's numbers mean is ``logical``'s to know; where its pages are, ``footer``'s.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from blake3 import blake3
+
+from headrace.storage import layout
+from headrace.storage.errors import NoSuchColumn, UnsupportedFeature
+from headrace.storage.logical import ColumnType, from_description, from_ids
+from headrace.storage.nested_columns import nodes
+
+if TYPE_CHECKING:
+    from headrace.storage.footer import Footer
+
+_ROW = struct.Struct("<8xIHBBIIHHIQBBHIIIII")
+_SLOT_BYTES = 16
+SEARCHED_NAMES = 50_000  # beyond so many, a mistyped name gets no suggestion
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column as the footer describes it. Row numbers are None where there is no such row."""
+
+    id: int
+    name: str
+    type: ColumnType
+    nullable: bool
+    personal: bool
+    erase_key: bool
+    flags: int = 0
+    stats: int | None = None
+    quantisation: int | None = None
+    dictionary: int | None = None
+    leader: int | None = None
+    parts: range = range(0)
+    """Ids of the flat columns that a nested one is cut into, beside itself."""
+    cluster: int | None = None
+    """Id of the column that says in which order the rows of a clustered one lie."""
+
+    @property
+    def hidden(self) -> bool:
+        """Whether it is the file's own and not the table's."""
+        return bool(self.flags & layout.HIDDEN)
+
+    @property
+    def follows(self) -> bool:
+        """Whether its lists change as those of ``leader`` do."""
+        return bool(self.flags & layout.FOLLOWS)
+
+
+def name_hash(name: str, seed: int) -> int:
+    """Keyed 64-bit hash of a column name; the key keeps names from being chosen to collide."""
+    return int.from_bytes(blake3(seed.to_bytes(8, "little") + name.encode()).digest(length=8), "little")
+
+
+def is_pattern(name: str) -> bool:
+    """Whether a name that no column has is meant as a pattern: ``prefix*``, ``f_??``, ``cat_[ab]*``."""
+    return any(sign in name for sign in "*?[")
+
+
+class Columns:
+    """Looks columns up in one footer."""
+
+    def __init__(self, footer: Footer) -> None:
+        self._footer = footer
+        self._found: dict[str, Column] = {}
+
+    def all(self) -> list[Column]:
+        """Every column of the table, in order; hidden ones are left out."""
+        n = self._footer.n_top
+        return [column for column in self._read(range(n)) if not column.hidden]
+
+    def named(self, names: Sequence[str]) -> list[Column]:
+        """The columns asked for, in that order; a pattern stands for all it fits, in the file's order, once.
+
+        Raises:
+            NoSuchColumn: naming the first one missing and what comes nearest.
+        """
+        found = self._found
+        if new := [name for name in names if name not in found]:
+            self._find(new)
+        if all(name in found for name in names):
+            return [found[name] for name in names]
+        taken: dict[str, Column] = {}
+        for name in names:
+            if name in found:
+                taken[name] = found[name]
+                continue
+            fitting = self.matching(name) if is_pattern(name) else []
+            if not fitting:
+                raise self._missing(name)
+            taken.update((column.name, column) for column in fitting if column.name not in taken)
+        return list(taken.values())
+
+    def matching(self, pattern: str) -> list[Column]:
+        """Columns whose whole name fits a pattern of ``*``, ``?`` and ``[...]``, in the file's order."""
+        return [column for column in self.all() if fnmatchcase(column.name, pattern)]
+
+    def at(self, index: int) -> Column:
+        """The column of one row of COLUMN."""
+        return self._read([index])[0]
+
+    def parts(self, column: Column) -> list[Column]:
+        """The flat columns that a column is made of, itself first; their types come from its own."""
+        if not column.parts:
+            return [column]
+        footer, size = self._footer, layout.COLUMN_ROW.itemsize
+        first = column.parts.start
+        raw = footer.section(layout.COLUMN, size * first, size * len(column.parts))
+        found = [column]
+        for index, row, type_ in zip(
+            column.parts, _ROW.iter_unpack(raw), nodes(column.type)[1:], strict=True
+        ):
+            if (type_.storage, type_.item_storage) != (row[3], row[11]):
+                want = f"{type_.storage}/{type_.item_storage}"
+                raise footer.wrong(
+                    f"type of a part of {column.name!r}", layout.COLUMN, size * index, want, row[3]
+                )
+            found.append(Column(index, column.name, type_, True, column.personal, False, row[7]))
+        return found
+
+    def _find(self, names: Sequence[str]) -> None:
+        footer = self._footer
+        seed = footer.header.hash_seed.to_bytes(8, "little")
+        size = _SLOT_BYTES * footer.bucket_slots
+        wanted = []
+        for name in names:
+            key = blake3(seed + name.encode()).digest(length=8)
+            wanted.append((key, int.from_bytes(key, "little") % footer.n_buckets * size))
+        footer.load(layout.NAME_INDEX, [(off, size) for _, off in wanted])
+        candidates: list[int] = []
+        for key, off in wanted:
+            bucket = footer.section(layout.NAME_INDEX, off, size)
+            at = bucket.find(key)
+            while at >= 0:
+                number = int.from_bytes(bucket[at + 8 : at + 12], "little")
+                if not at % _SLOT_BYTES and 0 < number <= footer.n_top:
+                    candidates.append(number - 1)
+                at = bucket.find(key, at + 1)
+        asked = set(names)
+        for column in self._read(candidates, asked):
+            if not column.hidden:
+                self._found[column.name] = column
+
+    def _read(self, indices: Sequence[int], only: set[str] | None = None) -> list[Column]:
+        footer, size = self._footer, layout.COLUMN_ROW.itemsize
+        if isinstance(indices, range):
+            footer.load(layout.COLUMN, [(0, size * len(indices))])
+            whole = footer.section(layout.COLUMN, 0, size * len(indices))
+            rows = list(_ROW.iter_unpack(whole))
+        else:
+            footer.load(layout.COLUMN, [(size * index, size) for index in indices])
+            rows = [_ROW.unpack(footer.section(layout.COLUMN, size * index, size)) for index in indices]
+        names = [(row[0], row[1]) for row in rows if row[1]] + [(row[13], row[12]) for row in rows if row[12]]
+        footer.load(layout.NAMES, names)
+        found = []
+        for index, row in zip(indices, rows, strict=True):
+            name = self._text(row[0], row[1])
+            if only is None or name in only:
+                found.append(self._column(index, name, row))
+        return found
+
+    def _text(self, off: int, length: int) -> str:
+        if not length:
+            return ""
+        try:
+            return self._footer.section(layout.NAMES, off, length).decode()
+        except UnicodeDecodeError as error:
+            raise self._footer.wrong("name", layout.NAMES, off, "UTF-8", error.reason) from error
+
+    def _column(self, index: int, name: str, row: tuple[int, ...]) -> Column:
+        _, _, logical, storage, _, child, n_children, flags, _, _, item, item_storage, more, more_off = row[
+            :14
+        ]
+        if flags & layout.DESCRIBED:
+            type_ = _described(self._footer.section(layout.NAMES, more_off, more))
+        else:
+            type_ = _type(logical, item, self._text(more_off, more))
+        if type_ is None or (type_.logical, type_.item_logical) != (logical, item if type_.is_list else 0):
+            raise UnsupportedFeature(
+                f"{self._footer.file}: column {name!r} has logical type {logical} of items {item}, which this reader "
+                "lacks; read the other columns or update headrace"
+            )
+        if (type_.storage, type_.item_storage) != (storage, item_storage):
+            raise UnsupportedFeature(
+                f"{self._footer.file}: column {name!r} is stored as physical type {storage}/{item_storage}, which "
+                "this reader lacks for it; read the other columns or update headrace"
+            )
+        n_parts, n_columns = len(nodes(type_)) - 1 if type_.is_nested else 0, self._footer.n_columns
+        clustered = bool(flags & layout.CLUSTERED)
+        if n_children != n_parts or ((n_parts or clustered) and child + n_children + clustered > n_columns):
+            what, got = f"parts of column {name!r}", f"{n_children} from {child} on"
+            raise self._footer.wrong(what, layout.COLUMN, 0, f"{n_parts} of {n_columns} columns", got)
+        none = layout.NO_ROW
+        stats, quantisation, dictionary, leader = (None if number == none else number for number in row[14:])
+        return Column(
+            index,
+            name,
+            type_,
+            bool(flags & layout.NULLABLE),
+            bool(flags & layout.PERSONAL),
+            bool(flags & layout.ERASE_KEY),
+            flags,
+            stats,
+            quantisation,
+            dictionary,
+            leader,
+            range(child, child + n_parts) if n_parts else range(0),
+            child if clustered else None,
+        )
+
+    def _missing(self, name: str) -> NoSuchColumn:
+        footer = self._footer
+        near: list[str] = []
+        if footer.n_top <= SEARCHED_NAMES:
+            near = get_close_matches(name, [column.name for column in self.all()], 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ", listed by its schema"
+        return NoSuchColumn(f"{footer.file}: has no column {name!r}; it has {footer.n_top}{hint}")
+
+
+@lru_cache(maxsize=1024)
+def _described(data: bytes) -> ColumnType | None:
+    return from_description(data)
+
+
+@lru_cache(maxsize=1024)
+def _type(logical: int, item: int, timezone: str) -> ColumnType | None:
+    return from_ids(logical, item, timezone)

@@ -1,0 +1,196 @@
+"""One column's part of a row group, from file to Arrow: bytes read in one piece, hashes checked, pages decoded together.
+
+Between the reader, which decides what rows are wanted and by which thread, and ``page_read``, which knows pages. Bytes
+are copied out of the file before anything points into them, so what is handed out never changes under an erase.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from blake3 import blake3
+
+from headrace.storage import arrays
+from headrace.storage.encodings import prefer_kernels
+from headrace.storage.footer import Chunk, Column, DictRow, PageRow
+from headrace.storage.page_read import (
+    HEAD_BYTES,
+    NO_DICTIONARIES,
+    SEQ_MODE,
+    Dictionaries,
+    Entries,
+    Page,
+    Place,
+    decode_entries,
+    decode_pages,
+    decoded_bytes,
+)
+from headrace.storage.source import Source
+from headrace.storage.views import Piece, Views, decode_lists, is_sequence
+
+SPAN_BYTES = 32 << 20  # read at once at most
+GAP_BYTES = 16 << 10  # between pages that are still read in one piece
+
+KERNELS_FROM_VALUES = 8_000_000
+"""Values that a process decodes without numba. From then on its import and the loading of kernels, about a second, are
+repaid within as many values again."""
+_decoded_values = 0
+
+
+def count_values(n: int) -> None:
+    """Note that n values are about to be decoded; once they are many, kernels are used for short streams too."""
+    global _decoded_values
+    before, _decoded_values = _decoded_values, _decoded_values + n
+    if before <= KERNELS_FROM_VALUES < _decoded_values:
+        prefer_kernels()
+
+
+class FileEntries:
+    """A dictionary that serves a column in the whole file, decoded when first needed, by whichever thread."""
+
+    def __init__(self, source: Source, column: Column, row: DictRow) -> None:
+        self._source, self._column, self._row = source, column, row
+        self._lock = threading.Lock()
+        self._entries: Entries | None = None
+
+    def get(self) -> Entries:
+        """The entries."""
+        with self._lock:
+            if self._entries is None:
+                self._entries = read_entries(self._source, self._column, self._row)
+            return self._entries
+
+
+def read_entries(source: Source, column: Column, row: DictRow) -> Entries:
+    """A dictionary's entries, checked."""
+    place = Place(source.name, column.name, -1, row.off)
+    data = checked(source.read(row.off, row.used_len), row.hash, place)
+    return decode_entries(data, column.type.leaf, row.n_entries, place)
+
+
+def checked(data: Any, expected: bytes, place: Place) -> Any:
+    """``data`` if it has the hash it must have.
+
+    Raises:
+        CorruptPage: it has another one.
+    """
+    got = blake3(data).digest(16)
+    if got != expected:
+        place.fail("hash", expected.hex(), got.hex())
+    return data
+
+
+class ChunkReader:
+    """Reads pages of one column and row group; safe to use from one thread at a time."""
+
+    def __init__(
+        self,
+        source: Source,
+        column: Column,
+        chunk: Chunk,
+        file_entries: FileEntries | None = None,
+        *,
+        erased_rows: bool = False,
+    ) -> None:
+        self.source, self.column, self.chunk = source, column, chunk
+        self.nulls_expected = column.nullable or erased_rows
+        self._file_entries = file_entries
+        self._dictionaries: Dictionaries | None = None
+
+    @property
+    def dictionaries(self) -> Dictionaries:
+        """What the pages' codes refer to, read when first needed."""
+        if self._dictionaries is None:
+            row = self.chunk.dictionary
+            own = read_entries(self.source, self.column, row) if row is not None else None
+            shared = self._file_entries.get() if self._file_entries is not None else None
+            self._dictionaries = Dictionaries(own, shared)
+        return self._dictionaries
+
+    def place(self, number: int) -> Place:
+        """Where one of the pages lies."""
+        chunk = self.chunk
+        return Place(self.source.name, self.column.name, chunk.first_page + number, chunk.pages[number].off)
+
+    def pages(self, numbers: Sequence[int]) -> list[Page]:
+        """Some pages, read and checked, their streams not yet decoded. Numbers count within the chunk and ascend."""
+        rows = self.chunk.pages
+        stored = 0
+        dictionaries = self.dictionaries
+        for entries in (dictionaries.chunk, dictionaries.file):
+            stored += entries.stored_bytes if entries is not None else 0
+        found = []
+        for first, last in _spans(rows, numbers):
+            start = rows[numbers[first]].off
+            end = rows[numbers[last - 1]]
+            data = memoryview(self.source.read(start, end.off + end.used_len - start))
+            for number in numbers[first:last]:
+                row, place = rows[number], self.place(number)
+                part = data[row.off - start : row.off - start + row.used_len]
+                checked(part, row.hash, place)
+                found.append(Page(part, row.n_rows, place, stored))
+        return found
+
+    def piece(self, first: int, last: int, leader: ChunkReader | None = None) -> Piece:
+        """The rows of pages ``first`` up to ``last``, in the column's plain form.
+
+        ``leader`` has the pages whose edits these follow, if they do.
+        """
+        type_, numbers = self.column.type, range(first, last)
+        pages = self.pages(numbers)
+        if not type_.is_list or type_.size is not None or not any(is_sequence(page) for page in pages):
+            array = decode_pages(pages, type_, self.dictionaries)
+            if not self.nulls_expected and array.null_count:
+                self._refuse_nulls(first, array)
+            return array
+        leaders = None
+        if leader is not None and any(SEQ_MODE not in page.streams for page in pages):
+            theirs, mine = leader.chunk.pages[first:last], self.chunk.pages[first:last]
+            if [page.n_rows for page in theirs] != [page.n_rows for page in mine]:
+                self.place(first).fail("rows of the list it follows", mine, theirs)
+            leaders = leader.pages(numbers)
+        found = decode_lists(pages, leaders, type_, self.dictionaries)
+        valid = found.valid if isinstance(found, Views) else None
+        if not self.nulls_expected and valid is not None and not valid.all():
+            self.place(first).fail("nulls", "none", int(np.count_nonzero(~valid)))
+        return found
+
+    def _refuse_nulls(self, number: int, array: pa.Array) -> None:
+        at = int(np.flatnonzero(~arrays.validity(array))[0])
+        while at >= self.chunk.pages[number].n_rows:
+            at -= self.chunk.pages[number].n_rows
+            number += 1
+        self.place(number).fail("nulls", "none", array.null_count)
+
+    def decoded_bytes(self) -> list[int]:
+        """Arrow memory that each page will take at most.
+
+        For lists and strings it is read from the heads of the pages. What they say is checked when the pages are, and
+        believed no further than their limits until then.
+        """
+        type_, found = self.column.type, []
+        dictionaries = self.dictionaries if type_.leaf.dtype is None else NO_DICTIONARIES
+        for row in self.chunk.pages:
+            head = b""
+            if type_.is_list or type_.leaf.dtype is None:
+                head = self.source.read(row.off, min(row.used_len, HEAD_BYTES))
+            found.append(decoded_bytes(head, row, type_, dictionaries))
+        return found
+
+
+def _spans(rows: Sequence[PageRow], numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Which of the pages are read in one piece: (first, last) positions in ``numbers``."""
+    spans = []
+    first = 0
+    for at in range(1, len(numbers)):
+        before, row = rows[numbers[at - 1]], rows[numbers[at]]
+        gap = row.off - before.off - before.used_len
+        if not 0 <= gap <= GAP_BYTES or row.off + row.used_len - rows[numbers[first]].off > SPAN_BYTES:
+            spans.append((first, at))
+            first = at
+    spans.append((first, len(numbers)))
+    return spans

@@ -1,0 +1,126 @@
+"""Steps of a read, decoded by several threads and ahead of the caller.
+
+Kernels, hashes, reads and decompression let go of the interpreter, so threads help, but only from a few tenths of a
+millisecond of work on: columns are bundled until a bundle is worth handing over, and a small read stays on the
+caller's thread altogether. One step is decoded while the caller has the one before, no more, so two quarters of the
+memory granted are steps and the rest is for pages being read. Which rows a step holds is decided in ``group_read``.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
+
+import pyarrow as pa
+
+from headrace.storage.errors import CorruptFooter, CorruptPage
+from headrace.storage.group_read import Step
+
+MEMORY_BYTES = 512 << 20
+BUNDLE_BYTES = 2 << 20
+"""Decoded bytes that are worth a task: half a millisecond or more."""
+
+_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
+_lock = threading.Lock()
+
+
+class Steps(Protocol):
+    """What is read, in order, and how to go on when the file changed."""
+
+    def __iter__(self) -> Iterator[Step]: ...
+
+    def after(self, step: Step) -> Iterator[Step]:
+        """This step and all that follow, planned anew."""
+
+    def is_stale(self) -> bool:
+        """Whether the file changed since it was looked at; if so, it is looked at again."""
+
+
+def default_threads() -> int:
+    """Processors this process may use, up to 8."""
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def pool(threads: int) -> ThreadPoolExecutor:
+    """A pool of so many threads, made once per process: also in one that was forked, where no thread survives."""
+    key = (os.getpid(), threads)
+    with _lock:
+        found = _pools.get(key)
+        if found is None:
+            found = _pools[key] = ThreadPoolExecutor(threads, "headrace-decode")
+        return found
+
+
+Parts = list[list[pa.Array]]
+_Task = tuple[Step, "list[Future[Parts]]"]
+
+
+def ahead(steps: Steps, threads: int, memory_bytes: int) -> Iterator[tuple[Step, Parts]]:
+    """Each step with its columns' arrays.
+
+    Raises:
+        CorruptPage, CorruptFooter: damage, unless the file was changed meanwhile; then the step is read again.
+    """
+    plan = iter(steps)
+    waiting: _Task | None = None
+    early = False
+    step = next(plan, None)
+    while step is not None:
+        try:
+            following = None
+            if waiting is not None:
+                tasks, waiting = waiting[1], None
+            elif threads > 1 and step.n_bytes >= 2 * BUNDLE_BYTES:
+                tasks = _submit(step, threads)
+            else:
+                tasks = []
+            if tasks:
+                following = next(plan, None)
+                if following is not None:
+                    waiting = (following, _submit(following, threads))
+                parts = [part for task in tasks for part in task.result()]
+                if early and steps.is_stale():
+                    # It was decoded before the caller had the step before, perhaps with rows that are erased by now.
+                    raise _Stale
+                early = True
+            else:
+                parts = _decode(step, 0, len(step.group.parts))
+                early = False
+        except (CorruptPage, CorruptFooter, _Stale) as error:
+            if not isinstance(error, _Stale) and not steps.is_stale():
+                raise
+            waiting, early = None, False
+            plan = steps.after(step)
+            step = next(plan, None)
+            if step is None:
+                return
+            parts, following = _decode(step, 0, len(step.group.parts)), None
+        yield step, parts
+        del parts
+        step = waiting[0] if waiting is not None else following or next(plan, None)
+
+
+class _Stale(Exception):
+    """What was decoded ahead is from before an erase."""
+
+
+def _submit(step: Step, threads: int) -> list[Future[Parts]]:
+    """Tasks of neighbouring columns, each worth a thread's while."""
+    sizes = [part.n_bytes for part in step.group.parts]
+    bundle = max(BUNDLE_BYTES, sum(sizes) // (4 * threads))
+    tasks, first, held = [], 0, 0
+    executor = pool(threads)
+    for at, size in enumerate(sizes):
+        held += size
+        if held >= bundle or at == len(sizes) - 1:
+            tasks.append(executor.submit(_decode, step, first, at + 1))
+            first, held = at + 1, 0
+    return tasks
+
+
+def _decode(step: Step, first: int, last: int) -> Parts:
+    some = step.kept()
+    return [part.rows(step.first, step.last, some) for part in step.group.parts[first:last]]
