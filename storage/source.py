@@ -246,11 +246,12 @@ def _merged(ranges: Sequence[Range], gap_bytes: int) -> list[tuple[int, int, lis
 
 
 def _joined(kept: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
-    """Kept ranges with those that touch made one, so that a read across both is answered from memory."""
+    """Kept ranges with those that touch or overlap made one, so that a read across both is answered from memory."""
     joined: list[tuple[int, bytes]] = []
     for start, data in sorted(kept):
-        if joined and joined[-1][0] + len(joined[-1][1]) == start:
-            joined[-1] = (joined[-1][0], joined[-1][1] + data)
+        end = joined[-1][0] + len(joined[-1][1]) if joined else -1
+        if start <= end:
+            joined[-1] = (joined[-1][0], joined[-1][1] + data[end - start :])
         else:
             joined.append((start, data))
     return joined

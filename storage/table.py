@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 import uuid as uuids
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Unpack
+from typing import Any, TypedDict, Unpack
 
 import msgspec
 import pyarrow as pa
@@ -27,7 +27,8 @@ from headrace.storage.manifest import ATTACHMENTS, DATA, Attachment, Commit, Dat
 from headrace.storage.objects import Location, Place, place
 from headrace.storage.paths import inside
 from headrace.storage.scan import Filter, Scan, checked_file, parse_filter
-from headrace.storage.writer import Storing, Writer
+from headrace.storage.select import Profile
+from headrace.storage.writer import Writer
 
 Key = tuple[str, int]
 
@@ -35,6 +36,19 @@ Key = tuple[str, int]
 def now_ms() -> int:
     """The wall clock; only ever written down, nothing is ordered by it."""
     return time.time_ns() // 1_000_000
+
+
+class Storing(TypedDict, total=False):
+    """How rows are stored; every key may be left out."""
+
+    profile: str | Profile
+    """What bytes and reading time are worth: "size", "balanced" (the default), "train" or "compliance"; see ``select``."""
+    encodings: Mapping[str, str] | None
+    """By column, the encoding its values get whatever the profile says, or "dictionary", or "sequence"."""
+    quantise: Mapping[str, str | Mapping[str, float]] | None
+    """By column of floats, how it may lose precision: a name or an error bound, see ``quantise.parse``."""
+    cluster_by: str | None
+    """The column whose equal values own a history; None is the erase key."""
 
 
 class Table:

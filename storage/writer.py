@@ -14,7 +14,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -47,19 +46,6 @@ class Written:
     uuid: str
     erase_epoch: int
     root: str
-
-
-class Storing(TypedDict, total=False):
-    """How rows are stored; every key may be left out."""
-
-    profile: str | Profile
-    """What bytes and reading time are worth: "size", "balanced" (the default), "train" or "compliance"; see ``select``."""
-    encodings: Mapping[str, str] | None
-    """By column, the encoding its values get whatever the profile says, or "dictionary", or "sequence"."""
-    quantise: Mapping[str, str | Mapping[str, float]] | None
-    """By column of floats, how it may lose precision: a name or an error bound, see ``quantise.parse``."""
-    cluster_by: str | None
-    """The column whose equal values own a history; None is the erase key."""
 
 
 class Writer:
