@@ -214,6 +214,8 @@ def sample(values: Array, seed: int, *, run: int = RUN_VALUES, runs: int = RUNS)
         return values
     part = n // runs
     starts = np.arange(runs) * part + np.random.default_rng(seed).integers(0, part - run + 1, runs)
+    if run % BLOCK_VALUES == 0:
+        starts -= starts % BLOCK_VALUES
     return np.concatenate([values[start : start + run] for start in starts.tolist()])
 
 
