@@ -111,8 +111,8 @@ def test_explain_shows_the_choice(shape: str) -> None:
     number, payload = encode(plan, values)
     shown = describe(number, np.frombuffer(payload, np.uint8), len(values), values.dtype)
     assert shown.startswith(str(plan).rstrip(")"))
-    # Predictions come from 1,024 sampled values where there is no closed form.
-    assert len(payload) == pytest.approx(plan.predicted_bytes, rel=0.2, abs=256)
+    # Where there is no closed form a small sample is written for trial, headers and all.
+    assert len(payload) == pytest.approx(plan.predicted_bytes, rel=0.2, abs=values.nbytes // 100)
 
 
 def test_bytes_are_worth_more_in_a_smaller_profile() -> None:
