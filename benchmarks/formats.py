@@ -88,7 +88,7 @@ def size_case(word: str, data: Data, *, names: Sequence[str] = ALL, skipped: str
             for profile in PROFILES
         ),
         repetitions=1,
-        expected_s=3.0 + data.rows / 20_000,
+        expected_s=6.0 + data.rows / 20_000,
         args={**data.args, "op": "size", "profiles": list(PROFILES)},
         skipped=skipped,
     )
