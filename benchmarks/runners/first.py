@@ -45,7 +45,7 @@ class First(Runner):
         Raises:
             ValueError: they are not, and where.
         """
-        from benchmarks.runners.cells import must_equal
+        from benchmarks.runners.answers import must_equal
 
         must_equal(self._found, source(self._args))
 

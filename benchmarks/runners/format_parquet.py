@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from benchmarks.runners.cells import BATCH_ROWS, is_list, start
+from benchmarks.runners.answers import is_list
+from benchmarks.runners.cells import BATCH_ROWS, start
 from benchmarks.runners.protocol import serve
 
 SAMPLE_ROWS = 16_384

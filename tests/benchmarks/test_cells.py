@@ -12,7 +12,8 @@ import pytest
 
 from benchmarks.data.ads import Ads, ads
 from benchmarks.data.ground import WITHOUT_EMBEDDING, wide
-from benchmarks.runners.cells import Format, bytes_of, must_equal, start, sum_of_ids
+from benchmarks.runners.answers import must_equal, sum_of_ids
+from benchmarks.runners.cells import Format, bytes_of, start
 from benchmarks.runners.format_ipc import Ipc
 from benchmarks.runners.format_orc import Orc
 from benchmarks.runners.format_ours import Ours
