@@ -40,6 +40,7 @@ import numpy as np
 from headrace.storage.encodings import Encoding, UnsupportedArray, cast, int8
 from headrace.storage.encodings.cast import Cast
 from headrace.storage.encodings.contract import BLOCK_VALUES, Array
+from headrace.storage.encodings.deviation import deviation
 from headrace.storage.encodings.int8 import Int8
 from headrace.storage.errors import CorruptFooter, UnknownQuantisation
 
@@ -53,8 +54,8 @@ CHEAPEST_FIRST: Final[tuple[Kind, ...]] = ("fp8_e4m3", "fp8_e5m2", "int8", "fp16
 _BITS: Final[dict[str, int]] = {EXACT: 1, "fp16": 2, "bf16": 4, "fp8_e4m3": 8, "fp8_e5m2": 16, "int8": 32}
 _ROW: Final = struct.Struct("<BB6xQdddQQQddQ8x")
 ROW_BYTES: Final = _ROW.size
-_PIECE: Final = 64 * BLOCK_VALUES
-"""Measured at a time: temporaries stay in the cache, and a bound that breaks breaks early."""
+_PIECE: Final = 128 * BLOCK_VALUES
+"""Measured at a time: a bound that breaks breaks early, and a long stream is worth its kernels."""
 
 
 @dataclass(frozen=True)
@@ -290,25 +291,5 @@ def _piece(values: Array, kind: Kind) -> Report:
     else:
         cast.widen(cast.narrow(values, kind), kind, stored)
         largest = cast.LARGEST[kind]
-    with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
-        exact, back = values.astype(np.float64), stored.astype(np.float64)
-    nan, inf = np.isnan(exact), np.isinf(exact)
-    # Subtracting equal infinities would be no number.
-    differ = (exact != back) & ~nan
-    with np.errstate(over="ignore", divide="ignore"):
-        errors = np.abs(np.subtract(back, exact, out=np.zeros(len(values)), where=differ))
-        relative = np.divide(errors, np.abs(exact), out=np.zeros(len(values)), where=differ & ~inf)
-        relative[differ & inf] = math.inf
-        kept = errors[np.isfinite(errors)]
-        squares = float(np.dot(kept, kept))
-    overflow = differ & (np.abs(exact) > largest)
-    return Report(
-        (kind,),
-        len(values),
-        float(errors.max(initial=0.0)),
-        float(relative.max(initial=0.0)),
-        squares,
-        int(np.count_nonzero(overflow)),
-        int(np.count_nonzero(nan)),
-        int(np.count_nonzero(inf)),
-    )
+    found = deviation(values, stored, largest)
+    return Report((kind,), len(values), *found)

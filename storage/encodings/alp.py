@@ -36,6 +36,7 @@ from headrace.storage.encodings.contract import (
     Encoding,
     Stats,
     bits,
+    checked,
     checked_target,
     refuse_encode,
 )
@@ -79,14 +80,20 @@ def _divide_numpy(integers: Array, exponent: int, power: float, out: Array) -> N
         out[:] = exact
 
 
-def _multiply(values: Array, exponent: int) -> Array:
+@kernel
+def _round(values: Array, factor: float, limit: float, integers: Array) -> None:
     """float[n] -> the integers that may stand for them, int32[n] or int64[n]; 0 where none can."""
-    power = 10.0 ** abs(exponent)
-    with np.errstate(over="ignore", invalid="ignore"):
-        scaled = values.astype(np.float64)
-        scaled = np.rint(scaled / power if exponent < 0 else scaled * power)
-        fits = np.abs(scaled) <= _LIMIT[values.itemsize]
-    return np.where(fits, scaled, 0.0).astype(f"i{values.itemsize}")
+    for i in range(np.uint64(len(values))):
+        scaled = np.rint(np.float64(values[i]) * factor)
+        # Chosen before it is converted: what fits no integer has no defined one.
+        integers[i] = np.int64(scaled if abs(scaled) <= limit else 0.0)
+
+
+def _round_numpy(values: Array, factor: float, limit: float, integers: Array) -> None:
+    """The numpy twin of `_round`."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        scaled = np.rint(values.astype(np.float64) * factor)
+        integers[:] = np.where(np.abs(scaled) <= limit, scaled, 0.0)
 
 
 def find_exponent(values: Array) -> int:
@@ -95,10 +102,21 @@ def find_exponent(values: Array) -> int:
     >>> find_exponent(np.array([0.25, 1.75, 13.5]))
     2
     """
-    sample = values[:: max(1, len(values) // SAMPLE_VALUES)][:SAMPLE_VALUES]
-    costs = {exponent: _bits_needed(sample, exponent) for exponent in EXPONENTS}
-    # The simplest of equals: few decimals before many, and those before powers of ten.
-    return min(EXPONENTS, key=lambda exponent: (costs[exponent], abs(exponent), exponent < 0))
+    sample = values[:: max(1, len(values) // SAMPLE_VALUES)][:SAMPLE_VALUES].copy()
+    best, fewest = 0, 0
+    for exponent in EXPONENTS[-EXPONENTS[0] :]:
+        n_bits, all_good = _bits_needed(sample, exponent)
+        if exponent == 0 or n_bits < fewest:
+            best, fewest = exponent, n_bits
+        if all_good:  # more decimals would only make the integers longer
+            break
+    if best == 0:
+        for exponent in range(-1, EXPONENTS[0] - 1, -1):
+            n_bits, _ = _bits_needed(sample, exponent)
+            if n_bits >= fewest:
+                break
+            best, fewest = exponent, n_bits
+    return best
 
 
 class ALP(Encoding):
@@ -120,8 +138,9 @@ class ALP(Encoding):
             raise refuse_encode(
                 self.name, f"it needs one value or more of float32 or float64, got {values.dtype}"
             )
-        exponent = find_exponent(values)
-        integers, exact = _integers(values, exponent)
+        contiguous = checked(values)
+        exponent = find_exponent(contiguous)
+        integers, exact = _integers(contiguous, exponent)
         positions = np.flatnonzero(~exact).astype(np.uint32)
         if len(positions):
             _fill(integers, exact)
@@ -186,17 +205,22 @@ class ALP(Encoding):
 
 def _integers(values: Array, exponent: int) -> tuple[Array, Array]:
     """The integers at an exponent, and where they give the value back bit for bit (bool[n])."""
-    integers = _multiply(values, exponent)
+    power = 10.0 ** abs(exponent)
+    integers = np.empty(len(values), f"i{values.itemsize}")
+    factor = power if exponent >= 0 else 1.0 / power
+    pick(len(values), _round_numpy, _round)(values, factor, _LIMIT[values.itemsize], integers)
     back = np.empty_like(values)
-    _divide_numpy(integers, exponent, 10.0 ** abs(exponent), back)
+    pick(len(values), _divide_numpy, _divide)(integers, exponent, power, back)
     return integers, bits(back) == bits(values)
 
 
-def _bits_needed(sample: Array, exponent: int) -> int:
+def _bits_needed(sample: Array, exponent: int) -> tuple[int, bool]:
+    """How many bits a sample takes at an exponent, and whether none of it is an exception."""
     integers, exact = _integers(sample, exponent)
     good = integers[exact]
     width = (int(good.max()) - int(good.min())).bit_length() if len(good) else 0
-    return len(sample) * width + (len(sample) - len(good)) * (32 + 8 * sample.itemsize)
+    missing = len(sample) - len(good)
+    return len(sample) * width + missing * (32 + 8 * sample.itemsize), not missing
 
 
 def _fill(integers: Array, exact: Array) -> None:

@@ -150,7 +150,10 @@ def narrow(values: Array, form: Format) -> Array:
     exact = _odd(values)
     if form == "bf16":
         return _round_bf16(exact)
-    return _round_fp8(exact, 3, 7) if form == "fp8_e4m3" else _round_fp8(exact, 2, 15)
+    codes = np.empty(len(values), np.uint8)
+    shape = (3, 7, 0x7E, 0x7E) if form == "fp8_e4m3" else (2, 15, 0x7B, 0x7C)
+    pick(len(values), _round_fp8_numpy, _round_fp8)(checked_codes(exact), *shape, codes)
+    return codes
 
 
 def widen(codes: Array, form: Format, out: Array) -> None:
@@ -287,26 +290,49 @@ def _round_bf16(exact: Array) -> Array:
     return codes
 
 
-def _round_fp8(exact: Array, mantissa_bits: int, bias: int) -> Array:
-    """Bits of float32, uint32[n] -> uint8[n]."""
+@kernel
+def _round_fp8(exact: Array, mantissa_bits: int, bias: int, largest: int, beyond: int, codes: Array) -> None:
+    """Bits of float32, uint32[n] -> uint8[n]; codes above `largest` become `beyond`."""
+    lowest = np.uint32(128 - bias)  # float32's biased exponent of the smallest normal number
+    drop = np.uint32(23 - mantissa_bits)
+    for i in range(np.uint64(len(exact))):
+        magnitude = np.uint32(exact[i] & np.uint32(0x7FFFFFFF))
+        exponent = np.uint32(magnitude >> np.uint32(23))
+        fraction = np.uint32(magnitude & np.uint32(0x7FFFFF))
+        if exponent > np.uint32(0):
+            fraction |= np.uint32(1 << 23)
+        exponent = max(exponent, np.uint32(1))
+        # Below the smallest normal number the mantissa loses a bit per power of two, down to none.
+        lost = np.uint32(min(np.uint32(lowest - min(exponent, lowest)), np.uint32(mantissa_bits + 2)))
+        shift = np.uint32(drop + lost)
+        half = np.uint32(np.uint32(1) << np.uint32(shift - np.uint32(1)))
+        even = np.uint32((fraction >> shift) & np.uint32(1))
+        kept = np.uint32(np.uint32(fraction + half - np.uint32(1) + even) >> shift)
+        code = np.uint32(kept + np.uint32((max(exponent, lowest) - lowest) << np.uint32(mantissa_bits)))
+        if code > np.uint32(largest):
+            code = np.uint32(beyond)
+        if magnitude > np.uint32(0x7F800000):
+            code = np.uint32(0x7F)
+        codes[i] = np.uint8(code | np.uint32((exact[i] >> np.uint32(31)) << np.uint32(7)))
+
+
+def _round_fp8_numpy(
+    exact: Array, mantissa_bits: int, bias: int, largest: int, beyond: int, codes: Array
+) -> None:
+    """The numpy twin of `_round_fp8`."""
     magnitude = exact & np.uint32(0x7FFFFFFF)
-    lowest = 128 - bias  # float32's biased exponent of the smallest normal number
-    exponent = np.maximum(magnitude >> np.uint32(23), 1).astype(np.int32)
-    fraction = (magnitude & np.uint32(0x7FFFFF)) | np.where(magnitude >> np.uint32(23), 1 << 23, 0).astype(
-        np.uint32
-    )
-    # Below the smallest normal number the mantissa loses a bit per power of two.
+    lowest = 128 - bias
+    exponent = (magnitude >> np.uint32(23)).astype(np.int32)
+    fraction = (magnitude & np.uint32(0x7FFFFF)) | np.where(exponent, np.uint32(1 << 23), np.uint32(0))
+    exponent = np.maximum(exponent, 1)
     shift = (23 - mantissa_bits + np.clip(lowest - exponent, 0, mantissa_bits + 2)).astype(np.uint32)
-    kept = fraction >> shift
-    kept = (
-        fraction + ((np.uint32(1) << (shift - np.uint32(1))) - np.uint32(1)) + (kept & np.uint32(1))
-    ) >> shift
-    codes = kept.astype(np.int32) + (np.maximum(exponent - lowest, 0) << mantissa_bits)
-    largest, beyond = (0x7E, 0x7E) if mantissa_bits == 3 else (0x7B, 0x7C)
-    codes = np.where(codes > largest, beyond, codes)
-    codes = np.where(magnitude > 0x7F800000, 0x7F, codes)
-    signed: Array = (codes | (exact >> np.uint32(31) << np.uint32(7))).astype(np.uint8)
-    return signed
+    half = np.uint32(1) << (shift - np.uint32(1))
+    even = (fraction >> shift) & np.uint32(1)
+    kept = (fraction + half - np.uint32(1) + even) >> shift
+    some = kept.astype(np.int32) + (np.maximum(exponent - lowest, 0) << mantissa_bits)
+    some = np.where(some > largest, beyond, some)
+    some = np.where(magnitude > 0x7F800000, 0x7F, some)
+    codes[:] = some | (exact >> np.uint32(31) << np.uint32(7))
 
 
 def _e4m3_table() -> Array:

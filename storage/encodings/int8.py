@@ -80,25 +80,61 @@ def _numbers(codes: Array, scale: Array | np.float64, zero: Array | np.float64) 
     return values
 
 
-def narrow(values: Array) -> tuple[Array, Array, Array]:
-    """Codes, scales and zeros of float32[n] or float64[n]: uint8[n], float32[n_blocks] twice."""
-    n_blocks = -(-len(values) // BLOCK_VALUES)
-    padded = np.full(n_blocks * BLOCK_VALUES, np.nan)
+@kernel
+def _narrow(values: Array, codes: Array, scales: Array, zeros: Array) -> None:
+    """float[n] -> uint8[n], float32[n_blocks] twice."""
+    n = len(values)
+    for block in range(len(scales)):
+        start, end = np.uint64(block * 1024), np.uint64(min(n, block * 1024 + 1024))
+        low, high = np.inf, -np.inf
+        for i in range(start, end):
+            value = np.float64(values[i])
+            if abs(value) < np.inf:
+                low = min(low, value)
+                high = max(high, value)
+        if low > high:  # nothing finite
+            low, high = 0.0, 0.0
+        zeros[block] = min(max(low, -_LARGEST), _LARGEST)
+        zero = np.float64(zeros[block])
+        # Not below 0: a double's zero may have been rounded up, beyond its block's values.
+        scales[block] = max((min(max(high, -_LARGEST), _LARGEST) - zero) / 252.0, 0.0)
+        step = np.float64(scales[block])
+        if step == 0.0:
+            step = np.float64(1.0)
+        for i in range(start, end):
+            value = np.float64(values[i])
+            level = np.rint(np.divide(value - zero, step))
+            if abs(value) < np.inf:
+                codes[i] = np.uint8(min(max(level, 0.0), 252.0))
+            else:
+                codes[i] = np.uint8(255 if value != value else (254 if value > 0.0 else 253))
+
+
+def _narrow_numpy(values: Array, codes: Array, scales: Array, zeros: Array) -> None:
+    """The numpy twin of `_narrow`."""
+    padded = np.full(len(scales) * BLOCK_VALUES, np.nan)
     with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
         padded[: len(values)] = values
-    blocks = padded.reshape(n_blocks, BLOCK_VALUES)
+    blocks = padded.reshape(-1, BLOCK_VALUES)
     finite = np.isfinite(blocks)
     some = finite.any(axis=1)
     lows = np.where(some, np.where(finite, blocks, np.inf).min(axis=1, initial=np.inf), 0.0)
     highs = np.where(some, np.where(finite, blocks, -np.inf).max(axis=1, initial=-np.inf), 0.0)
-    zeros = np.clip(lows, -_LARGEST, _LARGEST).astype(np.float32)
-    scales = ((np.clip(highs, -_LARGEST, _LARGEST) - zeros) / LEVELS).astype(np.float32)
-    np.maximum(scales, 0, out=scales)  # a double's zero may have been rounded up, beyond its block's values
+    with np.errstate(under="ignore"):
+        zeros[:] = np.clip(lows, -_LARGEST, _LARGEST)
+        scales[:] = np.maximum((np.clip(highs, -_LARGEST, _LARGEST) - zeros) / LEVELS, 0.0)
     steps = np.where(scales > 0, scales, 1).astype(np.float64)[:, None]
     with np.errstate(invalid="ignore", over="ignore"):
         levels = np.clip(np.rint((blocks - zeros[:, None]) / steps), 0, LEVELS)
     special = np.where(np.isnan(blocks), NAN, np.where(blocks > 0, INF, MINUS_INF))
-    codes = np.where(finite, levels, special).astype(np.uint8).reshape(-1)[: len(values)]
+    codes[:] = np.where(finite, levels, special).reshape(-1)[: len(values)]
+
+
+def narrow(values: Array) -> tuple[Array, Array, Array]:
+    """Codes, scales and zeros of float32[n] or float64[n]: uint8[n], float32[n_blocks] twice."""
+    codes = np.empty(len(values), np.uint8)
+    scales, zeros = np.empty((2, -(-len(values) // BLOCK_VALUES)), np.float32)
+    pick(len(values), _narrow_numpy, _narrow)(np.ascontiguousarray(values), codes, scales, zeros)
     return codes, scales, zeros
 
 

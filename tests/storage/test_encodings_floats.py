@@ -442,6 +442,20 @@ def test_divide_equals_twin_and_plain_python(exponent: int, size: int) -> None:
     assert results[0] == results[1] == results[2]
 
 
+@pytest.mark.parametrize("exponent", [-9, -1, 0, 2, 18])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_round_equals_twin_and_plain_python(exponent: int, dtype: Any) -> None:
+    values = np.concatenate((odd(dtype, 200), decimals(dtype, 400), noise(dtype, 900)))
+    limit = alp._LIMIT[values.itemsize]
+    results = []
+    for function in (alp._round_numpy, alp._round, alp._round.function):
+        integers = np.empty(len(values), f"i{values.itemsize}")
+        with np.errstate(all="ignore"):
+            function(values, 10.0**exponent, limit, integers)
+        results.append(integers.tobytes())
+    assert results[0] == results[1] == results[2]
+
+
 def test_everything_runs_without_the_compiler() -> None:
     script = """
 import warnings, numba, numpy as np

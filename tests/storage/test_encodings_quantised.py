@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from headrace.storage.encodings import BY_ID, CannotEncode, cast, int8, stats
+from headrace.storage.encodings import BY_ID, CannotEncode, cast, deviation, int8, stats
 from headrace.storage.encodings.cast import CODE_DTYPE, FORMATS, LARGEST, Cast, Format, narrow, widen
 from headrace.storage.encodings.errors import CannotErase
 from headrace.storage.encodings.int8 import Int8
@@ -341,6 +341,48 @@ def test_int8_widen_equals_twin_and_plain_python() -> None:
             out = np.empty(2000, dtype)
             function(codes, scales, zeros, out)
             results.append(out.tobytes())
+        assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_narrowing_equals_twin_and_plain_python(dtype: Any) -> None:
+    values = np.concatenate((magnitudes(dtype, 900), patterns(dtype, 1024), np.full(30, np.nan, dtype)))
+    for some in (values, values[:1], values[:0], np.full(1024, np.nan, dtype)):
+        results = []
+        n_blocks = -(-len(some) // 1024)
+        for function in (int8._narrow_numpy, int8._narrow, int8._narrow.function):
+            codes, scales, zeros = np.empty(len(some), np.uint8), *np.empty((2, n_blocks), np.float32)
+            with np.errstate(all="ignore"):
+                function(some, codes, scales, zeros)
+            results.append(codes.tobytes() + scales.tobytes() + zeros.tobytes())
+        assert results[0] == results[1] == results[2]
+    exact = cast.checked_codes(
+        cast._odd(np.concatenate((values, ties("fp8_e4m3", dtype), ties("fp8_e5m2", dtype))))
+    )
+    for shape in ((3, 7, 0x7E, 0x7E), (2, 15, 0x7B, 0x7C)):
+        results = []
+        for function in (cast._round_fp8_numpy, cast._round_fp8, cast._round_fp8.function):
+            codes = np.empty(len(exact), np.uint8)
+            with np.errstate(all="ignore"):
+                function(exact, *shape, codes)
+            results.append(codes.tobytes())
+        assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_deviation_equals_twin_and_plain_python(dtype: Any) -> None:
+    special = np.array([np.nan, np.inf, -np.inf, 0, 0, 5], dtype)
+    values = np.concatenate((magnitudes(dtype, 900), patterns(dtype, 500), special))
+    with np.errstate(over="ignore", invalid="ignore"):
+        stored = values * dtype(1.001)
+    stored[-6:] = [np.nan, 448, np.inf, 0, 1, -np.inf]
+    for some in (slice(None), slice(0, 900), slice(0, 0), slice(-2, None)):
+        results = []
+        for function in (deviation._deviate_numpy, deviation._deviate, deviation._deviate.function):
+            found = np.zeros(6)
+            with np.errstate(all="ignore"):
+                function(values[some], stored[some], 448.0, found)
+            results.append(found.tolist())
         assert results[0] == results[1] == results[2]
 
 
