@@ -287,7 +287,7 @@ def _shape(arrow: pa.DataType) -> pa.DataType:
 
 
 def stored_schema(schema: pa.Schema) -> pa.Schema:
-    """``schema`` as readers will see it: plain types, no metadata, nullability kept.
+    """``schema`` as readers will see it: exact types, no metadata of columns, nullability kept.
 
     Raises:
         UnsupportedType: for a type the store cannot hold, or for two columns of one name.
@@ -296,18 +296,6 @@ def stored_schema(schema: pa.Schema) -> pa.Schema:
     if len(set(names)) != len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise UnsupportedType(f"column names must be unique, these come twice: {twice}; rename them")
-    fields = []
     for field in schema:
-        type_ = column_type(field.type, field.name)
-        if type_.is_nested or type_.size is not None or type_.leaf.logical == NULL:
-            raise UnsupportedType(
-                f"column {field.name!r} has type {field.type}, which files cannot hold; leave it out"
-            )
-        if (type_.leaf.dtype is None and type_.leaf.storage != BYTES) or description(
-            column_type(type_.plain, "")
-        ):
-            raise UnsupportedType(
-                f"column {field.name!r} has type {field.type}, which files cannot hold; leave it out"
-            )
-        fields.append(pa.field(field.name, type_.plain, field.nullable))
-    return pa.schema(fields)
+        column_type(field.type, field.name)
+    return pa.schema([pa.field(field.name, field.type, field.nullable) for field in schema])
