@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.storage.encodings._jit import kernel, pick
-from headrace.storage.encodings.contract import Array, bits
+from headrace.storage.encodings.contract import Array
 from headrace.storage.encodings.errors import UnsupportedArray
-from headrace.storage.encodings.sequence import MAX_ITEMS, Edits
+from headrace.storage.encodings.sequence import MAX_ITEMS, Edits, unsigned
 
 MAX_SHIFT: Final = 64
 """New items in front of an otherwise unchanged row that the fast path tries."""
@@ -53,7 +53,7 @@ def encode(offsets: Array, items: Array, restart: NDArray[np.bool_], *, oldest_f
     """
     n_rows = len(restart)
     begins = checked_offsets(offsets, len(items), n_rows)
-    patterns = bits(items)
+    patterns = unsigned(items)
     cap, n_items = int(np.diff(begins).max(initial=0)), int(begins[-1] - begins[0])
     # Each copy of a row advances in it, so there are never more copies than items and rows.
     mode = np.empty(n_rows, np.uint32)

@@ -11,9 +11,9 @@ import numpy as np
 
 from headrace.storage.encodings._jit import kernel, pick
 from headrace.storage.encodings.alignment import checked_offsets
-from headrace.storage.encodings.contract import Array, bits
+from headrace.storage.encodings.contract import Array
 from headrace.storage.encodings.errors import CorruptStream
-from headrace.storage.encodings.sequence import Edits, measure
+from headrace.storage.encodings.sequence import Edits, measure, unsigned
 
 
 def follow(edits: Edits, offsets: Array, items: Array) -> Array | None:
@@ -44,13 +44,10 @@ def follow(edits: Edits, offsets: Array, items: Array) -> Array | None:
         return None
     if not np.array_equal(sizes, lengths):
         return None
-    patterns = bits(items)
+    patterns = unsigned(items)
     literals, differ = np.empty(len(edits.literals), patterns.dtype), np.zeros(1, np.uint64)
     pick(len(patterns) + n_rows, _follow_numpy, _follow)(
-        edits.mode,
-        edits.new,
-        edits.skip,
-        edits.keep,
+        *edits.controls(),
         int(edits.oldest_first),
         begins,
         patterns,

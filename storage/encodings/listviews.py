@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.storage.encodings._jit import kernel, pick
-from headrace.storage.encodings.contract import Array, bits
+from headrace.storage.encodings.contract import Array
 from headrace.storage.encodings.errors import UnsupportedArray
-from headrace.storage.encodings.sequence import MAX_ITEMS, Edits, firsts, shares
+from headrace.storage.encodings.sequence import MAX_ITEMS, Edits, firsts, shares, unsigned
 
 
 def views(
@@ -44,14 +44,11 @@ def views(
             f"list views reach {MAX_ITEMS} items, these would reach {base + len(child)}; read fewer rows at once"
         )
     pick(len(child) + len(starts), _views_numpy, _views)(
-        edits.mode,
-        edits.new,
-        edits.skip,
-        edits.keep,
-        bits(edits.literals),
+        *edits.controls(),
+        unsigned(edits.literals),
         int(edits.oldest_first),
         base,
-        sizes,
+        unsigned(sizes),
         child.view(f"u{child.itemsize}"),
         starts,
     )
@@ -80,7 +77,7 @@ def gather_list(
     offsets[0] = 0
     np.cumsum(sizes, out=offsets[1:])
     size = f"u{child.itemsize}"
-    pick(len(values), _gather_numpy, _gather)(child.view(size), starts, offsets, values.view(size))
+    pick(len(values), _gather_numpy, _gather)(unsigned(child), unsigned(starts), offsets, values.view(size))
 
 
 @kernel
@@ -131,11 +128,11 @@ def _views(
         starts[row] = base + front
     if oldest == 1:
         whole = np.uint64(len(child))
-        last = whole - np.uint64(1)
         for i in range(whole >> np.uint64(1)):
             swap = child[i]
-            child[i] = child[last - i]
-            child[last - i] = swap
+            last = whole - i - np.uint64(1)
+            child[i] = child[last]
+            child[last] = swap
         for row in range(len(mode)):
             starts[row] = base + len(child) - (starts[row] - base) - sizes[row]
 

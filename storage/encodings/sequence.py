@@ -34,8 +34,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.storage.encodings._jit import kernel, pick
-from headrace.storage.encodings.contract import Array
+from headrace.storage.encodings._jit import kernel, pick, words
+from headrace.storage.encodings.contract import Array, bits
 from headrace.storage.encodings.errors import CorruptStream
 
 MAX_ITEMS: Final = 2**31 - 1
@@ -70,6 +70,15 @@ class Edits:
     oldest_first: bool
     """Whether rows were reversed before."""
 
+    def controls(self) -> tuple[Array, Array, Array, Array]:
+        """mode, new, skip and keep as kernels are compiled for."""
+        return unsigned(self.mode), unsigned(self.new), unsigned(self.skip), unsigned(self.keep)
+
+
+def unsigned(values: Array) -> Array:
+    """The same memory as read-only unsigned integers, so that a kernel is compiled once for each width."""
+    return words(bits(values), f"u{values.itemsize}")
+
 
 def measure(edits: Edits, n_items: int, sizes: NDArray[np.int32]) -> int:
     """Check every number of a page's streams, and fill in the length of each row.
@@ -101,7 +110,7 @@ def measure(edits: Edits, n_items: int, sizes: NDArray[np.int32]) -> int:
         )
     status = np.zeros(3, np.int64)
     pick(n_items + len(mode), _measure_numpy, _measure)(
-        mode, edits.new, edits.skip, edits.keep, min(edits.cap, MAX_ITEMS), n_items, sizes, status
+        *edits.controls(), min(edits.cap, MAX_ITEMS), n_items, sizes, status
     )
     fault, row, child_items = (int(number) for number in status)
     if fault:
