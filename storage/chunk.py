@@ -28,7 +28,7 @@ from headrace.storage.select import Plan, Profile
 
 PAGE_BYTES = 1 << 20  # of Arrow memory; wider rows get fewer blocks to a page
 MAX_BLOCKS = 64
-SMALL_ENTRIES_BYTES = 1 << 16
+SMALL_ENTRIES_BYTES = 1 << 14
 """Dictionaries that are too small to be worth sharing between row groups."""
 COUNT_ALL = 1 << 16
 WIDE_BYTES = 5
@@ -167,7 +167,9 @@ class ColumnWriter:
             narrowed, report = self._narrowed(direct[0], self.rules.quantisation)
             streams.append(narrowed)
         else:
-            coded, entries = self._coded_or(direct, leaves, rows.leaf_cuts)
+            # Arrow has no kernel to count values of every type that is stored as a number.
+            values = leaves if self.type.leaf.dtype is None else direct[0].values
+            coded, entries = self._coded_or(direct, values, rows.leaf_cuts)
             streams += [self.streams(flat) for flat in coded]
         pages = self._pages(array, rows, streams)
         return Encoded(pages, array.null_count, entries, rows.item_validity is not None, report)
