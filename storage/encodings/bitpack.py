@@ -101,6 +101,20 @@ def _unpack(packed: Array, bases: Array, width: int, out: Array) -> None:
                     out[at + lane] = ((packed[word + lane] >> shift) & keep) + base
 
 
+@kernel
+def _take(packed: Array, bases: Array, width: int, at: Array, out: Array) -> None:
+    """uint64[n_words], uint64[n_blocks], 1..64, int64[k] within the stream -> uint[k]."""
+    keep = ~np.uint64(0) >> np.uint64(64 - width)
+    for i in range(len(at)):
+        block = at[i] >> 10
+        bit = ((at[i] & 1023) >> 4) * width
+        word = np.uint64(block * width * 16 + (bit >> 6) * 16 + (at[i] & 15))
+        found = packed[word] >> np.uint64(bit & 63)
+        if (bit & 63) + width > 64:
+            found |= packed[word + np.uint64(16)] << np.uint64(64 - (bit & 63))
+        out[i] = (found & keep) + bases[np.uint64(block)]
+
+
 def _pack_numpy(values: Array, bases: Array, width: int, packed: Array) -> None:
     """The numpy twin of `_pack`, for streams too short to load a compiler for."""
     word, shift = _places(width)
@@ -135,6 +149,16 @@ def _unpack_numpy(packed: Array, bases: Array, width: int, out: Array) -> None:
         some_out[:] = rows.reshape(-1)[: len(some_out)].astype(some_out.dtype)
 
 
+def _take_numpy(packed: Array, bases: Array, width: int, at: Array, out: Array) -> None:
+    """The numpy twin of `_take`."""
+    block, word, shift, split = _slots(width, at)
+    found = packed[word] >> shift
+    found[split] |= packed[word[split] + LANES] << (np.uint64(64) - shift[split])
+    found &= _mask(width)
+    found += bases[block]
+    out[:] = found.astype(out.dtype)
+
+
 def packed_bytes(n: int, width: int) -> int:
     """Payload bytes of n values at a width in bits."""
     return _HEADER.size + 8 * -(-n // BLOCK_VALUES) + 8 * n_words(n, width)
@@ -165,13 +189,10 @@ def unpack_words(packed: Array, bases: Array, width: int, out: Array) -> None:
 
 def take_words(packed: Array, bases: Array, width: int, at: NDArray[np.int64], out: Array) -> None:
     """Fill `out` with the values at some positions, without touching any others."""
-    block, word, shift, split = _slots(width, at)
-    values = bases[block]
     if width:
-        found = packed[word] >> shift
-        found[split] |= packed[word[split] + LANES] << (np.uint64(64) - shift[split])
-        values += found & _mask(width)
-    out[:] = values.astype(out.dtype)
+        pick(len(at), _take_numpy, _take)(packed, bases, width, at, out)
+    else:
+        out[:] = bases[at // BLOCK_VALUES].astype(out.dtype)
 
 
 def clear_words(packed: Array, width: int, at: NDArray[np.int64]) -> None:

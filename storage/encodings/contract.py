@@ -176,7 +176,7 @@ class Encoding(ABC):
 
 def blocks_touched(at: NDArray[np.int64]) -> int:
     """How many blocks of 1,024 values some positions lie in."""
-    return len(np.unique(at // BLOCK_VALUES))
+    return int(np.count_nonzero(np.bincount(at // BLOCK_VALUES)))
 
 
 def stats(values: Array, *, count_distinct: bool = True, count_bit_lengths: bool = False) -> Stats:
@@ -269,13 +269,18 @@ def above(values: Array, lows: Array) -> Array:
 
 def bit_lengths(differences: Array) -> NDArray[np.intp]:
     """[k]: how many unsigned integers have k bits, from 0 to the widest."""
-    # A float's exponent is its integer's bit length, if rounding cannot carry into the next power of two: so the bit
-    # below the highest is cleared first.
-    floats = (differences & ~(differences >> np.uint8(1))).astype(np.float64)
-    exponents = (floats.view(np.uint64) >> np.uint64(52)).astype(np.intp)
-    counts = np.bincount(exponents, minlength=1)
+    counts = np.zeros(1023 + 65, np.intp)
+    # A few blocks at a time, so that what numpy makes in between stays in the cache.
+    for start in range(0, len(differences), 8 * BLOCK_VALUES):
+        some = differences[start : start + 8 * BLOCK_VALUES]
+        # A float's exponent is its integer's bit length, if rounding cannot carry into the next power of two: so the
+        # bit below the highest is cleared first.
+        exponents = (some & ~(some >> np.uint8(1))).astype(np.float64).view(np.int64)
+        exponents >>= 52
+        counts += np.bincount(exponents, minlength=len(counts))
     # Exponents are biased by 1,023, so an integer of one bit has 1,023; zero has 0.
-    return np.append(counts[:1], counts[1023:])
+    lengths = np.append(counts[:1], counts[1023:])
+    return lengths[: 1 + int(np.flatnonzero(lengths).max(initial=0))]
 
 
 def checked_target(payload: Bytes, out: Array) -> Array:

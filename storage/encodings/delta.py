@@ -127,6 +127,9 @@ class Delta(Encoding):
         first, rest = _opened(payload, n, out.dtype)
         # Blocks put side by side are a stream of their own: only the last of all may be short, and it stays last.
         blocks, which = np.unique(at // BLOCK_VALUES, return_inverse=True)
+        if len(blocks) * 4 * BLOCK_VALUES > n:
+            # Values taken one by one cost several times those decoded in a row.
+            return super().take(payload, n, at, out, depth)
         n_bases = _n_bases(n)
         where = _spread(blocks, LANES, n_bases)
         bases = np.empty(len(where), target.dtype)

@@ -25,13 +25,14 @@ and Boytsov (2015), whose OptPFD also weighs every width. No children: exception
 """
 
 import struct
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace.storage.encodings._jit import words
 from headrace.storage.encodings.bitpack import (
+    LANES,
     clear_words,
     n_words,
     pack_words,
@@ -57,6 +58,7 @@ from headrace.storage.encodings.contract import (
 )
 from headrace.storage.encodings.errors import CorruptStream
 
+Counts: TypeAlias = "int | NDArray[np.intp]"
 _HEADER: Final = struct.Struct("<IBBBBII")
 
 
@@ -169,20 +171,36 @@ class PFOR(Encoding):
         body = _body(differences, layout)
         payload[_HEADER.size : layout.bases_end] = lows.view(np.uint8)
         payload[layout.bases_end : layout.packed_end] = np.frombuffer(body[0], np.uint8)
-        positions = np.flatnonzero(_highs(differences, layout.width)).astype(np.uint32)
+        positions = _exceptional(differences, layout.width)
         _rewrite_exceptions(payload, layout, positions, _highs(differences[positions], layout.width))
 
 
 def _smallest(n: int, itemsize: int, counts: NDArray[np.intp]) -> _Layout:
     """The layout of the smallest payload for values of which counts[k] have k bits above their base."""
+    widths = np.arange(len(counts))
     widest = len(counts) - 1
-    exceeding = n - np.cumsum(counts)
-    layouts = [
-        _Layout(n, width, itemsize, widest - width, exceptions, exceptions)
-        for width, exceptions in enumerate(exceeding.tolist())
-    ]
+    exceptions = n - np.cumsum(counts)
+    cost = (
+        _n_words(n, widths)
+        + _n_words(exceptions, max(0, n - 1).bit_length())
+        + _n_words(exceptions, widest - widths)
+    )
+    assert isinstance(cost, np.ndarray)
     # Of equals the widest, which has the fewest exceptions.
-    return min(reversed(layouts), key=lambda layout: layout.end)
+    width = widest - int(cost[::-1].argmin())
+    n_exceptions = int(exceptions[width])
+    return _Layout(n, width, itemsize, widest - width, n_exceptions, n_exceptions)
+
+
+def _n_words(n: Counts, width: Counts) -> Counts:
+    """`bitpack.n_words` of many counts or widths at once."""
+    whole, rows = n // BLOCK_VALUES, -(-(n % BLOCK_VALUES) // LANES)
+    return LANES * (whole * width + -(-rows * width // 64))
+
+
+def _exceptional(differences: Array, width: int) -> NDArray[np.uint32]:
+    """The positions of what needs more than `width` bits."""
+    return np.flatnonzero(differences > (1 << width) - 1).astype(np.uint32)
 
 
 def _highs(differences: Array, width: int) -> Array:
@@ -198,7 +216,7 @@ def _highs(differences: Array, width: int) -> Array:
 def _body(differences: Array, layout: _Layout) -> tuple[bytes, bytes, bytes]:
     """Low bits, positions, high bits."""
     bases = np.zeros(-(-layout.n // BLOCK_VALUES), np.uint64)
-    positions = np.flatnonzero(_highs(differences, layout.width)).astype(np.uint32)
+    positions = _exceptional(differences, layout.width)
     return (
         pack_words(differences, bases, layout.width).tobytes(),
         *_packed_exceptions(layout, positions, _highs(differences[positions], layout.width)),

@@ -68,7 +68,9 @@ class SparseBool(Encoding):
     def take(self, payload: Bytes, n: int, at: NDArray[np.int64], out: Array, depth: int = 0) -> int:
         target = checked_target(payload, out)
         rarer, positions = _positions(payload, n, out.dtype, depth)
-        target[:] = np.where(np.isin(at, positions), rarer, 1 - rarer)
+        # Positions ascend: one is among them if those up to it and those before it differ in number.
+        hit = np.searchsorted(positions, at, side="right") > np.searchsorted(positions, at)
+        target[:] = np.where(hit, rarer, 1 - rarer)
         return -(-len(positions) // BLOCK_VALUES)
 
     def parts(

@@ -44,6 +44,7 @@ ENCODINGS = CONSTANT, PLAIN, BITPACK, DICTIONARY, RLE = tuple(BY_ID[number] for 
 KERNELS = {
     "pack": (bitpack._pack_numpy, bitpack._pack),
     "unpack": (bitpack._unpack_numpy, bitpack._unpack),
+    "take": (bitpack._take_numpy, bitpack._take),
     "gather": (dictionary._gather_numpy, dictionary._gather),
     "expand": (rle._expand_numpy, rle._expand),
     "unpack and gather": (dictionary._unpack_gather_numpy, dictionary._unpack_gather),
@@ -240,7 +241,10 @@ def arguments(name: str, size: int) -> Iterator[tuple[Array | int, ...]]:
             for width in {1, 3, 8 * size}:
                 base = rng.integers(0, 2**64 - 1, 1, dtype=np.uint64)
                 n_words = 16 * (((n + 15) // 16 * width + 63) // 64)
-                if name == "pack":
+                if name == "take":
+                    at = rng.integers(0, n, 1 + n // 3)
+                    yield noise(np.dtype("u8"), n_words), base, width, at, np.empty(len(at), f"u{size}")
+                elif name == "pack":
                     yield noise(np.dtype(f"u{size}"), n), base, width, np.zeros(n_words, np.uint64)
                 else:
                     yield noise(np.dtype("u8"), n_words), base, width, np.empty(n, f"u{size}")

@@ -13,6 +13,8 @@ from headrace.storage.encodings import (
     CorruptStream,
     Encoding,
     UnsupportedArray,
+    bitpack,
+    delta,
     dictionary,
     nested,
     stats,
@@ -56,8 +58,13 @@ def taken(encoding: Encoding, payload: Array, n: int, at: Array, dtype: np.dtype
 # -- read --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("path", ["numpy", "kernel"])
 @pytest.mark.parametrize(("dtype", "shape"), CASES)
-def test_taken_values_are_those_decoded(dtype: np.dtype[Any], shape: str) -> None:
+def test_taken_values_are_those_decoded(
+    dtype: np.dtype[Any], shape: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (bitpack, delta):
+        monkeypatch.setattr(module, "pick", lambda n, twin, compiled: twin if path == "numpy" else compiled)
     whole = SHAPES[shape](dtype)
     rng = np.random.default_rng(3)
     for encoding in ENCODINGS:
@@ -89,6 +96,15 @@ def test_few_values_touch_few_blocks(encoding: Encoding) -> None:
     # Positions of rare bools are decoded all, and so are the bools beside a frequent value unless they are a bitmap.
     most = {"constant": 0, "rle": 4, "sparse_bool": 2, "mainly_constant": 66}.get(encoding.name, 2)
     assert touched <= most
+
+
+def test_many_positions_of_a_sum_are_found_by_decoding_it() -> None:
+    values = np.cumsum(small(np.dtype(np.int64), 9000))
+    payload = np.frombuffer(DELTA.encode(values), np.uint8)
+    for at in (np.array([5, 8999]), np.arange(0, 9000, 700)):
+        out, touched = taken(DELTA, payload, 9000, at, values.dtype)
+        assert (out == values[at]).all()
+        assert touched == (2 if len(at) == 2 else 9)
 
 
 def test_others_are_found_in_a_bitmap_without_decoding_it() -> None:
