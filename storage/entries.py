@@ -62,7 +62,7 @@ def worth_counting(leaves: Any) -> bool:
     few = leaves[::step] if isinstance(leaves, np.ndarray) else leaves.take(_arrow(np.arange(0, n, step)))
     # Half of a sample being distinct says little about all of it when it is a small part: there the bound is loose.
     distinct = len(np.unique(few)) if isinstance(few, np.ndarray) else len(few.unique())
-    return distinct * 2 <= len(few) or (step > 4 and distinct * 8 <= len(few) * 7)
+    return distinct * 2 <= len(few) or (step > 1 and distinct * 8 <= len(few) * 7)
 
 
 def number(leaves: Any, leaf: Leaf, *, by_frequency: bool = False) -> Numbered:
