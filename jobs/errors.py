@@ -25,3 +25,7 @@ class ContractChanged(JobError, RuntimeError):
 
 class LearnerChanged(JobError, RuntimeError):
     """The settings or the contract describe another learner than the one the table has a snapshot of."""
+
+
+class BadConversion(JobError, ValueError):
+    """A file cannot be read as what its name says, or not be written where it was asked for."""

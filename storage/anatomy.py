@@ -182,3 +182,30 @@ def _stream(role: str, number: int, payload: Any, count: int, dtype: np.dtype[An
         for what, child, part, n, part_dtype in encoding.parts(payload, count, dtype)
     )
     return Stream(role, encoding.name, count, len(payload), within)
+
+
+@dataclass(frozen=True)
+class Size:
+    """A table's column in one file: nulls, bytes as Arrow lists and strings, and bytes of its slots in the file."""
+
+    n_nulls: int
+    raw_bytes: int
+    stored_bytes: int
+
+
+def measured(file: File, column: Column) -> Size:
+    """How large a column is. Lists, strings and nested ones are decoded to be measured, numbers are not."""
+    footer = file.footer
+    nulls = stored = 0
+    for part in footer.parts(column):
+        shared = footer.file_dictionary(part)
+        stored += 0 if shared is None else shared.slot_len
+        for group in range(footer.n_groups):
+            chunk = footer.chunk(part, group)
+            stored += 0 if chunk.dictionary is None else chunk.dictionary.slot_len
+            stored += sum(row.slot_len for row in chunk.pages)
+            nulls += sum(row.null_count for row in chunk.pages) if part.id == column.id else 0
+    if column.type.children or column.type.is_list or column.type.leaf.dtype is None:
+        return Size(nulls, sum(batch.nbytes for batch in file.batches([column.name])), stored)
+    bits = column.type.leaf.arrow.bit_width * footer.n_rows + (footer.n_rows if nulls else 0)
+    return Size(nulls, -(-bits // 8), stored)

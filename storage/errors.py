@@ -6,6 +6,11 @@ a row built from them is returned.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+SEARCHED_NAMES = 50_000  # for one that comes near a mistyped name
+
 
 class StorageError(Exception):
     """Base of everything the store raises on purpose."""
@@ -111,3 +116,22 @@ class ExtraMissing(StorageError, ImportError):
 
 class UnknownQuantisation(StorageError, ValueError):
     """A storage format that does not exist, or an error bound that is none; the message lists the formats."""
+
+
+class BadLocation(StorageError, ValueError):
+    """A URL that leads nowhere the store knows; the message says what it takes."""
+
+
+def no_such_column(where: object, name: str, known: Sequence[str]) -> NoSuchColumn:
+    """The error for a column that is not among those known, with the one that comes nearest.
+
+    >>> no_such_column("clicks", "lable", ["user", "label"]).args[0]
+    "clicks: has no column 'lable'; did you mean 'label'?"
+    """
+    near = get_close_matches(name, known[:SEARCHED_NAMES], 1)
+    hint = (
+        f"did you mean {near[0]!r}?"
+        if near
+        else f"it has {list(known[:20])}{' and more' * (len(known) > 20)}"
+    )
+    return NoSuchColumn(f"{where}: has no column {name!r}; {hint}")

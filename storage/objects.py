@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from headrace.storage.errors import ExtraMissing, SourceFailed
+from headrace.storage.errors import BadLocation, ExtraMissing, SourceFailed
 
 _T = TypeVar("_T")
 
@@ -282,7 +282,7 @@ def place(location: Location) -> Place:
     """Where a path, a URL or a pair of a store or filesystem and a name in it leads.
 
     Raises:
-        ValueError: a URL of a scheme that is not known, or without a bucket.
+        BadLocation: a URL of a scheme that is not known, or without a bucket.
         ExtraMissing: it needs an extra that is not installed.
         TypeError: none of these.
     """
@@ -302,7 +302,7 @@ def local_path(location: str | os.PathLike[str]) -> Path | None:
     """The path on this machine that a path or ``file://`` URL names; None for another URL.
 
     Raises:
-        ValueError: a ``file://`` URL of another machine.
+        BadLocation: a ``file://`` URL of another machine.
     """
     text = os.fspath(location)
     if "://" not in text:
@@ -311,7 +311,7 @@ def local_path(location: str | os.PathLike[str]) -> Path | None:
         return None
     url = urlsplit(text)
     if url.netloc not in ("", "localhost"):
-        raise ValueError(
+        raise BadLocation(
             f"{text}: expected file:///path, got the machine {url.netloc!r}; mount its folder here"
         )
     return Path(unquote(url.path))
@@ -321,12 +321,12 @@ def _of_url(url: str) -> ObjectPath:
     scheme, _, rest = url.partition("://")
     bucket, _, key = rest.partition("/")
     if scheme not in ("s3", "s3a"):
-        raise ValueError(
+        raise BadLocation(
             f"{url}: expected a path, file:// or s3://, got {scheme}://; open its store with obstore or fsspec and hand "
             "over (store, name)"
         )
     if not bucket:
-        raise ValueError(f"{url}: expected s3://bucket/name, got no bucket")
+        raise BadLocation(f"{url}: expected s3://bucket/name, got no bucket")
     try:
         from obstore.store import S3Store
     except ImportError as error:

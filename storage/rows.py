@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from headrace.storage.epoch import Stretch
-from headrace.storage.errors import NoSuchColumn
+from headrace.storage.errors import no_such_column
 from headrace.storage.paths import is_table
 from headrace.storage.reader import File
 from headrace.storage.scan import checked_file
@@ -116,9 +116,9 @@ def rows_of(data: Any, columns: Sequence[str] | None = None) -> Rows:
         data = open_table(data)
     if isinstance(data, Table):
         names = data.schema.names if columns is None else list(columns)
-        lacking = sorted(set(names) - set(data.schema.names))
-        if lacking:
-            raise NoSuchColumn(f"{data.path}: has no columns {lacking}; it has {data.schema.names[:20]}")
+        for name in names:
+            if name not in data.schema.names:
+                raise no_such_column(data.path, name, data.schema.names)
         schema = pa.schema([data.schema.field(name) for name in names])
         files = ",".join(f"{entry.uuid}:{entry.erase_epoch}" for entry in data.files)
         return Rows(str(data.path), schema, f"{data.version}:{files}", data, None)

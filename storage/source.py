@@ -212,7 +212,7 @@ def open_source(location: Location) -> Source:
     Raises:
         FileNotFoundError: there is nothing.
         ExtraMissing: the URL needs an extra that is not installed.
-        ValueError: a URL of another scheme.
+        BadLocation: a URL of another scheme.
         TypeError: none of these.
 
     >>> import io

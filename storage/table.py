@@ -20,7 +20,7 @@ from headrace.storage import durable
 from headrace.storage import manifest as manifests
 from headrace.storage.arrays import batches_of
 from headrace.storage.entropy import Entropy
-from headrace.storage.errors import CommitConflict, NoSuchColumn, SchemaMismatch, TableNotFound
+from headrace.storage.errors import CommitConflict, SchemaMismatch, TableNotFound, no_such_column
 from headrace.storage.layout import GROUP_ROWS
 from headrace.storage.log import Change, Listing, Log
 from headrace.storage.manifest import ATTACHMENTS, DATA, Attachment, Commit, DataFile, Manifest
@@ -136,13 +136,13 @@ class Table:
             batch_rows: at most so many rows a batch.
 
         Raises:
-            NoSuchColumn: naming those missing.
+            NoSuchColumn: naming the first one missing and what comes nearest.
         """
         known = self.schema.names
-        names = known if columns is None else list(columns)
-        lacking = sorted(set(names) - set(known))
-        if lacking:
-            raise NoSuchColumn(f"{self.path}: has no columns {lacking}; it has {known[:20]}")
+        names, present = known if columns is None else list(columns), set(known)
+        for name in names:
+            if name not in present:
+                raise no_such_column(self.path, name, known)
         return Scan(self.path, self.files, self.schema, tuple(names), parse_filter(filter), batch_rows)
 
     def to_table(self) -> pa.Table:
