@@ -7,7 +7,8 @@ changes: no value, no null, no bit of a NaN. Cutting nested arrays into columns 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, NoReturn
 
 import numpy as np
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from headrace.storage import typecode
+from headrace.storage import logical, typecode
 from headrace.storage.arrays import Mask, bitmap, validity
 from headrace.storage.errors import TooLarge
 
@@ -55,6 +56,38 @@ def plain(array: pa.Array, type_: pa.DataType) -> pa.Array:
         raise TooLarge(
             f"{len(array)} values of {array.type} exceed 2 GiB: {error}; write smaller batches"
         ) from error
+
+
+def plain_batch(batch: pa.RecordBatch, names: Sequence[str]) -> pa.RecordBatch:
+    """Some columns in their plain form, which Arrow can compare whatever they are stored as for their callers."""
+    columns = [plain(batch.column(name), plain_type(batch.schema.field(name))) for name in names]
+    return pa.RecordBatch.from_arrays(columns, names=list(names))
+
+
+def plain_type(field: pa.Field) -> pa.DataType:
+    """The plain type of a field's values."""
+    return logical.column_type(field.type, field.name).plain
+
+
+def take(array: pa.Array, rows: pa.Array) -> pa.Array:
+    """Some rows of an array of any type; Arrow itself gathers no string and binary views."""
+
+    def fail(what: str, expected: object, got: object) -> NoReturn:
+        raise AssertionError(f"{what}: expected {expected}, got {got}, of an array that is {array.type}")
+
+    if not _has_views(array.type):
+        return array.take(rows)
+    found = plain(array, logical.column_type(array.type, "").plain).take(rows)
+    return restore(found, array.type, fail)
+
+
+@lru_cache(maxsize=4096)
+def _has_views(type_: pa.DataType) -> bool:
+    if pa.types.is_struct(type_):
+        return any(_has_views(type_.field(i).type) for i in range(type_.num_fields))
+    if typecode.is_list(type_):
+        return _has_views(type_.value_type)
+    return bool(type_ == pa.string_view() or type_ == pa.binary_view())
 
 
 def list_parts(

@@ -220,7 +220,7 @@ class ColumnRows:
     def _decode(self, lo: int, hi: int) -> Piece:
         count_values(self.ends[hi] - self.ends[lo])
         own = self.reader.piece(lo, hi, self._leader)
-        if len(self._nodes) == 1:
+        if not self.reader.column.type.is_nested:
             return own
         flat = [own]
         for node in self._nodes[1:]:

@@ -10,9 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from headrace.storage import exact
 from headrace.storage.errors import CorruptManifest, ErasedDataReturned, NoSuchColumn, SchemaMismatch
 from headrace.storage.layout import GROUP_ROWS
 from headrace.storage.manifest import DATA, DataFile
@@ -49,26 +51,25 @@ class Scan:
 
     def rows_from(self, first: int, last: int | None) -> Iterator[pa.RecordBatch]:
         """As iterating, but only of row groups that start in rows ``first`` up to ``last`` of each file; None is all."""
-        needed = list(self.columns)
-        if self.filter is not None:
-            needed += [
-                name for name in filter_columns(self.filter, self.table_schema) if name not in self.columns
-            ]
+        tested = [] if self.filter is None else filter_columns(self.filter, self.table_schema)
+        needed = [*self.columns, *(name for name in tested if name not in self.columns)]
         for entry in self.files:
             with checked_file(self.root, entry, self.table_schema, needed) as file:
                 size = file.footer.group_rows
                 end = file.n_rows if last is None else min(last, file.n_rows)
                 groups = range(-(-first // size), -(-end // size))
                 for batch in file.batches(needed, batch_rows=self.batch_rows, groups=groups):
-                    found = self._filtered(batch)
+                    found = self._filtered(batch, tested)
                     if found.num_rows:
                         yield found
 
-    def _filtered(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+    def _filtered(self, batch: pa.RecordBatch, tested: list[str]) -> pa.RecordBatch:
+        arrays, n_rows = [batch.column(name) for name in self.columns], batch.num_rows
         if self.filter is not None:
-            batch = batch.filter(self.filter)
-        arrays = [batch.column(name) for name in self.columns]
-        return record_batch(arrays, self.schema, batch.num_rows)
+            rows = matching(exact.plain_batch(batch, tested), self.filter)
+            if len(rows) < n_rows:
+                arrays, n_rows = [exact.take(array, rows) for array in arrays], len(rows)
+        return record_batch(arrays, self.schema, n_rows)
 
     def to_reader(self) -> pa.RecordBatchReader:
         """The batches as an Arrow reader."""
@@ -186,6 +187,14 @@ def _term(condition: Any) -> pc.Expression:
     raise ValueError(f"expected one of = == != < <= > >= in, not in, got {op!r} for column {name!r}")
 
 
+def matching(batch: pa.RecordBatch, expression: pc.Expression) -> pa.Array:
+    """The numbers of the rows for which an expression holds, int64, ascending."""
+    numbers = np.arange(batch.num_rows, dtype=np.int64)
+    column = pa.Array.from_buffers(pa.int64(), len(numbers), [None, pa.py_buffer(numbers)])
+    numbered = pa.RecordBatch.from_arrays([*batch.columns, column], names=[*batch.schema.names, "\0row"])
+    return numbered.filter(expression).columns[-1]
+
+
 def filter_columns(expression: pc.Expression, schema: pa.Schema) -> list[str]:
     """The columns an expression reads, by trying it on empty tables: Arrow has no way to ask.
 
@@ -194,7 +203,8 @@ def filter_columns(expression: pc.Expression, schema: pa.Schema) -> list[str]:
     """
 
     def fits(names: list[str]) -> bool:
-        empty = pa.schema([schema.field(name) for name in names]).empty_table()
+        fields = [pa.field(name, exact.plain_type(schema.field(name))) for name in names]
+        empty = pa.schema(fields).empty_table()
         try:
             empty.filter(expression)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, pa.ArrowKeyError):

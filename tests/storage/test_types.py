@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import uuid
+from decimal import Decimal
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headrace import storage
 from headrace.storage import exact, logical, typecode
 from headrace.storage.errors import UnsupportedType
+from headrace.storage.reader import File
 from headrace.storage.sparktypes import from_spark, spark_type, to_spark
 from headrace.storage.typecode import BadDescription
+from headrace.storage.writer import Writer
 
 from .every_type import DICTIONARIES, FLAT_TYPES, NESTED_TYPES, array, bits, same
 
@@ -190,9 +196,13 @@ def test_what_pages_hold_of_each_kind() -> None:
         pa.null(): (0, "u1", 0),
         pa.dictionary(pa.int8(), pa.int16()): (3, "i2", 0),
     }
-    for type_, (storage, dtype, width) in kinds.items():
+    for type_, (stored_as, dtype, width) in kinds.items():
         leaf = logical.column_type(type_, "x").leaf
-        assert (leaf.storage, leaf.dtype, leaf.width) == (storage, np.dtype(dtype) if dtype else None, width)
+        assert (leaf.storage, leaf.dtype, leaf.width) == (
+            stored_as,
+            np.dtype(dtype) if dtype else None,
+            width,
+        )
 
 
 @pytest.mark.parametrize("type_", DICTIONARIES, ids=str)
@@ -264,6 +274,85 @@ def test_every_type_travels_to_spark_and_back(nulls: float) -> None:
         assert logical.shape(again.type) == logical.shape(type_)
         plain = exact.plain(again, logical.column_type(type_, "x").plain)
         assert same(exact.restore(plain, type_, fail), given_array)
+
+
+def write(path: Path, batches: list[Any], schema: pa.Schema, **options: Any) -> Path:
+    path.unlink(missing_ok=True)
+    with Writer(path, schema, **options) as writer:
+        for batch in batches:
+            writer.write(batch)
+        writer.close()
+    return path
+
+
+def read(path: Path, **options: Any) -> pa.Table:
+    with File(path) as file:
+        return pa.Table.from_batches(file.batches(**options), schema=file.schema())
+
+
+def rows(column: pa.ChunkedArray) -> list[Any]:
+    return [row for chunk in column.chunks for row in bits(chunk)]
+
+
+@pytest.mark.parametrize("nulls", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("n", [0, 1, 23, 1500])
+def test_files_give_back_every_type(nulls: float, n: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(9)
+    every = (1, 1) if (n, nulls) == (23, 0.4) else (3, 2) if n < 1000 else (9, 5)
+    types = [*FLAT_TYPES[:: every[0]], *NESTED_TYPES[:: every[1]]]
+    columns = [array(rng, type_, n + n // 3, nulls)[n // 3 :] for type_ in types]
+    schema = pa.schema([pa.field(str(at), type_) for at, type_ in enumerate(types)])
+    whole = pa.RecordBatch.from_arrays(columns, schema=schema)
+    path = write(tmp_path / "f", [whole[: n // 3], whole[n // 3 :]], schema, group_rows=1024, page_blocks=1)
+    back = read(path)
+    back.validate(full=True)
+    assert back.schema.equals(schema, check_metadata=True)
+    for at, type_ in enumerate(types):
+        assert rows(back.column(at)) == bits(columns[at]), type_
+    few = read(path, batch_rows=400)
+    assert all(rows(few.column(at)) == bits(column) for at, column in enumerate(columns))
+
+
+def test_rows_of_one_shape_are_written_in_the_type_of_the_schema(tmp_path: Path) -> None:
+    schema = pa.schema(
+        [("d", pa.dictionary(pa.int8(), pa.large_string())), ("l", pa.large_list_view(pa.int8()))]
+    )
+    lists = pa.array([[1], None, []], pa.list_(pa.field("element", pa.int8())))
+    given_batches = [
+        pa.record_batch({"d": pa.array(["a", None, "b"]), "l": lists}),
+        pa.record_batch(
+            {
+                "d": pa.array(["b", "c", None]).dictionary_encode(),
+                "l": pa.array([[1], None, []], pa.list_view(pa.int8())),
+            }
+        ),
+    ]
+    back = read(write(tmp_path / "f", given_batches, schema))
+    assert back.schema == schema
+    assert back.to_pydict() == {"d": ["a", None, "b", "b", "c", None], "l": [[1], None, []] * 2}
+
+
+def test_filters_see_values_whatever_their_type(tmp_path: Path) -> None:
+    words = ["a", None, "bb", "a"]
+    columns = {
+        "dictionary": pa.array(words).dictionary_encode(),
+        "view": pa.array(words, pa.string_view()),
+        "large": pa.array(words, pa.large_string()),
+        "nested": pa.array([{"v": word} for word in words], pa.struct([("v", pa.string_view())])),
+        "number": pa.array([1, None, 2, 1], pa.decimal128(9, 2)),
+        "kept": pa.array([0, 1, 2, 3], pa.float16()),
+    }
+    table = storage.write(tmp_path / "t", pa.table(columns))
+    assert table.schema.types == [column.type for column in columns.values()]
+    for name in ("dictionary", "view", "large"):
+        found = table.scan(filter=[(name, "==", "a")]).to_table()
+        assert found.schema == table.schema
+        found.validate(full=True)
+        assert found.to_pydict() == {
+            key: [column[0].as_py(), column[3].as_py()] for key, column in columns.items()
+        }
+    assert table.scan(["kept"], pc.field("number") > Decimal(1)).to_table().to_pydict() == {"kept": [2.0]}
+    assert table.scan(["view"], pc.field("nested", "v") == "bb").to_table().to_pydict() == {"view": ["bb"]}
 
 
 def test_names_of_refused_types_say_what_to_do() -> None:
