@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
 
 from headrace import storage
 from headrace.jobs.cli_store import Columns, Either, Json, Version, grid
 from headrace.jobs.terminal import say
 from headrace.storage import anatomy
 from headrace.storage.anatomy import ColumnPart, Stream
+from headrace.storage.footer import Column
 from headrace.storage.paths import inside, is_table
 from headrace.storage.reader import File
+from headrace.storage.statistics import unpack
+
+if TYPE_CHECKING:
+    from headrace.storage.explain import ColumnChoice
 
 
 def tree(path: Either, columns: Columns = None, version: Version = None, as_json: Json = False) -> None:
@@ -59,10 +66,46 @@ def _streams(column: ColumnPart) -> dict[tuple[str, str, str], tuple[int, int]]:
     return dict(sorted(sums.items(), key=lambda entry: -entry[1][1]))
 
 
+def explain(path: Either, columns: Columns = None, version: Version = None, as_json: Json = False) -> None:
+    """How each column is stored, and which encodings there were to choose from."""
+    from headrace.storage.explain import explain as explained
+
+    wanted = columns.split(",") if columns else None
+    found = []
+    for file in _files(path, version):
+        with file:
+            found.append((file.footer.file, explained(file, wanted)))
+    say(
+        [{"file": name, "columns": choices} for name, choices in found],
+        as_json,
+        lambda: "\n\n".join(_choices(name, choices) for name, choices in found),
+    )
+
+
+def _choices(name: str, columns: Sequence[ColumnChoice]) -> str:
+    lines = [f"{name}: * is what the first row group's values got, with the bytes that were foreseen for it"]
+    for column in columns:
+        mark = f" ({column.mark})" if column.mark else ""
+        lines.append(
+            f"  {column.name} {column.type}{mark}: {column.layout}, {column.raw_bytes:,} bytes in memory, "
+            f"{column.stored_bytes:,} in the file"
+        )
+        for stream in column.streams:
+            written = ", ".join(f"{cascade} x {pages}" for cascade, pages in stream.cascades.items())
+            lines.append(f"    {stream.role}: {written}, {stream.bytes:,} bytes")
+            for one in stream.candidates:
+                chosen = "*" if one.chosen else " "
+                lines.append(
+                    f"    {chosen} {one.predicted_bytes:>12,} bytes {one.decode_us:>9,.1f} us  {one.plan}"
+                )
+    return "\n".join(lines)
+
+
 def stats(path: Either, columns: Columns = None, version: Version = None, as_json: Json = False) -> None:
-    """Rows, nulls, and bytes in memory and in the file, by column."""
+    """Rows, nulls, bytes in memory and in the file, smallest and largest value where they are kept, by column."""
     wanted = columns.split(",") if columns else None
     found: dict[str, dict[str, Any]] = {}
+    bounds: dict[str, tuple[Any, Any] | None] = {}
     for file in _files(path, version):
         with file:
             for column in file.footer.columns(wanted):
@@ -82,7 +125,11 @@ def stats(path: Either, columns: Columns = None, version: Version = None, as_jso
                 row["nulls"] += size.n_nulls
                 row["raw"] += size.raw_bytes
                 row["stored"] += size.stored_bytes
-    rows = [row | {"ratio": round(row["raw"] / max(row["stored"], 1), 2)} for row in found.values()]
+                bounds[column.name] = _wider(bounds.get(column.name), _bounds(file, column))
+    rows = [
+        row | {"ratio": round(row["raw"] / max(row["stored"], 1), 2)} | _shown(bounds[name])
+        for name, row in found.items()
+    ]
     if len(rows) > 1:
         raw, stored = (sum(row[key] for row in rows) for key in ("raw", "stored"))
         total = {
@@ -91,8 +138,43 @@ def stats(path: Either, columns: Columns = None, version: Version = None, as_jso
             "rows": rows[0]["rows"],
             "nulls": sum(row["nulls"] for row in rows),
         }
-        rows.append(total | {"raw": raw, "stored": stored, "ratio": round(raw / max(stored, 1), 2)})
+        ratio = {"ratio": round(raw / max(stored, 1), 2)}
+        rows.append(total | {"raw": raw, "stored": stored} | ratio | _shown(None))
     say(rows[: len(found)], as_json, lambda: grid(rows))
+
+
+def _bounds(file: File, column: Column) -> tuple[Any, Any] | None:
+    """Smallest and largest value of a column, as far as its statistics tell; strings by their first eight bytes."""
+    lows: list[Any] = []
+    highs: list[Any] = []
+    for group in range(file.footer.n_groups if column.stats is not None else 0):
+        raw = file.footer.statistics(column, file.footer.chunk(column, group))
+        for page in unpack(raw, column.type) if raw is not None else ():
+            if page.low is not None and page.high is not None:
+                lows.append(page.low)
+                highs.append(page.high)
+    if not lows:
+        return None
+    return _value(min(lows), column), _value(max(highs), column)
+
+
+def _value(bound: int | float | bytes, column: Column) -> Any:
+    if isinstance(bound, bytes):
+        return bound.rstrip(b"\0").decode(errors="replace")
+    dtype, type_ = column.type.leaf.dtype, column.type.leaf.arrow
+    if not pa.types.is_temporal(type_) or dtype is None:
+        return bool(bound) if pa.types.is_boolean(type_) else bound
+    return str(pa.array([bound], pa.from_numpy_dtype(dtype)).view(type_)[0])
+
+
+def _wider(one: tuple[Any, Any] | None, other: tuple[Any, Any] | None) -> tuple[Any, Any] | None:
+    if one is None or other is None:
+        return one or other
+    return min(one[0], other[0]), max(one[1], other[1])
+
+
+def _shown(bounds: tuple[Any, Any] | None) -> dict[str, Any]:
+    return {"min": bounds[0] if bounds else None, "max": bounds[1] if bounds else None}
 
 
 def _files(path: str, version: int | None) -> Iterator[File]:

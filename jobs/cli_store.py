@@ -1,4 +1,4 @@
-"""Verbs that look at a table or a file: ``schema``, ``ls``, ``history``, ``head``, ``tree``, ``stats``, ``convert``."""
+"""Verbs that look at a table or a file: ``schema``, ``ls``, ``history``, ``head``; registers those of the other modules."""
 
 from __future__ import annotations
 
@@ -114,10 +114,10 @@ def batches(
 
 def register(app: typer.Typer) -> None:
     """Add these verbs to ``app``."""
-    from headrace.jobs.cli_anatomy import stats, tree
+    from headrace.jobs.cli_anatomy import explain, stats, tree
     from headrace.jobs.cli_convert import convert
 
-    for verb in (schema, ls, history, head, tree, stats, convert):
+    for verb in (schema, ls, history, head, tree, stats, explain, convert):
         app.command()(verb)
 
 

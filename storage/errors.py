@@ -6,8 +6,11 @@ a row built from them is returned.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SEARCHED_NAMES = 50_000  # for one that comes near a mistyped name
 

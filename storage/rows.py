@@ -100,9 +100,9 @@ class RowReader:
         return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
     def read(self, stretch: Stretch) -> Iterator[pa.RecordBatch]:
-        """The rows of a stretch that are not deleted, in order."""
+        """The rows of a stretch that are not deleted, in order, lists as views."""
         rows = range(stretch.first, stretch.last)
-        yield from self._file(stretch.file).batches(self._rows.schema.names, rows=rows)
+        yield from self._file(stretch.file).batches(self._rows.schema.names, rows=rows, list_view=True)
 
 
 def rows_of(data: Any, columns: Sequence[str] | None = None) -> Rows:

@@ -109,6 +109,21 @@ def test_tree_shows_where_the_bytes_are(headrace: Verb, table: storage.Table, fi
     assert "user int64" not in text
 
 
+def test_explain_shows_what_there_was_to_choose_from(
+    headrace: Verb, table: storage.Table, file: Path
+) -> None:
+    [one] = headrace("explain", file, "--columns", "price,user", "--json").json
+    price, user = one["columns"]
+    assert (price["name"], user["mark"]) == ("price", "erase key")
+    assert price["raw_bytes"] == 24_000
+    plans = [plan for stream in user["streams"] for plan in stream["candidates"]]
+    assert [plan["chosen"] for plan in plans].count(True) == 1
+    assert any(plan["plan"].startswith("rle") for plan in plans)
+    text = headrace("explain", table.path).out
+    assert text.count("* ") >= 4
+    assert "items list<item: int64>" in text
+
+
 def test_stats_add_up_over_files(headrace: Verb, table: storage.Table, file: Path) -> None:
     found = {row["name"]: row for row in headrace("stats", table.path, "--json").json}
     assert set(found) == set(ROWS.column_names)
@@ -118,6 +133,10 @@ def test_stats_add_up_over_files(headrace: Verb, table: storage.Table, file: Pat
     assert found["items"]["raw"] >= 3_010 * 20
     for row in found.values():
         assert row["ratio"] == pytest.approx(row["raw"] / row["stored"], abs=0.01)
+    assert (found["price"]["min"], found["price"]["max"]) == (0, 9)
+    assert found["user"]["min"] is found["word"]["min"] is found["items"]["max"] is None, (
+        "none of persons or lists"
+    )
     assert "all" in headrace("stats", file).out
 
 
@@ -197,7 +216,7 @@ def test_convert_refuses_in_one_line(headrace: Verb, tmp_path: Path) -> None:
 
 
 def test_a_mistyped_column_suggests_the_nearest(headrace: Verb, table: storage.Table, file: Path) -> None:
-    for verb in ("head", "tree", "stats"):
+    for verb in ("head", "tree", "stats", "explain"):
         for where in (table.path, file):
             done = headrace(verb, where, "--columns", "pirce")
             assert done.code == 1
