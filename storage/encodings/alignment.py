@@ -152,15 +152,15 @@ def _encode(
         theirs = before_high - 1 if oldest == 1 else before_low
         at_mine = at_theirs = copies = written = taken = 0
         allowance = length + before
+        seen = False
         while before > 0 and at_mine < length:
             fresh, passed = length - at_mine, 0
             reach = min(allowance, fresh + before - at_theirs) if at_theirs < before else 0
             distance = 0
             met = False
             while distance < reach and not met:
-                if distance == _NEAR + 1:
-                    # Unrelated rows are not worth the search: look for some items of one anywhere in the other.
-                    seen = False
+                if distance == _NEAR + 1 and not seen:
+                    # Unrelated rows are not worth the search: once, look for items of one anywhere in the other.
                     for probe in range(2 * _PROBES):
                         y = at_theirs + probe
                         if probe >= _PROBES:
@@ -278,9 +278,11 @@ def _copies(mine: Array, before: Array) -> list[tuple[int, int, int]]:
                 return [(low + shift, 0, kept)]
     copies: list[tuple[int, int, int]] = []
     at = used = written = 0
+    related = False
     while len(before) and at < length:
-        distance, fresh = _meet(mine[at:], before[used:], reach)
+        distance, fresh = _meet(mine[at:], before[used:], reach, related)
         reach -= distance + 1
+        related = related or distance > _NEAR
         fresh, passed = (fresh, distance - fresh) if fresh >= 0 else (length - at, 0)
         at, used, written = at + fresh, used + passed, written + fresh
         n = min(length - at, len(before) - used)
@@ -292,7 +294,7 @@ def _copies(mine: Array, before: Array) -> list[tuple[int, int, int]]:
     return copies if written + 2 * len(copies) - free <= length else []
 
 
-def _meet(mine: Array, before: Array, allowance: int) -> tuple[int, int]:
+def _meet(mine: Array, before: Array, allowance: int, related: bool) -> tuple[int, int]:
     """The nearest place at which two rows agree: its distance and the items of `mine` before it, -1 for nowhere."""
     n, m = len(mine), len(before)
     reach = min(allowance, n + m) if m else 0
@@ -304,7 +306,7 @@ def _meet(mine: Array, before: Array, allowance: int) -> tuple[int, int]:
         return found or (0, -1)
     probes = np.arange(2 * _PROBES)
     probes[_PROBES:] = m * (probes[_PROBES:] - _PROBES + 1) // (_PROBES + 1)
-    if not np.isin(before[probes[probes < m]], mine).any():
+    if not related and not np.isin(before[probes[probes < m]], mine).any():
         return 0, -1
     window = np.arange(_WINDOW + 1)
     found = _nearest(
