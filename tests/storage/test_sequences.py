@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +213,9 @@ FOUND = {
     "older ones too": ([1, *BEFORE, 3, 4], 2, 3),
     "two in each other's place": ([*BEFORE[:9], BEFORE[10], BEFORE[9], *BEFORE[11:]], 3, 1),
     "all of it, far apart": ([1, *BEFORE[:8], *BEFORE[9:20], 2, *BEFORE[20:]], 3, 2),
+    "the last two, behind a gap": ([*BEFORE[:31], 1, 2, *BEFORE[38:]], 2, 2),
+    "three for thirty": ([*BEFORE[:2], 1, 2, 3, *BEFORE[32:]], 2, 3),
+    "four for thirty, too far": ([*BEFORE[:2], 1, 2, 3, 4, *BEFORE[32:]], 2, 12),
     "unrelated": ([*range(40)], 0, 40),
 }
 
@@ -446,6 +449,45 @@ def test_damage_raises_or_gives_rows_and_never_leaves_the_arrays(seed: int) -> N
             assert found[0][1] == [item for row in expected for item in row]
         outcomes.add(bool(found[0]))
     assert False in outcomes
+
+
+def test_every_small_page_is_read_or_refused_as_the_oracle_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All limits from both sides: rows of two, of one copy or two, with all small numbers."""
+    copies = [
+        (1, product(range(2), repeat=1), product(range(4), repeat=1), product(range(4), repeat=1), range(5)),
+        (
+            2,
+            product(range(2), repeat=2),
+            product(range(3), repeat=2),
+            product(range(2), repeat=2),
+            range(2, 5),
+        ),
+    ]
+    pages = [
+        ([0, number], [first, *new], [*skip], [*keep], cap)
+        for number, news, skips, keeps, caps in copies
+        for first, new, skip, keep, cap in product(range(3), news, skips, keeps, caps)
+    ]
+    seen = set()
+    for mode, new, skip, keep, cap in pages:
+        literals = np.arange(sum(new), dtype=np.int16)
+        edits = Edits(*(np.array(part, np.uint32) for part in (mode, new, skip, keep)), literals, cap, False)
+        try:
+            expected = [item for row in by_oracle(edits) for item in row]
+        except naive.Damaged:
+            expected = None
+        n_items = len(expected) if expected is not None else None
+        for name in ("numpy", "python"):
+            force(monkeypatch, name)
+            # Of a damaged page any number of items must be refused, also the one that would fit.
+            for n in range(7) if n_items is None else (n_items,):
+                try:
+                    found = lists(edits, n)[1].tolist()
+                except CorruptStream:
+                    found = None
+                assert found == expected, (mode, new, skip, keep, cap, n, name)
+        seen.add(expected is None)
+    assert seen == {True, False}
 
 
 @pytest.mark.usefixtures("path")
