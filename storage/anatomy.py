@@ -114,6 +114,28 @@ def outline(file: File) -> FileParts:
     )
 
 
+def key_values(file: File) -> dict[str, str]:
+    """What the writer noted, such as the ``profile``.
+
+    Raises:
+        CorruptFooter: the pairs do not fill their section.
+    """
+    footer = file.footer
+    if layout.KEY_VALUE not in footer._sections:
+        return {}
+    data = footer.section(layout.KEY_VALUE, 0, footer._sections[layout.KEY_VALUE][1])
+    found, at = {}, 0
+    while at < len(data):
+        lengths = [int.from_bytes(data[at + half : at + half + 4], "little") for half in (0, 4)]
+        end = at + 8 + sum(lengths)
+        if end > len(data):
+            raise footer.wrong("pair", layout.KEY_VALUE, at, f"within {len(data)} bytes", f"one of {lengths}")
+        pair = data[at + 8 : end]
+        found[pair[: lengths[0]].decode(errors="replace")] = pair[lengths[0] :].decode(errors="replace")
+        at = end
+    return found
+
+
 def columns(file: File, names: Sequence[str] | None = None) -> Iterator[ColumnPart]:
     """The parts of some columns, or of all and the file's own, one flat column at a time.
 
@@ -122,16 +144,17 @@ def columns(file: File, names: Sequence[str] | None = None) -> Iterator[ColumnPa
         CorruptPage: a page does not match its hash.
     """
     footer = file.footer
-    for column in footer.columns(names):
-        for part in footer.parts(column):
-            yield _column(file, part)
+    for whole in footer.columns(names):
+        for part in footer.parts(whole):
+            yield column(file, part)
     if names is None:
         for index in range(footer.n_top, footer.n_columns):
             if (own := footer.column(index)).hidden:
-                yield _column(file, own)
+                yield column(file, own)
 
 
-def _column(file: File, column: Column) -> ColumnPart:
+def column(file: File, column: Column) -> ColumnPart:
+    """The parts of one flat column."""
     footer = file.footer
     pages: list[PagePart] = []
     shared = footer.file_dictionary(column)

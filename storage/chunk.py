@@ -25,6 +25,7 @@ from headrace.storage.logical import ColumnType
 from headrace.storage.page import Stream
 from headrace.storage.quantise import Kind, Quantisation, Report, encoder, for_chunk
 from headrace.storage.select import Plan, Profile
+from headrace.storage.statistics import of_page
 
 PAGE_BYTES = 1 << 20  # of Arrow memory; wider rows get fewer blocks to a page
 MAX_BLOCKS = 64
@@ -150,6 +151,8 @@ class ColumnWriter:
         self._plans: dict[int, tuple[Plan, float]] = {}
         self._coded: bool | None = None
         self._kind: Kind | None = None
+        # Lists, and parts of nested columns, have no order that a filter could use.
+        self._bounded = rules.statistics and not (type_.is_list or type_.is_nested)
 
     def write(self, array: pa.Array, cuts: Cuts | None = None) -> Encoded:
         """One chunk.
@@ -203,7 +206,7 @@ class ColumnWriter:
             if part.nbytes > page.FREE_BYTES and part.nbytes > len(body) * page.EXPANSION:
                 # A reader would take it for an attempt to exhaust its memory.
                 body = plain_page(part, self.type)
-            pages.append(PageBody(body, n, nulls, None))
+            pages.append(PageBody(body, n, nulls, of_page(part, self.type) if self._bounded else None))
         return pages
 
     def streams(self, flat: Flat) -> list[Stream | None]:

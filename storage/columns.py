@@ -205,6 +205,8 @@ class Columns:
             raise self._footer.wrong(what, layout.COLUMN, 0, f"{n_parts} of {n_columns} columns", got)
         none = layout.NO_ROW
         stats, quantisation, dictionary, leader = (None if number == none else number for number in row[14:])
+        if not flags & layout.FOLLOWS:
+            leader = None  # format 1.0 has zero there
         return Column(
             index,
             name,

@@ -140,8 +140,11 @@ class ChunkReader:
 
         ``leader`` has the pages whose edits these follow, if they do.
         """
-        type_, numbers = self.column.type, range(first, last)
-        pages = self.pages(numbers)
+        return self.decoded(self.pages(range(first, last)), first, leader)
+
+    def decoded(self, pages: Sequence[Page], first: int, leader: ChunkReader | None = None) -> Piece:
+        """The rows of consecutive pages that were read already, from page ``first`` on."""
+        type_, last = self.column.type, first + len(pages)
         if not type_.is_list or type_.size is not None or not any(is_sequence(page) for page in pages):
             array = decode_pages(pages, type_, self.dictionaries)
             if not self.nulls_expected and array.null_count:
@@ -152,7 +155,7 @@ class ChunkReader:
             theirs, mine = leader.chunk.pages[first:last], self.chunk.pages[first:last]
             if [page.n_rows for page in theirs] != [page.n_rows for page in mine]:
                 self.place(first).fail("rows of the list it follows", mine, theirs)
-            leaders = leader.pages(numbers)
+            leaders = leader.pages(range(first, last))
         found = decode_lists(pages, leaders, type_, self.dictionaries)
         valid = found.valid if isinstance(found, Views) else None
         if not self.nulls_expected and valid is not None and not valid.all():

@@ -36,6 +36,8 @@ _NEEDED = frozenset(
 )
 _KNOWN = _NEEDED | {layout.STATS, layout.QUANTISATION, layout.KEY_VALUE}
 
+KEPT_BYTES = 64 << 20  # of a remote footer; a longer one is read leaf by leaf
+
 
 class PageRow(NamedTuple):
     """One row of PAGE."""
@@ -96,6 +98,8 @@ class Footer:
         self._leaf = leaf_bytes(self.header.required_features)
         self._check_extent()
         it = self.trailer
+        if source.remote and it.footer_len <= KEPT_BYTES:
+            source.keep(it.footer_off, self.size - it.footer_off)  # what the first read left out, in one more
         self._leaves = Leaves(source, it.footer_off, it.footer_len, it.tree_off, self._leaf)
         root = layout.root_hash(raw_header, it, self._leaves.top)
         if root != it.root:

@@ -23,14 +23,27 @@ from headrace.storage import arrays
 from headrace.storage.fetch import ChunkReader, count_values
 from headrace.storage.footer import Column
 from headrace.storage.layout import BLOCK_ROWS
+from headrace.storage.matching import matching, ranges
 from headrace.storage.nested_columns import assemble
+from headrace.storage.predicate import Predicate
+from headrace.storage.take import Counter, take_rows
 from headrace.storage.views import Piece, cut, finish, join, pick, view_type
 
 if TYPE_CHECKING:
     from headrace.storage.reader import File
 
 BATCH_BYTES = 1 << 30  # strings of a batch beyond this come as several batches, far below Arrow's 2 GiB
+FEW = 16
+"""Of so many rows at most one is kept by a filter: its other columns are taken by position."""
 Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """Some columns' rows of a step, and how many rows those are."""
+
+    columns: list[list[pa.Array]]
+    n_rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,24 +56,53 @@ class Step:
     n_bytes: int
     """Arrow memory it takes, about."""
 
-    def kept(self) -> Rows | None:
-        """Numbers within the step of the rows that are not deleted; None for all."""
-        if self.group.deleted is None:
-            return None
-        gone = self.group.deleted[self.first : self.last]
-        return np.flatnonzero(~gone) if gone.any() else None
+    def bundles(self, bundle_bytes: int) -> list[tuple[int, int]]:
+        """(first, last) of neighbouring columns that are worth a task together."""
+        if self.group.predicate is not None:
+            return [(0, len(self.group.parts))]
+        found, first, held = [], 0, 0
+        for at, part in enumerate(self.group.parts):
+            held += part.n_bytes
+            if held >= bundle_bytes:
+                found.append((first, at + 1))
+                first, held = at + 1, 0
+        if first < len(self.group.parts):
+            found.append((first, len(self.group.parts)))
+        return found
+
+    def decode(self, first: int, last: int) -> Selected:
+        """Columns ``first`` up to ``last``: rows that are neither deleted nor left out by the filter."""
+        group = self.group
+        if group.predicate is not None:
+            return group.filtered(self.first, self.last, group.predicate)
+        some, n = None, self.last - self.first
+        if group.deleted is not None:
+            gone = group.deleted[self.first : self.last]
+            if gone.any():
+                some = np.flatnonzero(~gone)
+                n = len(some)
+        return Selected([part.rows(self.first, self.last, some) for part in group.parts[first:last]], n)
 
 
 class Group:
     """The wanted columns of one row group; their parts can be decoded by several threads."""
 
-    def __init__(self, file: File, number: int, columns: Sequence[Column], *, as_views: bool = False) -> None:
+    def __init__(
+        self,
+        file: File,
+        number: int,
+        columns: Sequence[Column],
+        *,
+        as_views: bool = False,
+        predicate: Predicate | None = None,
+    ) -> None:
         footer = file.footer
-        self.number, self.columns = number, columns
+        self.number, self.columns, self.predicate = number, columns, predicate
         self.n_rows = footer.rows_in(number)
         self.deleted = footer.deleted(number)
         self.schema = arrow_schema(columns, as_views=as_views)
-        flat = _flat(file, columns)
+        asked = footer.columns(predicate.columns) if predicate is not None else []
+        flat = _flat(file, [*columns, *asked])
         readers = {
             column.id: ChunkReader(
                 file.source, column, chunk, file.file_entries(column), erased_rows=self.deleted is not None
@@ -68,25 +110,56 @@ class Group:
             for column, chunk in zip(flat, footer.chunks(flat, number), strict=True)
         }
         orders: dict[int, ClusterOrder] = {}
-        self.parts = []
-        for column in columns:
+
+        def part_of(column: Column) -> ColumnRows:
             order = None
             if column.cluster is not None:
                 order = orders.setdefault(column.cluster, ClusterOrder(readers[column.cluster]))
             leader = readers[column.leader] if column.leader is not None else None
             nodes = [readers[column.id], *[readers[part] for part in column.parts]]
-            self.parts.append(ColumnRows(nodes, leader, order, as_views=as_views))
+            return ColumnRows(nodes, leader, order, as_views=as_views)
+
+        self.parts = [part_of(column) for column in columns]
+        self._asked = {column.name: part_of(column) for column in asked}
+        self._chunks = {column.name: (column, readers[column.id].chunk) for column in asked}
+        self._footer = footer
+
+    def ranges(self, first: int, last: int) -> list[tuple[int, int]]:
+        """The rows among these that statistics cannot rule out, in order."""
+        if self.predicate is None:
+            return [(first, last)]
+        return ranges(self._footer, self._chunks, self.predicate.any_of, first, last)
+
+    def filtered(self, first: int, last: int, predicate: Predicate) -> Selected:
+        """Rows that the filter keeps: its columns are decoded first, the others only as far as rows are left."""
+        found = {name: joined(part.rows(first, last)) for name, part in self._asked.items()}
+        batch = pa.RecordBatch.from_arrays(list(found.values()), names=list(found))
+        gone = None if self.deleted is None else self.deleted[first:last]
+        rows = matching(batch, predicate, gone)
+        if not len(rows):
+            return Selected([], 0)
+        whole, few = len(rows) == last - first, len(rows) * FEW <= last - first
+        columns = []
+        for column, part in zip(self.columns, self.parts, strict=True):
+            if column.name in found and not column.type.is_list:
+                columns.append([found[column.name] if whole else found[column.name].take(_indices(rows))])
+            elif few:
+                columns.append([part.take(rows + first)])
+            else:
+                columns.append(part.rows(first, last, None if whole else rows))
+        return Selected(columns, len(rows))
 
     def steps(self, first: int, last: int, batch_rows: int, memory_bytes: int) -> Iterator[Step]:
         """Cut rows into steps of at most a quarter of the memory: one is decoded while one is in use."""
         unit = min(memory_bytes // 4, BATCH_BYTES)
-        whole = sum([part.n_bytes for part in self.parts])
+        parts = [*self.parts, *self._asked.values()]
+        whole = sum([part.n_bytes for part in parts])
         if whole <= unit:
             yield Step(self, first, last, whole * (last - first) // self.n_rows)
             return
-        ends = self._ends()
-        keep = sum(part.widest for part in self.parts) <= unit
-        for part in self.parts:
+        ends = self._ends(parts)
+        keep = sum(part.widest for part in parts) <= unit
+        for part in parts:
             part.keep = keep
         while first < last:
             before = np.interp(first, ends[0], ends[1])
@@ -98,11 +171,11 @@ class Group:
             yield Step(self, first, end, int(np.interp(end, ends[0], ends[1]) - before))
             first = end
 
-    def _ends(self) -> tuple[NDArray[Any], NDArray[Any]]:
+    def _ends(self, parts: Sequence[ColumnRows]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Rows at which some page ends, and the Arrow memory of all columns up to there."""
-        knots = np.unique(np.concatenate([[0, self.n_rows], *(part.ends for part in self.parts)]))
+        knots = np.unique(np.concatenate([[0, self.n_rows], *(part.ends for part in parts)]))
         total = np.zeros(len(knots))
-        for part in self.parts:
+        for part in parts:
             total += np.interp(knots, part.ends, part.sizes)
         return knots, total
 
@@ -163,6 +236,7 @@ class ColumnRows:
         self.ends = [0, *[page.first_row + page.n_rows for page in pages]]
         self.sizes = [0, *accumulate(sizes)]
         self.n_bytes, self.widest = self.sizes[-1], max(sizes)
+        self.stored_bytes = sum([page.used_len for page in pages])
         self._lock = threading.Lock()
         self._kept: tuple[int, Piece] | None = None
 
@@ -176,10 +250,31 @@ class ColumnRows:
             pieces = [join(pieces)]
         if some is not None:
             pieces = [pick(join(pieces), some)]
-        type_, fail = self.reader.column.type, self.reader.place(0).fail
-        if type_.is_exact and not self._as_views and all(isinstance(piece, pa.Array) for piece in pieces):
-            return pieces
-        return [finish(piece, type_, fail, as_views=self._as_views) for piece in pieces]
+        return [self.finish(piece) for piece in pieces]
+
+    def take(self, rows: Rows, counter: Counter | None = None) -> pa.Array:
+        """Rows of the group by number, ascending and distinct, decoding no more than must be."""
+        return self.finish(self.take_piece(rows, counter or Counter()))
+
+    def take_piece(self, rows: Rows, counter: Counter) -> Piece:
+        """As ``take``, in plain form."""
+        if len(self._nodes) > 1:
+            first, last = int(rows[0]), int(rows[-1]) + 1
+            counter.add(sum(node.chunk.pages[-1].first_row for node in self._nodes if node.chunk.pages))
+            return pick(join(self._pieces(first, last)), rows - first)
+        if self._order is None:
+            return take_rows(self.reader, rows, counter, self._leader)
+        places = self._order.places()
+        counter.add(len(places))
+        stored = places[rows]
+        order = np.argsort(stored)
+        back = np.empty(len(order), np.int64)
+        back[order] = np.arange(len(order))
+        return pick(take_rows(self.reader, stored[order], counter, self._leader), back)
+
+    def finish(self, piece: Piece) -> pa.Array:
+        """Rows in plain form as they are handed out."""
+        return finish(piece, self.reader.column.type, self.reader.place(0).fail, as_views=self._as_views)
 
     def _pieces(self, first: int, last: int) -> list[Piece]:
         with self._lock:
@@ -236,23 +331,32 @@ def _is_view(piece: Piece) -> bool:
     return not isinstance(piece, pa.Array)
 
 
-def batches_of(
-    step: Step, parts: list[list[pa.Array]], n_rows: int, batch_rows: int
-) -> Iterator[pa.RecordBatch]:
+def joined(parts: list[pa.Array]) -> pa.Array:
+    """A column's arrays as one."""
+    return parts[0] if len(parts) == 1 else pa.concat_arrays(parts)
+
+
+def _indices(rows: Rows) -> pa.Array:
+    return pa.Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(rows)])
+
+
+def batches_of(step: Step, found: Selected, batch_rows: int) -> Iterator[pa.RecordBatch]:
     """A step's rows as batches."""
-    group = step.group
-    if all(len(part) == 1 for part in parts):
-        found = [record_batch([part[0] for part in parts], group.schema, n_rows)]
+    schema = step.group.schema
+    if not found.n_rows:
+        return
+    if all(len(part) == 1 for part in found.columns):
+        whole = [record_batch([part[0] for part in found.columns], schema, found.n_rows)]
     else:
-        chunked = [pa.chunked_array(part) for part in parts]
-        found = pa.Table.from_arrays(chunked, schema=group.schema).to_batches()
-    for whole in found:
-        if whole.num_rows <= batch_rows:
-            if whole.num_rows:
-                yield whole
+        chunked = [pa.chunked_array(part) for part in found.columns]
+        whole = pa.Table.from_arrays(chunked, schema=schema).to_batches()
+    for one in whole:
+        if one.num_rows <= batch_rows:
+            if one.num_rows:
+                yield one
             continue
-        for first in range(0, whole.num_rows, batch_rows):
-            yield whole.slice(first, batch_rows)
+        for first in range(0, one.num_rows, batch_rows):
+            yield one.slice(first, batch_rows)
 
 
 def arrow_schema(columns: Sequence[Column], *, as_views: bool = False) -> pa.Schema:

@@ -14,10 +14,8 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
-import pyarrow as pa
-
 from headrace.storage.errors import CorruptFooter, CorruptPage
-from headrace.storage.group_read import Step
+from headrace.storage.group_read import Selected, Step
 
 MEMORY_BYTES = 512 << 20
 BUNDLE_BYTES = 2 << 20
@@ -54,11 +52,10 @@ def pool(threads: int) -> ThreadPoolExecutor:
         return found
 
 
-Parts = list[list[pa.Array]]
-_Task = tuple[Step, "list[Future[Parts]]"]
+_Task = tuple[Step, "list[Future[Selected]]"]
 
 
-def ahead(steps: Steps, threads: int, memory_bytes: int) -> Iterator[tuple[Step, Parts]]:
+def ahead(steps: Steps, threads: int) -> Iterator[tuple[Step, Selected]]:
     """Each step with its columns' arrays.
 
     Raises:
@@ -69,26 +66,23 @@ def ahead(steps: Steps, threads: int, memory_bytes: int) -> Iterator[tuple[Step,
     early = False
     step = next(plan, None)
     while step is not None:
+        following = None
         try:
-            following = None
             if waiting is not None:
                 tasks, waiting = waiting[1], None
-            elif threads > 1 and step.n_bytes >= 2 * BUNDLE_BYTES:
-                tasks = _submit(step, threads)
             else:
-                tasks = []
+                tasks = _submit(step, threads) if threads > 1 and step.n_bytes >= 2 * BUNDLE_BYTES else []
             if tasks:
                 following = next(plan, None)
                 if following is not None:
                     waiting = (following, _submit(following, threads))
-                parts = [part for task in tasks for part in task.result()]
+                found = _collected(tasks)
                 if early and steps.is_stale():
                     # It was decoded before the caller had the step before, perhaps with rows that are erased by now.
                     raise _Stale
-                early = True
             else:
-                parts = _decode(step, 0, len(step.group.parts))
-                early = False
+                found = step.decode(0, len(step.group.parts))
+            early = bool(tasks)
         except (CorruptPage, CorruptFooter, _Stale) as error:
             if not isinstance(error, _Stale) and not steps.is_stale():
                 raise
@@ -97,30 +91,22 @@ def ahead(steps: Steps, threads: int, memory_bytes: int) -> Iterator[tuple[Step,
             step = next(plan, None)
             if step is None:
                 return
-            parts, following = _decode(step, 0, len(step.group.parts)), None
-        yield step, parts
-        del parts
-        step = waiting[0] if waiting is not None else following or next(plan, None)
+            found, following = step.decode(0, len(step.group.parts)), None
+        yield step, found
+        del found
+        step = following or next(plan, None)
 
 
 class _Stale(Exception):
     """What was decoded ahead is from before an erase."""
 
 
-def _submit(step: Step, threads: int) -> list[Future[Parts]]:
-    """Tasks of neighbouring columns, each worth a thread's while."""
-    sizes = [part.n_bytes for part in step.group.parts]
-    bundle = max(BUNDLE_BYTES, sum(sizes) // (4 * threads))
-    tasks, first, held = [], 0, 0
+def _submit(step: Step, threads: int) -> list[Future[Selected]]:
+    bundle = max(BUNDLE_BYTES, step.n_bytes // (4 * threads))
     executor = pool(threads)
-    for at, size in enumerate(sizes):
-        held += size
-        if held >= bundle or at == len(sizes) - 1:
-            tasks.append(executor.submit(_decode, step, first, at + 1))
-            first, held = at + 1, 0
-    return tasks
+    return [executor.submit(step.decode, first, last) for first, last in step.bundles(bundle)]
 
 
-def _decode(step: Step, first: int, last: int) -> Parts:
-    some = step.kept()
-    return [part.rows(step.first, step.last, some) for part in step.group.parts[first:last]]
+def _collected(tasks: list[Future[Selected]]) -> Selected:
+    parts = [task.result() for task in tasks]
+    return Selected([column for part in parts for column in part.columns], parts[0].n_rows)

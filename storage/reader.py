@@ -11,16 +11,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from headrace.storage.errors import BadFile, CorruptFooter, CorruptPage
 from headrace.storage.fetch import FileEntries
 from headrace.storage.footer import Column, Footer
 from headrace.storage.group_read import Group, Step, arrow_schema, batches_of, record_batch, take_mask
 from headrace.storage.layout import GROUP_ROWS
-from headrace.storage.prefetch import MEMORY_BYTES, ahead, default_threads
+from headrace.storage.predicate import Predicate
+from headrace.storage.prefetch import MEMORY_BYTES, ahead, default_threads, pool
 from headrace.storage.source import Location, Source, open_source
+from headrace.storage.take import Counter
+from headrace.storage.views import join, pick
+
+TAKE_BYTES = (
+    2 << 20
+)  # of touched chunks as they are stored; from there on columns are taken by several threads
 
 
 class File:
@@ -47,6 +57,7 @@ class File:
             self.source.close()
             raise
         self._file_entries: dict[int, FileEntries] = {}
+        self.blocks_taken = 0
 
     def __enter__(self) -> File:
         return self
@@ -93,6 +104,7 @@ class File:
         threads: int | None = None,
         memory_bytes: int = MEMORY_BYTES,
         list_view: bool = False,
+        filter: Predicate | None = None,
     ) -> Iterator[pa.RecordBatch]:
         """Rows in file order, in batches that never cross a row group.
 
@@ -105,6 +117,7 @@ class File:
             memory_bytes: what is decoded and not yet taken by the caller stays below, unless one page of each column
                 is more.
             list_view: lists come as Arrow's ListView, in which rows share items; else as List.
+            filter: which rows; pages that statistics rule out are not read, and of ``columns`` only what is left.
 
         Raises:
             CorruptPage, CorruptFooter, BadFile: before any row of the batch is returned.
@@ -117,12 +130,90 @@ class File:
         threads = default_threads() if threads is None else max(1, threads)
         names = None if columns is None else list(columns)
         numbers = range(self.footer.n_groups) if groups is None else groups
-        steps = _Steps(self, names, numbers, rows, batch_rows, memory_bytes, list_view)
-        for step, arrays in ahead(steps, threads, memory_bytes):
-            some = step.kept()
-            n_rows = step.last - step.first if some is None else len(some)
-            if n_rows:
-                yield from batches_of(step, arrays, n_rows, batch_rows)
+        steps = _Steps(self, names, numbers, rows, batch_rows, memory_bytes, list_view, filter)
+        for step, found in ahead(steps, threads):
+            yield from batches_of(step, found, batch_rows)
+
+    def take(
+        self,
+        rows: Sequence[int] | NDArray[np.integer[Any]],
+        columns: Sequence[str] | None = None,
+        *,
+        list_view: bool = False,
+        threads: int | None = None,
+    ) -> pa.RecordBatch:
+        """Rows by number, in any order, as often as they are named.
+
+        Decodes the blocks of 1,024 values that hold them and, of lists and strings, the lengths of the touched pages;
+        ``blocks_taken`` counts them.
+
+        Args:
+            rows: 0 .. n_rows - 1, counting deleted rows.
+            columns: names, in the order wanted, or patterns; None is all.
+            list_view: lists come as Arrow's ListView; else as List.
+            threads: at most so many; None is the number of processors, up to 8.
+
+        Raises:
+            IndexError: a row that is deleted, or that the file never had.
+            CorruptPage, CorruptFooter, NoSuchColumn: as ``batches``.
+        """
+        at = np.asarray(rows, np.int64).reshape(-1)
+        if len(at) and (at.min() < 0 or at.max() >= self.n_rows):
+            raise IndexError(f"{self.path}: expected rows 0..{self.n_rows - 1}, got {at.min()}..{at.max()}")
+        names = None if columns is None else list(columns)
+        threads = default_threads() if threads is None else max(1, threads)
+        try:
+            return self._take(at, names, list_view, threads)
+        except (CorruptPage, CorruptFooter):
+            if not self.is_stale():
+                raise
+            return self._take(at, names, list_view, threads)
+
+    def _take(
+        self, at: NDArray[np.int64], names: list[str] | None, list_view: bool, threads: int
+    ) -> pa.RecordBatch:
+        found = self.footer.columns(names)
+        schema = arrow_schema(found, as_views=list_view)
+        if not len(at) or not found:
+            return record_batch([pa.nulls(0, field.type) for field in schema], schema, len(at))
+        distinct, back = np.unique(at, return_inverse=True)
+        size = self.footer.group_rows
+        numbers, firsts = np.unique(distinct // size, return_index=True)
+        bounds = [*firsts.tolist(), len(distinct)]
+        wanted = []
+        for place, number in enumerate(numbers.tolist()):
+            group = Group(self, number, found, as_views=list_view)
+            local = distinct[bounds[place] : bounds[place + 1]] - number * size
+            if group.deleted is not None and group.deleted[local].any():
+                gone = int(local[group.deleted[local]][0]) + number * size
+                raise IndexError(f"{self.path}: row {gone} was deleted; ask for rows that a scan returns")
+            wanted.append((group, local))
+        counters = [Counter() for _ in found]
+        order = None if len(back) == len(distinct) and (np.diff(at) > 0).all() else back
+
+        def column(index: int) -> pa.Array:
+            parts = [group.parts[index] for group, _ in wanted]
+            pieces = [
+                part.take_piece(local, counters[index])
+                for part, (_, local) in zip(parts, wanted, strict=True)
+            ]
+            whole = join(pieces)
+            return parts[0].finish(whole if order is None else pick(whole, order))
+
+        if threads > 1 and sum(part.stored_bytes for group, _ in wanted for part in group.parts) > TAKE_BYTES:
+            columns = list(pool(threads).map(column, range(len(found))))
+        else:
+            columns = [column(index) for index in range(len(found))]
+        self.blocks_taken += sum(counter.blocks for counter in counters)
+        return record_batch(columns, schema, len(at))
+
+    def is_stale(self) -> bool:
+        """Whether an erase in place passed by since the footer was read; if so, the footer is read again."""
+        if self.footer.current_epoch() <= self.footer.trailer.erase_epoch:
+            return False
+        self.footer = Footer(self.source)
+        self._file_entries.clear()
+        return True
 
 
 class _Steps:
@@ -137,9 +228,10 @@ class _Steps:
         batch_rows: int,
         memory_bytes: int,
         as_views: bool,
+        filter: Predicate | None,
     ) -> None:
         self.file, self.names, self.groups, self.rows = file, names, groups, rows
-        self.as_views = as_views
+        self.as_views, self.filter = as_views, filter
         self.batch_rows, self.memory_bytes = batch_rows, memory_bytes
         self.columns = file.footer.columns(names)
 
@@ -156,8 +248,9 @@ class _Steps:
             first, last = max(first, self.rows.start - start), min(n, self.rows.stop - start)
         if first >= last:
             return
-        group = Group(self.file, number, self.columns, as_views=self.as_views)
-        yield from group.steps(first, last, self.batch_rows, self.memory_bytes)
+        group = Group(self.file, number, self.columns, as_views=self.as_views, predicate=self.filter)
+        for begin, end in group.ranges(first, last):
+            yield from group.steps(begin, end, self.batch_rows, self.memory_bytes)
 
     def after(self, step: Step) -> Iterator[Step]:
         """This step and all that follow, planned with the footer of now."""
@@ -168,12 +261,9 @@ class _Steps:
 
     def is_stale(self) -> bool:
         """Whether an erase passed by since the footer was read; if so, it is read again."""
-        file = self.file
-        if file.footer.current_epoch() <= file.footer.trailer.erase_epoch:
+        if not self.file.is_stale():
             return False
-        file.footer = Footer(file.source)
-        file._file_entries.clear()
-        self.columns = file.footer.columns(self.names)
+        self.columns = self.file.footer.columns(self.names)
         return True
 
 

@@ -1,29 +1,30 @@
-"""Reading a table's rows: projection, filter and the Arrow stream that other engines take.
+"""Reading a table's rows: projection, filter, single rows, and the Arrow stream that other engines take.
 
 A scan is a recipe; it reads when iterated, file by file, row group by row group. Each file is checked to be the one
-that its manifest speaks of. Filters are applied row by row after decoding: nothing is skipped by statistics.
+that its manifest speaks of. What a filter may be is ``predicate``'s, which pages it rules out ``statistics``' and
+``group_read``'s part.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from headrace.storage import exact
-from headrace.storage.errors import CorruptManifest, ErasedDataReturned, NoSuchColumn, SchemaMismatch
+from headrace.storage.errors import CorruptManifest, ErasedDataReturned, SchemaMismatch
 from headrace.storage.layout import GROUP_ROWS
+from headrace.storage.logical import column_type
 from headrace.storage.manifest import DATA, DataFile
 from headrace.storage.objects import Place
 from headrace.storage.paths import inside
-from headrace.storage.reader import File, record_batch
-
-Condition = tuple[str, str, Any]
-Filter: TypeAlias = "pc.Expression | Sequence[Condition] | Sequence[Sequence[Condition]]"
+from headrace.storage.predicate import AnyOf, Condition, Filter, filter_columns, parse_filter, predicate
+from headrace.storage.prefetch import MEMORY_BYTES
+from headrace.storage.reader import File
+from headrace.storage.views import view_type
 
 
 @dataclass(frozen=True)
@@ -39,37 +40,57 @@ class Scan:
     columns: tuple[str, ...]
     filter: pc.Expression | None = None
     batch_rows: int = GROUP_ROWS
+    conditions: AnyOf | None = None
+    """The filter as it was written in tuples, if it was."""
+    list_view: bool = False
+    threads: int | None = None
+    memory_bytes: int = MEMORY_BYTES
+    rows: range | None = None
+    """Rows of all files together, deleted ones counted; None is all."""
 
     @property
     def schema(self) -> pa.Schema:
         """Schema of the batches."""
-        return pa.schema([self.table_schema.field(name) for name in self.columns])
+        fields = [self.table_schema.field(name) for name in self.columns]
+        if self.list_view:
+            types = [column_type(field.type, field.name) for field in fields]
+            fields = [field.with_type(view_type(type_)) for field, type_ in zip(fields, types, strict=True)]
+        return pa.schema(fields)
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
-        """Batches in file order; without filter at most ``batch_rows`` rows each."""
+        """Batches in file order, at most ``batch_rows`` rows each."""
         return self.rows_from(0, None)
 
     def rows_from(self, first: int, last: int | None) -> Iterator[pa.RecordBatch]:
         """As iterating, but only of row groups that start in rows ``first`` up to ``last`` of each file; None is all."""
-        tested = [] if self.filter is None else filter_columns(self.filter, self.table_schema)
+        asked = None
+        if self.filter is not None:
+            asked = predicate(self.filter, self.table_schema, self.conditions)
+        tested = () if asked is None else asked.columns
         needed = [*self.columns, *(name for name in tested if name not in self.columns)]
+        start = 0
         for entry in self.files:
+            rows = None
+            if self.rows is not None:
+                rows = range(max(0, self.rows.start - start), min(entry.rows, self.rows.stop - start))
+                start += entry.rows
+                if rows.start >= rows.stop:
+                    continue
             with checked_file(self.root, entry, self.table_schema, needed) as file:
                 size = file.footer.group_rows
                 end = file.n_rows if last is None else min(last, file.n_rows)
-                groups = range(-(-first // size), -(-end // size))
-                for batch in file.batches(needed, batch_rows=self.batch_rows, groups=groups):
-                    found = self._filtered(batch, tested)
-                    if found.num_rows:
-                        yield found
-
-    def _filtered(self, batch: pa.RecordBatch, tested: list[str]) -> pa.RecordBatch:
-        arrays, n_rows = [batch.column(name) for name in self.columns], batch.num_rows
-        if self.filter is not None:
-            rows = matching(exact.plain_batch(batch, tested), self.filter)
-            if len(rows) < n_rows:
-                arrays, n_rows = [exact.take(array, rows) for array in arrays], len(rows)
-        return record_batch(arrays, self.schema, n_rows)
+                for batch in file.batches(
+                    self.columns,
+                    batch_rows=self.batch_rows,
+                    groups=range(-(-first // size), -(-end // size)),
+                    rows=rows,
+                    threads=self.threads,
+                    memory_bytes=self.memory_bytes,
+                    list_view=self.list_view,
+                    filter=asked,
+                ):
+                    if batch.num_rows:
+                        yield batch
 
     def to_reader(self) -> pa.RecordBatchReader:
         """The batches as an Arrow reader."""
@@ -78,6 +99,35 @@ class Scan:
     def to_table(self) -> pa.Table:
         """All rows in memory."""
         return pa.Table.from_batches(list(self), schema=self.schema)
+
+    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> pa.Table:
+        """Rows by number over all files, in any order, as often as they are named; the filter is not asked.
+
+        Args:
+            rows: 0 .. rows of the files - 1, counting deleted rows.
+
+        Raises:
+            IndexError: a row that is deleted, or that there never was.
+        """
+        at = np.asarray(rows, np.int64).reshape(-1)
+        starts = np.cumsum([0, *(entry.rows for entry in self.files)])
+        if len(at) and (at.min() < 0 or at.max() >= starts[-1]):
+            raise IndexError(f"{self.root}: expected rows 0..{starts[-1] - 1}, got {at.min()}..{at.max()}")
+        which = np.searchsorted(starts, at, side="right") - 1
+        parts, places = [], []
+        for number in np.unique(which).tolist():
+            mine = np.flatnonzero(which == number)
+            with checked_file(self.root, self.files[number], self.table_schema, self.columns) as file:
+                found = file.take(
+                    at[mine] - starts[number], self.columns, list_view=self.list_view, threads=self.threads
+                )
+            parts.append(found)
+            places.append(mine)
+        table = pa.Table.from_batches(parts, schema=self.schema)
+        if len(parts) < 2:
+            return table
+        back = np.argsort(np.concatenate(places))
+        return table.take(pa.Array.from_buffers(pa.int64(), len(back), [None, pa.py_buffer(back)]))
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         """The Arrow PyCapsule stream that pyarrow, polars and DuckDB take."""
@@ -132,91 +182,4 @@ def checked_file(root: Place, entry: DataFile, schema: pa.Schema, columns: Seque
     return file
 
 
-def parse_filter(given: Filter | None) -> pc.Expression | None:
-    """A filter as an Arrow expression.
-
-    Args:
-        given: an expression; or (column, op, value) tuples, all of which must hold; or a list of such lists, one of
-            which must hold. Ops: ``=`` ``==`` ``!=`` ``<`` ``<=`` ``>`` ``>=`` ``in`` ``not in``.
-
-    Raises:
-        ValueError: an unknown op or another shape.
-    """
-    if given is None or isinstance(given, pc.Expression):
-        return given
-    groups: list[Any] = list(given)
-    if not groups:
-        return None
-    if isinstance(groups[0], tuple):
-        groups = [groups]
-    any_of: Any = None
-    for group in groups:
-        all_of: Any = None
-        for condition in group:
-            term = _term(condition)
-            all_of = term if all_of is None else all_of & term
-        if all_of is None:
-            raise ValueError("a filter's inner list is empty; leave it out")
-        any_of = all_of if any_of is None else any_of | all_of
-    return any_of
-
-
-def _term(condition: Any) -> pc.Expression:
-    match condition:
-        case (str(name), str(op), value):
-            field = pc.field(name)
-        case _:
-            raise ValueError(f"expected filter conditions as (column, op, value), got {condition!r}")
-    match op:
-        case "=" | "==":
-            return field == value
-        case "!=":
-            return field != value
-        case "<":
-            return field < value
-        case "<=":
-            return field <= value
-        case ">":
-            return field > value
-        case ">=":
-            return field >= value
-        case "in":
-            return field.isin(list(value))
-        case "not in":
-            return ~field.isin(list(value))
-    raise ValueError(f"expected one of = == != < <= > >= in, not in, got {op!r} for column {name!r}")
-
-
-def matching(batch: pa.RecordBatch, expression: pc.Expression) -> pa.Array:
-    """The numbers of the rows for which an expression holds, int64, ascending."""
-    numbers = np.arange(batch.num_rows, dtype=np.int64)
-    column = pa.Array.from_buffers(pa.int64(), len(numbers), [None, pa.py_buffer(numbers)])
-    numbered = pa.RecordBatch.from_arrays([*batch.columns, column], names=[*batch.schema.names, "\0row"])
-    return numbered.filter(expression).columns[-1]
-
-
-def filter_columns(expression: pc.Expression, schema: pa.Schema) -> list[str]:
-    """The columns an expression reads, by trying it on empty tables: Arrow has no way to ask.
-
-    Raises:
-        NoSuchColumn: it does not fit the schema at all.
-    """
-
-    def fits(names: list[str]) -> bool:
-        fields = [pa.field(name, exact.plain_type(schema.field(name))) for name in names]
-        empty = pa.schema(fields).empty_table()
-        try:
-            empty.filter(expression)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, pa.ArrowKeyError):
-            return False
-        return True
-
-    text = str(expression)
-    named = [name for name in schema.names if name in text]
-    if not fits(named):
-        named = list(schema.names)
-        if not fits(named):
-            raise NoSuchColumn(
-                f"the filter {text} does not fit the columns {schema.names[:20]}; check names and types"
-            )
-    return [name for name in named if not fits([other for other in named if other != name])]
+__all__ = ["Condition", "Filter", "Scan", "checked_file", "filter_columns", "parse_filter"]

@@ -8,17 +8,21 @@ of files nobody lists are not done here.
 
 from __future__ import annotations
 
+import fnmatch
 import time
 import uuid as uuids
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypedDict, Unpack
 
 import msgspec
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from headrace.storage import durable
 from headrace.storage import manifest as manifests
 from headrace.storage.arrays import batches_of
+from headrace.storage.columns import is_pattern
 from headrace.storage.entropy import Entropy
 from headrace.storage.errors import CommitConflict, SchemaMismatch, TableNotFound, no_such_column
 from headrace.storage.layout import GROUP_ROWS
@@ -26,7 +30,9 @@ from headrace.storage.log import Change, Listing, Log
 from headrace.storage.manifest import ATTACHMENTS, DATA, Attachment, Commit, DataFile, Manifest
 from headrace.storage.objects import Location, Place, place
 from headrace.storage.paths import inside
-from headrace.storage.scan import Filter, Scan, checked_file, parse_filter
+from headrace.storage.predicate import Filter, parse_filter, tuples_of
+from headrace.storage.prefetch import MEMORY_BYTES
+from headrace.storage.scan import Scan, checked_file
 from headrace.storage.select import Profile
 from headrace.storage.writer import Writer
 
@@ -126,24 +132,69 @@ class Table:
         columns: Sequence[str] | None = None,
         filter: Filter | None = None,
         *,
+        rows: range | None = None,
         batch_rows: int = GROUP_ROWS,
+        list_view: bool = False,
+        threads: int | None = None,
+        memory_bytes: int = MEMORY_BYTES,
     ) -> Scan:
         """Rows to read.
 
         Args:
-            columns: names, in the order wanted; None is all.
-            filter: an Arrow expression, (column, op, value) tuples, or lists of them; see ``scan.parse_filter``.
+            columns: names, or patterns such as ``price_*``, in the order wanted; None is all.
+            filter: an Arrow expression, (column, op, value) tuples, or lists of them; see ``predicate.parse_filter``. Pages
+                whose statistics rule them out are not read.
+            rows: which rows, counted over all files, deleted ones included; None is all.
             batch_rows: at most so many rows a batch.
+            list_view: lists come as Arrow's ListView, whose rows share items where they did when written.
+            threads: at most so many; None is the number of processors, up to 8.
+            memory_bytes: what is decoded ahead stays below.
 
         Raises:
             NoSuchColumn: naming the first one missing and what comes nearest.
         """
+        return Scan(
+            self.path,
+            self.files,
+            self.schema,
+            self._named(columns),
+            parse_filter(filter),
+            batch_rows,
+            tuples_of(filter),
+            list_view,
+            threads,
+            memory_bytes,
+            rows,
+        )
+
+    def take(
+        self,
+        rows: Sequence[int] | NDArray[np.int64],
+        columns: Sequence[str] | None = None,
+        *,
+        list_view: bool = False,
+        threads: int | None = None,
+    ) -> pa.Table:
+        """Rows by number over all files, in any order, as often as they are named; see ``Scan.take``.
+
+        Raises:
+            IndexError: a row that is deleted, or that there never was.
+            NoSuchColumn: naming the first one missing and what comes nearest.
+        """
+        return self.scan(columns, list_view=list_view, threads=threads).take(rows)
+
+    def _named(self, columns: Sequence[str] | None) -> tuple[str, ...]:
+        """Names with patterns replaced by what they match."""
         known = self.schema.names
-        names, present = known if columns is None else list(columns), set(known)
-        for name in names:
-            if name not in present:
+        if columns is None:
+            return tuple(known)
+        present, found = set(known), []
+        for name in columns:
+            matched = [name] if name in present else fnmatch.filter(known, name) if is_pattern(name) else []
+            if not matched:
                 raise no_such_column(self.path, name, known)
-        return Scan(self.path, self.files, self.schema, tuple(names), parse_filter(filter), batch_rows)
+            found += matched
+        return tuple(dict.fromkeys(found))
 
     def to_table(self) -> pa.Table:
         """All rows in memory."""

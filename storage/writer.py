@@ -152,6 +152,7 @@ class Writer:
             nodes = nested_columns.nodes(type_)
             described = nested_columns.names(type_)
             tops.append(FlatColumn(field.name, field.nullable, type_, rules, index))
+            rules = replace(rules, statistics=False)
             for node, (name, nullable, _) in zip(nodes[1:], described[1:], strict=True):
                 parts.append(FlatColumn(name, nullable, node, rules, index))
         return tops + parts

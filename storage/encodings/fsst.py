@@ -148,6 +148,27 @@ def _parse_python(
 
 
 @kernel
+def _spell(tokens: Array, out: Array) -> None:
+    """uint16[n_tokens] -> uint8[n_codes]: a byte of its own becomes an escape and the byte."""
+    made = np.uint64(0)
+    for i in range(np.uint64(len(tokens))):
+        token = np.uint64(tokens[i])
+        if token >= np.uint64(256):
+            out[made] = np.uint8(255)
+            made += np.uint64(1)
+        out[made] = np.uint8(token & np.uint64(0xFF))
+        made += np.uint64(1)
+
+
+def _spell_numpy(tokens: Array, out: Array) -> None:
+    """The numpy twin of `_spell`."""
+    literal = tokens >= _BYTE
+    at = np.arange(len(tokens)) + np.cumsum(literal)
+    out[at] = tokens & np.uint16(0xFF)
+    out[at[literal] - 1] = ESCAPE
+
+
+@kernel
 def _expand(codes: Array, words: Array, lengths: Array, out: Array, count: Array) -> None:
     """uint8[n_codes], uint64[256], uint8[256] -> uint8[n]; count[0] = bytes written, n + 1 if they were too many.
 
@@ -248,7 +269,9 @@ class FSST(Encoding):
                 self.name, f"it needs one byte or more, uint8, got {len(data)} of {data.dtype}"
             )
         symbols = train(data)
-        codes = _codes(_tokens(data, symbols, len(data)))
+        tokens = _tokens(data, symbols, len(data))
+        codes = np.empty(len(tokens) + int(np.count_nonzero(tokens >= _BYTE)), np.uint8)
+        pick(len(data), _spell_numpy, _spell)(tokens, codes)
         raw = symbols.words.view(np.uint8).reshape(-1, SYMBOL_BYTES)
         table = raw[np.arange(SYMBOL_BYTES) < symbols.lengths[:, None]].tobytes()
         head = b"".join(
@@ -330,7 +353,7 @@ def _index(symbols: Symbols) -> Index:
     pairs = (symbols.words[longer] & np.uint64(0xFFFF)).astype(np.int64)
     longer = longer[np.lexsort((-symbols.lengths[longer].astype(np.int64), pairs))]
     starts = np.zeros(65_537, np.uint16)
-    np.cumsum(np.bincount(pairs, minlength=65_536), out=starts[1:])
+    starts[1:] = np.cumsum(np.bincount(pairs, minlength=65_536))
     return Index(singles, starts, symbols.words[longer], symbols.lengths[longer], longer.astype(np.uint16))
 
 
@@ -344,7 +367,7 @@ def _grow(symbols: Symbols, tokens: Array) -> Symbols:
     uses = np.bincount(tokens, minlength=2 * _BYTE)
     used = np.flatnonzero(uses)
     together = np.bincount(tokens[:-1].astype(np.int64) << 9 | tokens[1:], minlength=1)
-    joined = np.flatnonzero(together)
+    joined = np.flatnonzero(together > 1)  # seen once, a pair saves less than its place in the table costs
     first, second = joined >> 9, joined & 511
     fits = lengths[first] + lengths[second] <= SYMBOL_BYTES
     joined, first, second = joined[fits], first[fits], second[fits]
@@ -362,13 +385,3 @@ def _grow(symbols: Symbols, tokens: Array) -> Symbols:
     candidates, sizes = candidates[starts], sizes[starts]
     best = np.lexsort((candidates, -sizes, -counts * sizes))[:MAX_SYMBOLS]
     return Symbols(candidates[best], sizes[best].astype(np.uint8))
-
-
-def _codes(tokens: Array) -> Array:
-    """Tokens as codes: a byte of its own becomes an escape and the byte."""
-    literal = tokens >= _BYTE
-    codes = np.empty(len(tokens) + int(np.count_nonzero(literal)), np.uint8)
-    at = np.arange(len(tokens)) + np.cumsum(literal)
-    codes[at] = tokens.astype(np.uint8)
-    codes[at[literal] - 1] = ESCAPE
-    return codes

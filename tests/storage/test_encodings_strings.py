@@ -198,6 +198,17 @@ def test_symbols_are_distinct_and_few() -> None:
 # -- kernels -----------------------------------------------------------------------------------------------------------
 
 
+def test_spell_equals_twin_and_plain_python() -> None:
+    tokens = np.random.default_rng(0).integers(0, 512, 2000).astype(np.uint16)
+    for some in (tokens, tokens[:0], tokens[tokens < 255]):
+        results = []
+        for function in (fsst._spell_numpy, fsst._spell, fsst._spell.function):
+            out = np.zeros(len(some) + np.count_nonzero(some >= 256), np.uint8)
+            function(some, out)
+            results.append(out.tobytes())
+        assert results[0] == results[1] == results[2]
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_expand_equals_twin_and_plain_python(seed: int) -> None:
     """On any codes, also those that no encoder writes: the same bytes, or the same refusal."""

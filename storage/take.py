@@ -1,0 +1,231 @@
+"""Single rows of a chunk: of each touched page only the blocks that hold them are decoded, where encodings allow it.
+
+Between the reader, which sorts row numbers into groups, and ``page_read``. A page's bytes are read and checked as a whole,
+then its values are taken by position (``Encoding.take``): nulls are passed over by rank, lists by their lengths, which are
+decoded whole, codes before their entries are looked up. Pages of sequences are decoded and rows picked from their views,
+and so is a page of which many rows are wanted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from headrace.storage import arrays
+from headrace.storage.encodings.dictionary import gather
+from headrace.storage.fetch import ChunkReader, count_values
+from headrace.storage.layout import BLOCK_ROWS
+from headrace.storage.logical import Leaf
+from headrace.storage.page_read import (
+    ALL_NULL,
+    BYTES,
+    CODES,
+    ITEM_LENGTHS,
+    ITEM_VALIDITY,
+    LENGTHS,
+    VALUES,
+    Mask,
+    Page,
+    row_validity,
+)
+from headrace.storage.views import Piece, Views, is_sequence, join, pick
+
+DENSE = 4
+"""Of a page of which a row in so many is wanted, all are decoded: that is faster than to pick values out of blocks."""
+_U32, _U8 = np.dtype("u4"), np.dtype("u1")
+Rows = NDArray[np.int64]
+
+
+class Counter:
+    """Blocks of 1,024 values that were decoded to answer a ``take``."""
+
+    def __init__(self) -> None:
+        self.blocks = 0
+
+    def add(self, n_values: int) -> None:
+        """A whole stream was decoded."""
+        self.blocks += -(-n_values // BLOCK_ROWS)
+
+
+def take_rows(reader: ChunkReader, rows: Rows, counter: Counter, leader: ChunkReader | None = None) -> Piece:
+    """Rows of a chunk in its own order, in the column's plain form.
+
+    Args:
+        reader: the chunk's.
+        rows: int64[k], k > 0, ascending and distinct, as the chunk stores them.
+        counter: what was decoded is added to it.
+        leader: has the pages whose edits these follow, if they do.
+    """
+    pages = reader.chunk.pages
+    ends = np.fromiter((page.first_row + page.n_rows for page in pages), np.int64, len(pages))
+    touched = np.searchsorted(ends, rows, side="right")
+    numbers, firsts = np.unique(touched, return_index=True)
+    bounds = [*firsts.tolist(), len(rows)]
+    found = reader.pages(numbers.tolist())
+    pieces: list[Piece] = []
+    for at, (number, page) in enumerate(zip(numbers.tolist(), found, strict=True)):
+        local = rows[bounds[at] : bounds[at + 1]] - pages[number].first_row
+        piece = _sparse(reader, page, local, counter)
+        if piece is None:
+            if leader is not None:
+                counter.add(page.n_rows)
+            counter.add(sum(stream[3] for stream in page.streams.values()))
+            count_values(page.n_rows)
+            piece = pick(reader.decoded([page], number, leader), local)
+        pieces.append(piece)
+    joined = join(pieces)
+    if not reader.nulls_expected:
+        nulls = (
+            joined.null_count
+            if isinstance(joined, pa.Array)
+            else joined.valid is not None and not joined.valid.all()
+        )
+        if nulls:
+            reader.place(int(numbers[0])).fail("nulls", "none", nulls)
+    return joined
+
+
+def _sparse(reader: ChunkReader, page: Page, rows: Rows, counter: Counter) -> Piece | None:
+    """Rows of one page without decoding all of it, or None where it has to be."""
+    type_, n = reader.column.type, page.n_rows
+    leaf = type_.leaf
+    if len(rows) * DENSE > n or page.validity == ALL_NULL or type_.is_nested or type_.size is not None:
+        return None
+    if (
+        leaf.dtype is None
+        and CODES not in page.streams
+        and not (LENGTHS in page.streams and BYTES in page.streams)
+    ):
+        return None
+    if type_.is_list and (is_sequence(page) or ITEM_VALIDITY in page.streams):
+        return None
+    at, n_valid, valid = rows, n, None
+    if page.validity:
+        mask = np.empty(n, np.bool_)
+        n_valid = row_validity(page, mask)
+        counter.add(n)
+        valid = mask[rows]
+        at = (np.cumsum(mask) - 1)[rows[valid]]
+    if not type_.is_list:
+        array = _leaf(reader, page, n_valid, at, valid, len(rows), leaf, counter, LENGTHS)
+        page.done()
+        return array
+    lengths = page.stream(LENGTHS, _U32, n_valid)
+    counter.add(n_valid)
+    ends = np.zeros(n_valid + 1, np.int64)
+    np.cumsum(lengths, out=ends[1:])
+    if ends[-1] != page.n_items:
+        page.place.fail("items", page.n_items, int(ends[-1]))
+    sizes = lengths[at].astype(np.int64)
+    items = _runs(ends[at], sizes)
+    if len(items) * DENSE > page.n_items:
+        return None
+    child = _leaf(reader, page, page.n_items, items, None, len(items), leaf, counter, ITEM_LENGTHS)
+    page.done()
+    if valid is None:
+        spread = sizes
+    else:
+        spread = np.zeros(len(rows), np.int64)
+        spread[valid] = sizes
+    narrow = spread.astype(np.int32)
+    return Views(child, np.cumsum(narrow, dtype=np.int32) - narrow, narrow, valid)
+
+
+def _runs(starts: Rows, sizes: Rows) -> Rows:
+    """Every position of runs that start somewhere and have some size, one run behind the other."""
+    ends = np.cumsum(sizes)
+    return np.repeat(starts - (ends - sizes), sizes) + np.arange(int(ends[-1]) if len(ends) else 0)
+
+
+def _leaf(
+    reader: ChunkReader,
+    page: Page,
+    n: int,
+    at: Rows,
+    valid: Mask | None,
+    n_all: int,
+    leaf: Leaf,
+    counter: Counter,
+    lengths_role: int,
+) -> pa.Array:
+    """Flat values at some positions of a page's n, spread over ``n_all`` slots where ``valid``."""
+    if CODES in page.streams:
+        return _coded(reader, page, n, at, valid, n_all, leaf, counter)
+    if leaf.dtype is None:
+        return _text(page, n, at, valid, n_all, leaf, counter, lengths_role)
+    page.claim("values", n_all * leaf.dtype.itemsize)
+    out = np.empty(len(at), leaf.dtype)
+    counter.blocks += page.take(VALUES, n, at, out)
+    return arrays.fixed(out, valid, n_all, leaf)
+
+
+def _coded(
+    reader: ChunkReader,
+    page: Page,
+    n: int,
+    at: Rows,
+    valid: Mask | None,
+    n_all: int,
+    leaf: Leaf,
+    counter: Counter,
+) -> pa.Array:
+    codes = np.empty(len(at), np.uint32)
+    counter.blocks += page.take(CODES, n, at, codes)
+    entries = reader.dictionaries.of(page)
+    top = int(codes.max(initial=0))
+    if top > len(entries):
+        page.place.fail("dictionary code", f"at most {len(entries)}", top)
+    kept = codes > 0  # 0 is an erased value, which reads as null
+    if not kept.all():
+        if valid is None:
+            valid = kept
+        else:
+            valid[np.flatnonzero(valid)[~kept]] = False
+        codes = codes[kept]
+    if leaf.dtype is not None:
+        out = np.empty(len(codes), leaf.dtype)
+        gather(entries.values, codes, out)
+        return arrays.fixed(out, valid, n_all, leaf)
+    page.claim("dictionary strings", entries.longest * len(codes))
+    rows = codes.astype(np.int32) - np.int32(1)
+    if valid is not None:
+        rows = arrays.spread(rows, valid, n_all)
+    return entries.values.take(arrays.indices(rows, valid))
+
+
+def _text(
+    page: Page,
+    n: int,
+    at: Rows,
+    valid: Mask | None,
+    n_all: int,
+    leaf: Leaf,
+    counter: Counter,
+    lengths_role: int,
+) -> pa.Array:
+    lengths = page.stream(lengths_role, _U32, n)
+    counter.add(n)
+    ends = np.zeros(n + 1, np.int64)
+    np.cumsum(lengths, out=ends[1:])
+    total = int(ends[-1])
+    if page.count(BYTES) != total:
+        page.place.fail("values in stream 4", total, page.count(BYTES))
+    sizes = lengths[at].astype(np.int64)
+    places = _runs(ends[at], sizes)
+    if len(places) * DENSE > total:
+        text: NDArray[Any] = page.stream(BYTES, _U8, total)[places]
+        counter.add(total)
+    else:
+        text = np.empty(len(places), np.uint8)
+        counter.blocks += page.take(BYTES, total, places, text)
+    buffers = [arrays.bitmap(valid), arrays.offsets(lengths[at], valid, n_all), pa.py_buffer(text)]
+    array = pa.Array.from_buffers(leaf.arrow, n_all, buffers)
+    if pa.types.is_string(leaf.arrow):
+        try:
+            array.validate(full=True)
+        except pa.ArrowInvalid as error:
+            page.place.fail("text", "UTF-8", error)
+    return array
