@@ -37,8 +37,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "typer": ("jobs/*.py",),
     "rich": ("jobs/*.py",),
     "crc32c": ("streaming/producer.py", "streaming/source.py"),
-    "obstore": ("storage/source.py",),
-    "fsspec": ("storage/source.py",),
+    "obstore": ("storage/objects.py",),
+    "fsspec": ("storage/objects.py",),
 }
 STANDARD = {"blake3", "msgspec", "numpy", "pyarrow", "headrace"}  # these are at home everywhere
 CARRIED = {
