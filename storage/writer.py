@@ -411,6 +411,9 @@ def fit(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
             f"rows do not fit the schema: {'; '.join(wrong)}; cast, rename or drop these columns"
         )
     for field, column in zip(schema, columns, strict=True):
+        if " not null" in str(field.type):
+            type_ = column_type(field.type, field.name)
+            nested_columns.refuse_nulls(nested_columns.shred(column, type_), type_, field.name)
         try:
             column.validate(full=True)
         except pa.ArrowInvalid as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -14,6 +15,7 @@ from headrace.storage import exact
 from headrace.storage import nested_columns as nested
 from headrace.storage.errors import SchemaMismatch
 from headrace.storage.logical import column_type
+from headrace.storage.writer import Writer
 
 from .every_type import DICTIONARIES, FLAT_TYPES, LEAVES, NESTED_TYPES, array, lists_of, same
 
@@ -132,3 +134,11 @@ def test_nulls_where_none_may_be_are_named_with_their_path() -> None:
         nested.refuse_nulls(
             nested.shred(pa.array([[{"a": [None, 1, None]}]], pa.list_(soft)), type_), type_, "x"
         )
+
+
+def test_files_refuse_nulls_within_a_row_where_none_may_be(tmp_path: Path) -> None:
+    schema = pa.schema([("x", pa.list_(pa.field("item", pa.int8(), False)))])
+    with Writer(tmp_path / "f", schema) as writer:
+        with pytest.raises(SchemaMismatch, match=r"'x\.item' has 1 nulls"):
+            writer.write(pa.record_batch({"x": pa.array([[1, None], None], pa.list_(pa.int8()))}))
+        writer.abort()
