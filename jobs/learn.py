@@ -63,7 +63,7 @@ def open_loop(table: storage.Table, contract: Contract, learner: Learner, seed: 
     for file in table.files:
         ends = dict(zip(file.tags.get(PARTITIONS, ()), file.tags.get(NEXT_OFFSETS, ()), strict=True))
         if any(ends.get(partition, 0) > offset for partition, offset in waiting.items()):
-            for partition, chunk in _chunks(table.path / file.path, loop.columns):
+            for partition, chunk in _chunks(table.folder / file.path, loop.columns):
                 rows = chunk.filter(
                     pa.array(chunk.column(OFFSET).to_numpy() >= waiting.get(partition, np.inf))
                 )

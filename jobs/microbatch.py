@@ -62,7 +62,7 @@ class MicroBatch:
         self._table = table
         self._loop = loop
         self._report = report
-        self._folder = table.path
+        self._folder = table.folder
         self._snapshot = attachment_path(last_commit(table), LEARNER)
         self._recent = within_horizon(
             recent_files(self._folder, table.files), progress.watermarks_us, settings.stream.lateness_s

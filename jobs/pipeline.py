@@ -74,7 +74,7 @@ def run(
     )  # both are there, or it raises
     contract = load(settings.stream.contract)
     table = open_table(settings, contract)
-    clear(table.path)
+    clear(table.folder)
     progress = _last_progress(table, settings, contract)
     starting = _starting_offsets(settings, progress, options.adopt)
     loop = open_loop(table, contract, settings.learner, settings.seed)

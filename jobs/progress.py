@@ -99,4 +99,6 @@ def attachment_path(commit: storage.Commit | None, name: str) -> Path | None:
     """Where the bytes of a commit's attachment are; ``None`` where it has none of that name."""
     if commit is None:
         return None
-    return next((commit.table / entry.path for entry in commit.attachments if entry.name == name), None)
+    # The jobs' tables lie on mounted file systems.
+    folder = Path(str(commit.table))
+    return next((folder / entry.path for entry in commit.attachments if entry.name == name), None)

@@ -77,7 +77,7 @@ def read_lines(table: Path, event_id: str, learned: bool) -> str:
 def sizes(table: storage.Table) -> tuple[int, int]:
     """Bytes of a table's data files, and of the same rows as one Parquet file compressed with zstd."""
     ours = sum(file.bytes for file in table.files)
-    with tempfile.TemporaryDirectory(dir=table.path.parent) as folder:
+    with tempfile.TemporaryDirectory(dir=table.folder.parent) as folder:
         path = Path(folder) / "same-rows.parquet"
         with pq.ParquetWriter(path, table.schema, compression="zstd") as writer:
             for batch in table.scan():

@@ -17,10 +17,10 @@ from blake3 import blake3
 from headrace.storage import arrays
 from headrace.storage.encodings import prefer_kernels
 from headrace.storage.footer import Chunk, Column, DictRow, PageRow
+from headrace.storage.page import SEQ_MODE
 from headrace.storage.page_read import (
     HEAD_BYTES,
     NO_DICTIONARIES,
-    SEQ_MODE,
     Dictionaries,
     Entries,
     Page,

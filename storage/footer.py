@@ -107,7 +107,7 @@ class Footer:
         self._sections: dict[int, Range] = {}
         self._open_sections()
         self._open_meta()
-        self._columns = Columns(self)
+        self._columns = Columns(self)  # pyright: ignore[reportArgumentType]
 
     @property
     def bytes_read(self) -> int:
@@ -248,7 +248,7 @@ class Footer:
 
     def rows_in(self, group: int) -> int:
         """Rows of one row group; only the last may be short."""
-        return min(self.group_rows, self.n_rows - group * self.group_rows)
+        return int(min(self.group_rows, self.n_rows - group * self.group_rows))
 
     def columns(self, names: Sequence[str] | None = None) -> list[Column]:
         """The columns asked for, in that order, or all of the table's; see ``Columns.named`` for patterns.

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from headrace.storage import arrays
+from headrace.storage import arrays, exact
 from headrace.storage.arrays import Mask
 from headrace.storage.footer import Chunk, Column, Footer
 from headrace.storage.layout import BLOCK_ROWS
@@ -89,7 +89,8 @@ def _evaluated(batch: pa.RecordBatch, predicate: Predicate) -> Mask:
     numbers = pa.Array.from_buffers(
         pa.int32(), batch.num_rows, [None, pa.py_buffer(np.arange(batch.num_rows, dtype=np.int32))]
     )
-    found = batch.append_column(name, numbers).filter(predicate.expression)
+    plain = exact.plain_batch(batch, batch.schema.names)  # Arrow compares no views
+    found = plain.append_column(name, numbers).filter(predicate.expression)
     mask = np.zeros(batch.num_rows, np.bool_)
     mask[arrays.numbers(found.column(name), np.dtype("i4"))] = True
     return mask
@@ -117,15 +118,12 @@ def _holds(array: pa.Array, condition: Condition) -> Mask | None:
     values = value if op == "in" else [value]
     if dtype is None or op not in (*_COMPARE, "in") or not isinstance(values, Sequence | set | frozenset):
         return None
-    exact = [one for one in (_exact(each, dtype) for each in values) if one is not None]
-    if len(exact) != len(values) or not exact:
+    found = [one for one in (_exact(each, dtype) for each in values) if one is not None]
+    if len(found) != len(values) or not found:
         return None
     numbers = arrays.numbers(array, dtype)
     mask: Mask
-    if op == "in":
-        mask = np.isin(numbers, np.array(exact, dtype))
-    else:
-        mask = _COMPARE[op](numbers, exact[0])
+    mask = np.isin(numbers, np.array(found, dtype)) if op == "in" else _COMPARE[op](numbers, found[0])
     return mask & arrays.validity(array) if array.null_count else mask
 
 

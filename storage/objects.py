@@ -109,8 +109,8 @@ class ObjectPath(ABC):
         """Put a local file's bytes, in parts if it is long, over whatever is there."""
 
     @abstractmethod
-    def unlink(self) -> None:
-        """Remove the object."""
+    def unlink(self, missing_ok: bool = False) -> None:
+        """Remove the object; a store does not mind that there is none."""
 
     def exists(self) -> bool:
         """Whether there is an object of exactly this name."""
@@ -215,7 +215,7 @@ class ObstorePath(ObjectPath):
 
         answered(self.url, put)
 
-    def unlink(self) -> None:
+    def unlink(self, missing_ok: bool = False) -> None:
         def delete() -> None:
             import obstore
 
@@ -268,7 +268,7 @@ class FsspecPath(ObjectPath):
     def put(self, file: Path) -> None:
         raise self._refused()
 
-    def unlink(self) -> None:
+    def unlink(self, missing_ok: bool = False) -> None:
         raise self._refused()
 
     def _refused(self) -> SourceFailed:

@@ -22,13 +22,14 @@ from headrace.storage.encodings import BY_ID, RESERVED_IDS, CorruptStream, Encod
 from headrace.storage.encodings import dictionary as dictionary_encoding
 from headrace.storage.errors import CorruptPage, UnsupportedFeature
 from headrace.storage.footer import PageRow
-from headrace.storage.layout import NONCE_BYTES
+from headrace.storage.layout import NONCE_BYTES, STREAM_ALIGN_BYTES
 from headrace.storage.logical import ColumnType, Leaf
 from headrace.storage.page import (
     ALL_NULL,
     BYTES,
     CODES,
     EXPANSION,
+    FILE_DICTIONARY,
     FREE_BYTES,
     HEAD,
     ITEM_LENGTHS,
@@ -36,20 +37,23 @@ from headrace.storage.page import (
     LENGTHS,
     MAX_STREAMS,
     NO_NULLS,
+    OLDEST_FIRST,
+    SEQ_KEEP,
+    SEQ_LITERALS,
+    SEQ_MODE,
+    SEQ_NEW,
+    SEQ_SKIP,
     STREAM,
-    STREAM_ALIGN_BYTES,
     VALIDITY,
     VALUES,
+    VALUES_HIGH,
 )
 
-SEQ_MODE, SEQ_NEW, SEQ_KEEP, SEQ_SKIP, SEQ_LITERALS, VALUES_HIGH = 8, 9, 10, 11, 12, 15
 KNOWN_ROLES = frozenset(
     {VALIDITY, LENGTHS, VALUES, BYTES, CODES, ITEM_VALIDITY, ITEM_LENGTHS}
     | {SEQ_MODE, SEQ_NEW, SEQ_KEEP, SEQ_SKIP, SEQ_LITERALS, VALUES_HIGH}
 )
 _FLAT_ROLES = frozenset({LENGTHS, VALUES, BYTES})  # no page of sequences has one
-FILE_DICTIONARY = 1  # flag of a CODES stream
-OLDEST_FIRST = 1  # flag of a page of sequences
 FIXED_BYTES, WORDS = 17, 20  # storage types
 
 _FIXED_SIZE = NONCE_BYTES + HEAD.size
@@ -114,7 +118,7 @@ class Page:
         "validity",
     )
 
-    def __init__(self, data: bytes, n_rows: int, place: Place, dictionary_bytes: int = 0) -> None:
+    def __init__(self, data: bytes | memoryview, n_rows: int, place: Place, dictionary_bytes: int = 0) -> None:
         self.data, self.place = np.frombuffer(data, np.uint8), place
         size = len(data)
         if size < _FIXED_SIZE:
@@ -277,7 +281,7 @@ def row_validity(page_: Page, mask: Mask) -> int:
 
 def has_values(part: Part) -> bool:
     """Whether the page has value streams at all: one whose rows are all null has none."""
-    return part.page.validity != ALL_NULL
+    return int(part.page.validity) != ALL_NULL
 
 
 def _lists(parts: list[Part], valid: Mask | None, type_: ColumnType, dictionaries: Dictionaries) -> pa.Array:
@@ -286,7 +290,7 @@ def _lists(parts: list[Part], valid: Mask | None, type_: ColumnType, dictionarie
     buffer = pa.allocate_buffer(4 * (n_all + 1))
     ends = np.frombuffer(buffer, np.int32)
     ends[0] = 0
-    items, n_items = [], 0
+    items, n_items = list[Part](), 0
     item_valid: Mask | None = None
     masks: list[tuple[int, Page]] = []
     for part in parts:

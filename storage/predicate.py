@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from headrace.storage import exact
 from headrace.storage.errors import NoSuchColumn
 
 Condition = tuple[str, str, Any]
@@ -263,7 +264,8 @@ def filter_columns(expression: pc.Expression, schema: pa.Schema) -> list[str]:
 
 def _fits(expression: pc.Expression, schema: pa.Schema, names: Sequence[str]) -> bool:
     """Whether an expression can be evaluated on these columns."""
-    empty = pa.schema([schema.field(name) for name in names]).empty_table()
+    fields = [pa.field(name, exact.plain_type(schema.field(name))) for name in names]
+    empty = pa.schema(fields).empty_table()
     try:
         empty.filter(expression)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, pa.ArrowKeyError):

@@ -32,9 +32,11 @@ class Steps(Protocol):
 
     def after(self, step: Step) -> Iterator[Step]:
         """This step and all that follow, planned anew."""
+        ...
 
     def is_stale(self) -> bool:
         """Whether the file changed since it was looked at; if so, it is looked at again."""
+        ...
 
 
 def default_threads() -> int:

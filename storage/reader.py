@@ -22,9 +22,10 @@ from headrace.storage.fetch import FileEntries
 from headrace.storage.footer import Column, Footer
 from headrace.storage.group_read import Group, Step, arrow_schema, batches_of, record_batch, take_mask
 from headrace.storage.layout import GROUP_ROWS
+from headrace.storage.objects import Location
 from headrace.storage.predicate import Predicate
 from headrace.storage.prefetch import MEMORY_BYTES, ahead, default_threads, pool
-from headrace.storage.source import Location, Source, open_source
+from headrace.storage.source import Source, open_source
 from headrace.storage.take import Counter
 from headrace.storage.views import join, pick
 
@@ -74,7 +75,7 @@ class File:
     @property
     def n_rows(self) -> int:
         """Rows in the file, deleted ones included."""
-        return self.footer.n_rows
+        return int(self.footer.n_rows)
 
     def schema(self, columns: Sequence[str] | None = None) -> pa.Schema:
         """The Arrow schema of these columns, in the order asked for, or of all.
@@ -182,7 +183,7 @@ class File:
         bounds = [*firsts.tolist(), len(distinct)]
         wanted = []
         for place, number in enumerate(numbers.tolist()):
-            group = Group(self, number, found, as_views=list_view)
+            group = Group(self, number, found, as_views=list_view)  # pyright: ignore[reportArgumentType]
             local = distinct[bounds[place] : bounds[place + 1]] - number * size
             if group.deleted is not None and group.deleted[local].any():
                 gone = int(local[group.deleted[local]][0]) + number * size
@@ -248,7 +249,7 @@ class _Steps:
             first, last = max(first, self.rows.start - start), min(n, self.rows.stop - start)
         if first >= last:
             return
-        group = Group(self.file, number, self.columns, as_views=self.as_views, predicate=self.filter)
+        group = Group(self.file, number, self.columns, as_views=self.as_views, predicate=self.filter)  # pyright: ignore[reportArgumentType]
         for begin, end in group.ranges(first, last):
             yield from group.steps(begin, end, self.batch_rows, self.memory_bytes)
 

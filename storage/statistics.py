@@ -93,7 +93,7 @@ def _text_bounds(present: pa.Array, leaf: Leaf) -> tuple[bytes, bytes] | None:
 
 def unpack(data: bytes, type_: ColumnType) -> list[PageStatistics]:
     """Rows of STATS, one per page."""
-    return [_unpacked(*row, type_) for row in _ROW.iter_unpack(data)]
+    return [_unpacked(low, high, nulls, flags, type_) for low, high, nulls, flags in _ROW.iter_unpack(data)]
 
 
 def _unpacked(low: bytes, high: bytes, nulls: int, flags: int, type_: ColumnType) -> PageStatistics:

@@ -12,6 +12,7 @@ import fnmatch
 import time
 import uuid as uuids
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 import msgspec
@@ -24,7 +25,7 @@ from headrace.storage import manifest as manifests
 from headrace.storage.arrays import batches_of
 from headrace.storage.columns import is_pattern
 from headrace.storage.entropy import Entropy
-from headrace.storage.errors import CommitConflict, SchemaMismatch, TableNotFound, no_such_column
+from headrace.storage.errors import BadLocation, CommitConflict, SchemaMismatch, TableNotFound, no_such_column
 from headrace.storage.layout import GROUP_ROWS
 from headrace.storage.log import Change, Listing, Log
 from headrace.storage.manifest import ATTACHMENTS, DATA, Attachment, Commit, DataFile, Manifest
@@ -72,6 +73,19 @@ class Table:
 
     def __repr__(self) -> str:
         return f"Table({str(self.path)!r}, version={self.version}, rows={self.num_rows})"
+
+    @property
+    def folder(self) -> Path:
+        """The table's folder on a mounted file system.
+
+        Raises:
+            BadLocation: it lies in a store.
+        """
+        if not isinstance(self.path, Path):
+            raise BadLocation(
+                f"{self.path}: expected a table on a mounted file system, got one in a store; copy it first"
+            )
+        return self.path
 
     @property
     def schema(self) -> pa.Schema:
@@ -188,7 +202,7 @@ class Table:
         known = self.schema.names
         if columns is None:
             return tuple(known)
-        present, found = set(known), []
+        present, found = set(known), list[str]()
         for name in columns:
             matched = [name] if name in present else fnmatch.filter(known, name) if is_pattern(name) else []
             if not matched:

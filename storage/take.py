@@ -19,18 +19,8 @@ from headrace.storage.encodings.dictionary import gather
 from headrace.storage.fetch import ChunkReader, count_values
 from headrace.storage.layout import BLOCK_ROWS
 from headrace.storage.logical import Leaf
-from headrace.storage.page_read import (
-    ALL_NULL,
-    BYTES,
-    CODES,
-    ITEM_LENGTHS,
-    ITEM_VALIDITY,
-    LENGTHS,
-    VALUES,
-    Mask,
-    Page,
-    row_validity,
-)
+from headrace.storage.page import ALL_NULL, BYTES, CODES, ITEM_LENGTHS, ITEM_VALIDITY, LENGTHS, VALUES
+from headrace.storage.page_read import Mask, Page, row_validity
 from headrace.storage.views import Piece, Views, is_sequence, join, pick
 
 DENSE = 4

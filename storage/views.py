@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,7 @@ from headrace.storage.encodings.listviews import gather_list, views
 from headrace.storage.encodings.sequence import Edits, measure
 from headrace.storage.exact import Fail, list_parts, restore
 from headrace.storage.logical import ColumnType
-from headrace.storage.page_read import (
+from headrace.storage.page import (
     ALL_NULL,
     CODES,
     LENGTHS,
@@ -33,12 +33,8 @@ from headrace.storage.page_read import (
     SEQ_MODE,
     SEQ_NEW,
     SEQ_SKIP,
-    Dictionaries,
-    Mask,
-    Page,
-    decode_pages,
-    page_rows,
 )
+from headrace.storage.page_read import Dictionaries, Mask, Page, decode_pages, page_rows
 
 _U32 = np.dtype("u4")
 _MAX_ITEMS = 2**31 - 1
@@ -109,7 +105,7 @@ class Views:
         return pa.Array.from_buffers(leaf, total, [None, data])
 
 
-Piece = pa.Array | Views
+Piece: TypeAlias = "pa.Array | Views"
 """Some rows of a column, in plain form."""
 
 
@@ -149,7 +145,7 @@ def join(pieces: Sequence[Piece]) -> Piece:
     if not any(isinstance(piece, Views) for piece in pieces):
         return pa.concat_arrays(pieces)
     parts = [piece if isinstance(piece, Views) else of_lists(piece) for piece in pieces]
-    starts, base, seen = [], 0, []
+    starts, base, seen = [], 0, list[Views]()
     for part in parts:
         if seen and part.items is seen[-1]:
             starts.append(part.starts + np.int32(base - len(part.items)))

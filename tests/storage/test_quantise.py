@@ -185,7 +185,6 @@ def test_one_value_breaks_a_bound() -> None:
         assert cheapest(values, bound) is None
 
 
-
 def test_a_chunk_that_breaks_the_bound_is_stored_finer_or_exactly() -> None:
     wanted = parse({"max_abs_err": 0.01})
     kind, first = for_chunk([normal(4000), normal(3000, seed=1)], wanted)
