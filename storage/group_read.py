@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from headrace.storage import arrays
+from headrace.storage import arrays, exact
 from headrace.storage.fetch import ChunkReader, count_values
 from headrace.storage.footer import Column
 from headrace.storage.layout import BLOCK_ROWS
@@ -142,7 +142,9 @@ class Group:
         columns = []
         for column, part in zip(self.columns, self.parts, strict=True):
             if column.name in found and not column.type.is_list:
-                columns.append([found[column.name] if whole else found[column.name].take(_indices(rows))])
+                columns.append(
+                    [found[column.name] if whole else exact.take(found[column.name], _indices(rows))]
+                )
             elif few:
                 columns.append([part.take(rows + first)])
             else:
