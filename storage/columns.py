@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
-from headrace.storage import layout
+from headrace.storage import layout, nested_columns
 from headrace.storage.errors import NoSuchColumn, UnsupportedFeature
 from headrace.storage.logical import ColumnType, from_description, from_ids
-from headrace.storage.nested_columns import nodes
 
 if TYPE_CHECKING:
     from headrace.storage.footer import Footer
@@ -120,15 +119,21 @@ class Columns:
         first = column.parts.start
         raw = footer.section(layout.COLUMN, size * first, size * len(column.parts))
         found = [column]
-        for index, row, type_ in zip(
-            column.parts, _ROW.iter_unpack(raw), nodes(column.type)[1:], strict=True
+        paths = [column.name]
+        for index, row, type_, (name, _, parent) in zip(
+            column.parts,
+            _ROW.iter_unpack(raw),
+            nested_columns.nodes(column.type)[1:],
+            nested_columns.names(column.type)[1:],
+            strict=True,
         ):
+            paths.append(f"{paths[parent]}.{name}")
             if (type_.storage, type_.item_storage) != (row[3], row[11]):
                 want = f"{type_.storage}/{type_.item_storage}"
                 raise footer.wrong(
                     f"type of a part of {column.name!r}", layout.COLUMN, size * index, want, row[3]
                 )
-            found.append(Column(index, column.name, type_, True, column.personal, False, row[7]))
+            found.append(Column(index, paths[-1], type_, True, column.personal, False, row[7]))
         return found
 
     def _find(self, names: Sequence[str]) -> None:
@@ -198,7 +203,7 @@ class Columns:
                 f"{self._footer.file}: column {name!r} is stored as physical type {storage}/{item_storage}, which "
                 "this reader lacks for it; read the other columns or update headrace"
             )
-        n_parts, n_columns = len(nodes(type_)) - 1 if type_.is_nested else 0, self._footer.n_columns
+        n_parts, n_columns = len(nested_columns.nodes(type_)) - 1 if type_.is_nested else 0, self._footer.n_columns
         clustered = bool(flags & layout.CLUSTERED)
         if n_children != n_parts or ((n_parts or clustered) and child + n_children + clustered > n_columns):
             what, got = f"parts of column {name!r}", f"{n_children} from {child} on"

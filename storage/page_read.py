@@ -118,7 +118,9 @@ class Page:
         "validity",
     )
 
-    def __init__(self, data: bytes | memoryview, n_rows: int, place: Place, dictionary_bytes: int = 0) -> None:
+    def __init__(
+        self, data: bytes | memoryview, n_rows: int, place: Place, dictionary_bytes: int = 0
+    ) -> None:
         self.data, self.place = np.frombuffer(data, np.uint8), place
         size = len(data)
         if size < _FIXED_SIZE:

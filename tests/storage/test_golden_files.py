@@ -59,9 +59,44 @@ def two_groups() -> pa.Table:
     )
 
 
+def histories() -> pa.Table:
+    """All that 1.1 brought: clustered and following lists, parts of nested columns, a dictionary of the file, bf16, text."""
+    n = 4200
+    users = [(i * 7) % 30 for i in range(n)]
+    seen: dict[int, list[int]] = {}
+    lists = []
+    for i, user in enumerate(users):
+        seen[user] = [(i * i) % 5003, *seen.get(user, [])][:12]
+        lists.append(seen[user])
+    ids = [2**50 + 999_983 * ((i * i) % 1511) for i in range(n)]
+    return pa.table(
+        {
+            "user": pa.array(users),
+            "clicks": pa.array(lists, pa.list_(pa.int64())),
+            "scores": pa.array([[item / 4 for item in one] for one in lists], pa.list_(pa.float32())),
+            "id": pa.array(ids),
+            "place": pa.array([{"row": i % 5, "tags": [["a"], []][i % 2]} for i in range(n)]),
+            "vector": pa.array([[i / 3, -i / 7] for i in range(n)], pa.list_(pa.float32(), 2)),
+            "text": pa.array([f"shop/{i % 100}/item-{(i * i) % 5003}" for i in range(n)]),
+            "word": pa.array([["red", "green"][i % 2] for i in range(n)]).dictionary_encode(),
+            "amount": pa.array([i * 10**18 for i in range(n)], pa.decimal128(30, 2)),
+        }
+    )
+
+
 FILES = {
     "every_type": (every_type(), {"seed": 1, "personal": ["string"]}),
     "two_groups": (two_groups(), {"seed": 2, "group_rows": 2048, "page_blocks": 1, "erase_key": "user"}),
+    "histories": (
+        histories(),
+        {
+            "seed": 4,
+            "group_rows": 2048,
+            "erase_key": "user",
+            "quantise": {"vector": "bf16"},
+            "encodings": {"id": "dictionary"},
+        },
+    ),
     "empty": (every_type().select(["int64", "list_string"])[:0], {"seed": 3}),
 }
 
@@ -79,19 +114,29 @@ def test_the_writer_still_makes_the_same_bytes(name: str, tmp_path: Path) -> Non
     assert (tmp_path / "f").read_bytes() == (FOLDER / f"{name}.hrc").read_bytes()
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_the_reader_still_reads_them(name: str) -> None:
-    data, _ = FILES[name]
-    with File(FOLDER / f"{name}.hrc") as file:
+@pytest.mark.parametrize("path", [*FILES, "kept/every_type", "kept/two_groups", "kept/empty"])
+def test_the_reader_still_reads_them(path: str) -> None:
+    """Those under ``kept`` are of format 1.0."""
+    data, options = FILES[path.rpartition("/")[2]]
+    for name in options.get("quantise", ()):  # type: ignore[attr-defined]
+        stored = pa.array(
+            data[name].combine_chunks().flatten().to_numpy().view("u4")
+        )  # what bf16 keeps, rounded to even
+        bits = stored.to_numpy()
+        kept = ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype("u4").view("f4")
+        exact = pa.FixedSizeListArray.from_arrays(pa.array(kept), 2)
+        data = data.set_column(data.schema.get_field_index(name), data.schema.field(name), exact)
+    with File(FOLDER / f"{path}.hrc") as file:
         schema = file.schema()
-    assert same_table(pa.Table.from_batches(read_file(FOLDER / f"{name}.hrc"), schema=schema), data)
+        assert file.footer.header.minor == (0 if path.startswith("kept") else 1)
+    assert same_table(pa.Table.from_batches(read_file(FOLDER / f"{path}.hrc"), schema=schema), data)
 
 
 def h(data: bytes, n: int = 16) -> bytes:
     return blake3(data).digest(length=n)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", ["every_type", "two_groups", "empty"])
 def test_format_md_read_by_hand(name: str) -> None:
     """A second reader, from the document alone: sections 2, 3, 3.1, 5, 5.1, 5.3, 5.4, 5.5, 5.6, 4 and 5.7, in order."""
     data, options = FILES[name]
@@ -100,18 +145,19 @@ def test_format_md_read_by_hand(name: str) -> None:
     def u(at: int, n: int) -> int:
         return int.from_bytes(raw[at : at + n], "little")
 
-    assert (raw[:4], u(4, 2), u(6, 2), u(8, 8), u(16, 8), u(48, 8)) == (b"HRC1", 1, 0, 0, 0, 0)
+    assert (raw[:4], u(4, 2), u(6, 2), u(8, 8), u(16, 8), u(48, 8)) == (b"HRC1", 1, 1, 0, 0, 0)
     assert raw[56:64] == h(raw[:56], 8)
 
     slots = [raw[-8192:-4096], raw[-4096:]]
     assert slots[0] == slots[1]
-    assert not slots[0][128:].strip(b"\0")
+    assert slots[0][128:192] == raw[:64]
+    assert not slots[0][192:].strip(b"\0")
     trailer = slots[0][:128]
     assert trailer[112:] == h(trailer[:112])
     magic, major, minor, length, off, size, n_sections, zero, tree, epoch, n_rows = struct.unpack(
         "<4s2H3Q2I3Q", trailer[:64]
     )
-    assert (magic, major, minor, length, zero, epoch) == (b"HRCT", 1, 0, len(raw), 0, 0)
+    assert (magic, major, minor, length, zero, epoch) == (b"HRCT", 1, 1, len(raw), 0, 0)
     assert (off % 64, trailer[64:80], n_rows) == (0, raw[24:40], data.num_rows)
     footer = raw[off : off + size]
 
@@ -123,7 +169,9 @@ def test_format_md_read_by_hand(name: str) -> None:
     sections = {
         u(off + 32 * i, 4): (u(off + 32 * i + 8, 8), u(off + 32 * i + 16, 8)) for i in range(n_sections)
     }
-    assert sorted(sections) == [1, 2, 3, 4, 5, 8, 14, 16]
+    statistics = {"empty": []}.get(name, [7])
+    assert sorted(sections) == [1, 2, 3, 4, 5, *statistics, 8, 11, 14, 16]
+    assert raw[sections[11][0] :][: sections[11][1]] == struct.pack("<II", 7, 8) + b"profilebalanced"
     meta = struct.unpack("<Q8I24s", raw[sections[16][0] :][:64])
     rows, n_columns, n_top, n_groups, group_rows, _, _, n_pages, n_dicts, spare = meta
     assert (rows, n_columns, n_top) == (n_rows, data.num_columns, data.num_columns)
@@ -184,7 +232,7 @@ def test_plain_values_are_where_the_document_says() -> None:
     raw = (FOLDER / "every_type.hrc").read_bytes()
     with File(FOLDER / "every_type.hrc") as file:
         (column,) = file.footer.columns(["float32"])
-        off = int(file.footer.chunk(column, 0).pages[0]["off"])
+        off = file.footer.chunk(column, 0).pages[0].off
     streams = [struct.unpack_from("<BBHIII", raw, off + 32 + 16 * i) for i in range(2)]
     assert [(role, n) for role, _, _, _, _, n in streams] == [(1, 3), (3, 2)]
     _, _, encoding, at, length, _ = streams[1]
