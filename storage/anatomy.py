@@ -16,7 +16,7 @@ from headrace.storage import layout, page
 from headrace.storage.encodings import BY_ID, RESERVED_IDS
 from headrace.storage.fetch import checked
 from headrace.storage.footer import Column, DictRow, PageRow
-from headrace.storage.page_read import Page, Place
+from headrace.storage.page_streams import Page, Place
 from headrace.storage.reader import File
 
 ROLES = {

@@ -23,7 +23,8 @@ from headrace.storage.logical import stored_schema
 from headrace.storage.manifest import DATA, DataFile, Manifest
 from headrace.storage.objects import Location, Place, place
 from headrace.storage.paths import inside
-from headrace.storage.table import Storing, Table, now_ms
+from headrace.storage.storing import Storing
+from headrace.storage.table import Table, now_ms
 
 
 def create(
@@ -121,7 +122,7 @@ def write(
         erase_key: the column that names a person.
         personal: further columns that hold personal data.
         seed: for identical bytes and file name; None draws them.
-        how: ``profile``, ``encodings``, ``quantise``, ``cluster_by``; see ``table.Storing``. They hold for these rows;
+        how: ``profile``, ``encodings``, ``quantise``, ``cluster_by``; see ``storing.Storing``. They hold for these rows;
             what is appended later is told anew.
 
     Raises:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from headrace.storage import anatomy, chunk, exact, nested_columns, select
+from headrace.storage import anatomy, exact, flatten, nested_columns, select
 from headrace.storage.footer import Column
 from headrace.storage.reader import File
 from headrace.storage.select import PROFILES, Candidate, Profile
@@ -91,9 +91,9 @@ def _choice(
     candidates: dict[str, tuple[Candidate, ...]] = {}
     if array is not None and len(array):
         cuts = np.array([0, len(array)], np.int64)
-        rows, leaves = chunk.split(array, column.type, cuts)
+        rows, leaves = flatten.split(array, column.type, cuts)
         flats = [flat for flat in (rows.validity, rows.lengths, rows.item_validity) if flat is not None]
-        flats += chunk.leaf_flats(leaves, column.type, rows.leaf_cuts)
+        flats += flatten.leaf_flats(leaves, column.type, rows.leaf_cuts)
         for flat in flats:
             plans = select.explain(flat.values, profile, kind=flat.kind, in_place=in_place)
             candidates[anatomy.ROLES[flat.role]] = tuple(plans)

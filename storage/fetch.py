@@ -18,15 +18,14 @@ from headrace.storage import arrays
 from headrace.storage.encodings import prefer_kernels
 from headrace.storage.footer import Chunk, Column, DictRow, PageRow
 from headrace.storage.page import SEQ_MODE
-from headrace.storage.page_read import (
+from headrace.storage.page_read import decode_entries, decode_pages
+from headrace.storage.page_streams import (
     HEAD_BYTES,
     NO_DICTIONARIES,
     Dictionaries,
     Entries,
     Page,
     Place,
-    decode_entries,
-    decode_pages,
     decoded_bytes,
 )
 from headrace.storage.source import Source

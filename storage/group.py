@@ -21,7 +21,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from headrace.storage import arrays, sequences
-from headrace.storage.chunk import ColumnRules, ColumnWriter, Cuts, Encoded, Slides, page_cuts, valid_cuts
+from headrace.storage.chunk import ColumnRules, ColumnWriter, Encoded, Slides
+from headrace.storage.flatten import Cuts, page_cuts, valid_cuts
 from headrace.storage.logical import ColumnType, column_type
 
 SEQUENCE = "sequence"
@@ -68,7 +69,12 @@ class GroupWriter:
         """Columns of which some page has no edits of its own, and the column that has them."""
         self.writers = [ColumnWriter(column.type, column.rules) for column in columns]
         self._cluster_by = cluster_by
-        self._sliding = [index for index, column in enumerate(columns) if _may_slide(column)]
+        # Parts of nested columns have rows of their own number, of which nothing says whose they are.
+        self._sliding = [
+            index
+            for index, column in enumerate(columns)
+            if _may_slide(column) and (cluster_by is None or column.top == index)
+        ]
 
     def write(
         self, flat: Sequence[pa.Array], cuts: Sequence[Cuts | None], n_rows: int

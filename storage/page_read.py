@@ -9,8 +9,7 @@ section 4. Lists that slide are decoded in ``views``; single rows in ``take``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -18,199 +17,26 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from headrace.storage import arrays
-from headrace.storage.encodings import BY_ID, RESERVED_IDS, CorruptStream, Encoding
+from headrace.storage.encodings import CorruptStream
 from headrace.storage.encodings import dictionary as dictionary_encoding
-from headrace.storage.errors import CorruptPage, UnsupportedFeature
-from headrace.storage.footer import PageRow
-from headrace.storage.layout import NONCE_BYTES, STREAM_ALIGN_BYTES
 from headrace.storage.logical import ColumnType, Leaf
 from headrace.storage.page import (
     ALL_NULL,
     BYTES,
     CODES,
-    EXPANSION,
-    FILE_DICTIONARY,
-    FREE_BYTES,
-    HEAD,
     ITEM_LENGTHS,
     ITEM_VALIDITY,
     LENGTHS,
-    MAX_STREAMS,
     NO_NULLS,
-    OLDEST_FIRST,
-    SEQ_KEEP,
-    SEQ_LITERALS,
-    SEQ_MODE,
-    SEQ_NEW,
-    SEQ_SKIP,
-    STREAM,
     VALIDITY,
     VALUES,
     VALUES_HIGH,
 )
+from headrace.storage.page_streams import NO_DICTIONARIES, Dictionaries, Entries, Page, Place
 
-KNOWN_ROLES = frozenset(
-    {VALIDITY, LENGTHS, VALUES, BYTES, CODES, ITEM_VALIDITY, ITEM_LENGTHS}
-    | {SEQ_MODE, SEQ_NEW, SEQ_KEEP, SEQ_SKIP, SEQ_LITERALS, VALUES_HIGH}
-)
-_FLAT_ROLES = frozenset({LENGTHS, VALUES, BYTES})  # no page of sequences has one
-FIXED_BYTES, WORDS = 17, 20  # storage types
-
-_FIXED_SIZE = NONCE_BYTES + HEAD.size
-HEAD_BYTES = _FIXED_SIZE + MAX_STREAMS * STREAM.size
 _U8, _U32, _U64, _BOOL = (np.dtype(name) for name in ("u1", "u4", "u8", "?"))
 _MAX_OFFSET = 2**31 - 1
 Mask = NDArray[np.bool_]
-Fail = Callable[[str, object, object], NoReturn]
-
-
-@dataclass(frozen=True, slots=True)
-class Entries:
-    """A dictionary: ``values`` for fixed-width leaves (numpy), or Arrow strings or binary."""
-
-    values: Any
-    stored_bytes: int = 0
-    longest: int = 0
-    """Bytes of the longest string."""
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-
-class Place(NamedTuple):
-    """Where a page lies, for errors; page -1 is a dictionary."""
-
-    file: str
-    column: str
-    page: int
-    offset: int
-
-    def fail(self, what: str, expected: object, got: object) -> NoReturn:
-        """Raise what a damaged page is reported with."""
-        raise CorruptPage(
-            self.file, self.column, self.page, what, offset=self.offset, expected=expected, got=got
-        )
-
-    def __str__(self) -> str:
-        return f"{self.file}: page {self.page} of column {self.column!r}"
-
-
-class Page:
-    """One page's head and stream table, checked against its bytes; streams are decoded when asked for.
-
-    Args:
-        data: the page's used bytes, nonce included, whose hash was checked.
-        n_rows: how many rows (or entries) the footer says it has.
-        place: for errors.
-        dictionary_bytes: stored bytes of the dictionary that its codes refer to.
-    """
-
-    __slots__ = (
-        "cap",
-        "data",
-        "flags",
-        "limit",
-        "n_items",
-        "n_rows",
-        "place",
-        "streams",
-        "unused",
-        "validity",
-    )
-
-    def __init__(
-        self, data: bytes | memoryview, n_rows: int, place: Place, dictionary_bytes: int = 0
-    ) -> None:
-        self.data, self.place = np.frombuffer(data, np.uint8), place
-        size = len(data)
-        if size < _FIXED_SIZE:
-            place.fail("page head", f"at least {_FIXED_SIZE} bytes", size)
-        self.n_rows, self.validity, self.flags, n_streams, self.n_items, self.cap = HEAD.unpack_from(
-            data, NONCE_BYTES
-        )
-        if n_streams > MAX_STREAMS or _FIXED_SIZE + n_streams * STREAM.size > size:
-            place.fail("stream count", f"at most {MAX_STREAMS} within {size} bytes", n_streams)
-        self.limit = page_limit(size, dictionary_bytes)
-        streams: dict[int, tuple[int, int, int, int, int]] = {}
-        roles = 0
-        table = data[_FIXED_SIZE : _FIXED_SIZE + n_streams * STREAM.size]
-        for role, more, encoding, off, length, count in STREAM.iter_unpack(table):
-            if role not in KNOWN_ROLES or more & ~(role == CODES):
-                raise UnsupportedFeature(
-                    f"{place}: stream role {role}/{more} needs a newer reader; update headrace"
-                )
-            if role in streams or off % STREAM_ALIGN_BYTES or off + length > size:
-                place.fail(
-                    f"extent of stream {role}", f"once, aligned, within {size} bytes", f"{off} + {length}"
-                )
-            streams[role] = (encoding, off, length, count, more)
-            roles |= 1 << role
-        self.streams, self.unused = streams, roles
-        if (self.flags or self.cap) and (
-            self.flags & ~OLDEST_FIRST or not streams.keys().isdisjoint(_FLAT_ROLES)
-        ):
-            raise UnsupportedFeature(
-                f"{place}: page flags {self.flags}/{self.cap} need a newer reader; update headrace"
-            )
-        if self.n_rows != n_rows or self.validity > ALL_NULL:
-            place.fail("page head", f"{n_rows} rows", f"{self.n_rows}, validity kind {self.validity}")
-
-    def claim(self, what: str, n_bytes: int) -> None:
-        """Refuse before memory is taken that the page's bytes cannot justify."""
-        if n_bytes > self.limit:
-            self.place.fail(what, f"at most {self.limit} bytes", n_bytes)
-
-    def count(self, role: int) -> int:
-        """Values that a stream claims to have; 0 if there is none."""
-        found = self.streams.get(role)
-        return found[3] if found is not None else 0
-
-    def _payload(self, role: int, n: int, itemsize: int) -> tuple[Encoding, NDArray[np.uint8]]:
-        found = self.streams.get(role)
-        if found is None:
-            self.place.fail("streams", f"one of role {role}", sorted(self.streams))
-        number, off, length, count, _ = found
-        if count != n:
-            self.place.fail(f"values in stream {role}", n, count)
-        encoding = BY_ID.get(number)
-        if encoding is None:
-            name = RESERVED_IDS.get(number, "not known to this reader")
-            raise UnsupportedFeature(f"{self.place}: needs encoding {number} ({name}); update headrace")
-        if n * itemsize > self.limit:
-            self.claim(f"size of stream {role}", n * itemsize)
-        self.unused &= ~(1 << role)
-        return encoding, self.data[off : off + length]
-
-    def into(self, role: int, out: NDArray[Any]) -> None:
-        """Decode the stream of one role into ``out``, which has as many values as it must."""
-        self._decode(role, *self._payload(role, len(out), out.itemsize), out)
-
-    def _decode(self, role: int, encoding: Encoding, payload: NDArray[np.uint8], out: NDArray[Any]) -> None:
-        try:
-            encoding.decode(payload, out)
-        except (CorruptStream, TypeError) as error:
-            self.place.fail(f"stream {role}", "a decodable payload", error)
-
-    def stream(self, role: int, dtype: np.dtype[Any], n: int) -> NDArray[Any]:
-        """Decode the stream of one role into n values of dtype."""
-        encoding, payload = self._payload(role, n, dtype.itemsize)
-        out = np.empty(n, dtype)
-        self._decode(role, encoding, payload, out)
-        return out
-
-    def take(self, role: int, n: int, at: NDArray[np.int64], out: NDArray[Any]) -> int:
-        """Decode the values at some positions of a stream of n values; returns the blocks that were decoded."""
-        encoding, payload = self._payload(role, n, out.itemsize)
-        try:
-            return encoding.take(payload, n, at, out)
-        except (CorruptStream, TypeError) as error:
-            self.place.fail(f"stream {role}", "a decodable payload", error)
-
-    def done(self) -> None:
-        """Every stream must have had a meaning."""
-        if self.unused:
-            used = [role for role in sorted(self.streams) if not self.unused >> role & 1]
-            self.place.fail("streams", used, sorted(self.streams))
 
 
 class Part(NamedTuple):
@@ -220,25 +46,6 @@ class Part(NamedTuple):
     first: int
     last: int
     n_valid: int
-
-
-@dataclass(frozen=True, slots=True)
-class Dictionaries:
-    """What codes may refer to: the chunk's entries, and the file's for the whole column."""
-
-    chunk: Entries | None = None
-    file: Entries | None = None
-
-    def of(self, page: Page) -> Entries:
-        """Those that a page's codes refer to."""
-        shared = page.streams[CODES][4] & FILE_DICTIONARY
-        entries = self.file if shared else self.chunk
-        if entries is None:
-            page.place.fail("codes", "a dictionary of the " + ("file" if shared else "chunk"), "none")
-        return entries
-
-
-NO_DICTIONARIES = Dictionaries()
 
 
 def decode_pages(pages: Sequence[Page], type_: ColumnType, dictionaries: Dictionaries) -> pa.Array:
@@ -364,9 +171,9 @@ def leaf_array(
             return _coded_text(parts, valid, leaf, dictionaries, n_all)
     if leaf.dtype is not None:
         return _numbers(parts, valid, leaf, dictionaries, n_all)
-    if leaf.storage == WORDS:
+    if leaf.words:
         return _words(parts, valid, leaf, n_all)
-    if leaf.storage == FIXED_BYTES:
+    if leaf.fixed_bytes:
         return _fixed_bytes(parts, valid, leaf, n_all)
     return _text(parts, valid, leaf, n_all, lengths_role)
 
@@ -466,7 +273,8 @@ def _coded_text(
             ends, _ = arrays.text(entries.values)
             part.page.claim("dictionary strings", int(ends[codes[codes > 0] - 1].sum(dtype=np.uint64)))
         np.subtract(codes.view(np.int32), np.int32(1), out=rows[part.first : part.last])
-    assert entries is not None
+    if entries is None:  # codes only in pages whose rows are all null, where they have no meaning
+        return pa.nulls(n_all, leaf.arrow)
     if valid is not None:
         rows[~valid] = 0
         if not len(entries):
@@ -563,45 +371,6 @@ def _words(parts: list[Part], valid: Mask | None, leaf: Leaf, n_all: int) -> pa.
     return pa.Array.from_buffers(leaf.arrow, n_all, [arrays.bitmap(valid), buffer])
 
 
-def decoded_bytes(head: bytes, row: PageRow, type_: ColumnType, dictionaries: Dictionaries) -> int:
-    """Bytes of Arrow memory that a page will take at most; no claim of its head is believed beyond its limit.
-
-    Args:
-        head: the page's first `HEAD_BYTES`, not needed for numbers that are not in lists.
-        row: what the footer says of it.
-        type_: the column's.
-        dictionaries: what its codes refer to, not needed for numbers.
-    """
-    leaf, n, fixed, text = type_.leaf, row.n_rows, 0, 0
-    streams: dict[int, int] = {}
-    if len(head) >= _FIXED_SIZE:
-        _, _, _, n_streams, n_items, _ = HEAD.unpack_from(head, NONCE_BYTES)
-        table = head[_FIXED_SIZE : _FIXED_SIZE + n_streams * STREAM.size]
-        whole = len(table) // STREAM.size * STREAM.size
-        streams = {one[0]: one[5] for one in STREAM.iter_unpack(table[:whole])}
-        text = streams.get(BYTES, 0)
-        if type_.is_list:
-            fixed, n = 4 * n, n_items
-    if leaf.dtype is not None:
-        width = leaf.dtype.itemsize
-    elif leaf.storage in (WORDS, FIXED_BYTES):
-        width = 16 if leaf.storage == WORDS else leaf.width
-    else:
-        width = 4
-        if CODES in streams:
-            kept = (dictionaries.chunk, dictionaries.file)
-            width += max([entries.longest for entries in kept if entries is not None], default=0)
-    limit = page_limit(
-        row.used_len, sum(one.stored_bytes for one in (dictionaries.chunk, dictionaries.file) if one)
-    )
-    return fixed + n // 8 + min(n * width, limit) + min(text, limit)
-
-
-def page_limit(stored: int, dictionary_bytes: int) -> int:
-    """What a page of so many stored bytes may decode to."""
-    return max(FREE_BYTES, EXPANSION * (stored + dictionary_bytes))
-
-
 def decode_entries(data: bytes, leaf: Leaf, n_entries: int, place: Place) -> Entries:
     """A dictionary, which is stored like a page whose rows are its entries, without nulls."""
     stored = Page(data, n_entries, place)
@@ -612,7 +381,7 @@ def decode_entries(data: bytes, leaf: Leaf, n_entries: int, place: Place) -> Ent
     else:
         values = leaf_array([Part(stored, 0, n_entries, n_entries)], None, leaf, NO_DICTIONARIES, LENGTHS)
         longest = leaf.width or 16
-        if leaf.storage not in (WORDS, FIXED_BYTES):
+        if not (leaf.words or leaf.fixed_bytes):
             longest = int(arrays.text(values)[0].max(initial=0))
         entries = Entries(values, len(data), longest)
     stored.done()

@@ -13,7 +13,7 @@ import time
 import uuid as uuids
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import msgspec
 import numpy as np
@@ -34,7 +34,7 @@ from headrace.storage.paths import inside
 from headrace.storage.predicate import Filter, parse_filter, tuples_of
 from headrace.storage.prefetch import MEMORY_BYTES
 from headrace.storage.scan import Scan, checked_file
-from headrace.storage.select import Profile
+from headrace.storage.storing import Storing
 from headrace.storage.writer import Writer
 
 Key = tuple[str, int]
@@ -43,19 +43,6 @@ Key = tuple[str, int]
 def now_ms() -> int:
     """The wall clock; only ever written down, nothing is ordered by it."""
     return time.time_ns() // 1_000_000
-
-
-class Storing(TypedDict, total=False):
-    """How rows are stored; every key may be left out."""
-
-    profile: str | Profile
-    """What bytes and reading time are worth: "size", "balanced" (the default), "train" or "compliance"; see ``select``."""
-    encodings: Mapping[str, str] | None
-    """By column, the encoding its values get whatever the profile says, or "dictionary", or "sequence"."""
-    quantise: Mapping[str, str | Mapping[str, float]] | None
-    """By column of floats, how it may lose precision: a name or an error bound, see ``quantise.parse``."""
-    cluster_by: str | None
-    """The column whose equal values own a history; None is the erase key."""
 
 
 class Table:
@@ -76,14 +63,10 @@ class Table:
 
     @property
     def folder(self) -> Path:
-        """The table's folder on a mounted file system.
-
-        Raises:
-            BadLocation: it lies in a store.
-        """
+        """The table's folder on a mounted file system; BadLocation if it lies in a store."""
         if not isinstance(self.path, Path):
             raise BadLocation(
-                f"{self.path}: expected a table on a mounted file system, got one in a store; copy it first"
+                f"{self.path}: expected a table on a mounted file system; copy it from its store"
             )
         return self.path
 

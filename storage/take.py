@@ -20,7 +20,8 @@ from headrace.storage.fetch import ChunkReader, count_values
 from headrace.storage.layout import BLOCK_ROWS
 from headrace.storage.logical import Leaf
 from headrace.storage.page import ALL_NULL, BYTES, CODES, ITEM_LENGTHS, ITEM_VALIDITY, LENGTHS, VALUES
-from headrace.storage.page_read import Mask, Page, row_validity
+from headrace.storage.page_read import Mask, row_validity
+from headrace.storage.page_streams import Page
 from headrace.storage.views import Piece, Views, is_sequence, join, pick
 
 DENSE = 4

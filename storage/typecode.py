@@ -13,7 +13,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from headrace.storage.errors import UnsupportedType
+from headrace.storage.errors import StorageError, UnsupportedType
 
 NULL, DECIMAL128, DECIMAL256, FIXED_BINARY = 0, 35, 36, 20
 LIST, LARGE_LIST, FIXED_LIST, LIST_VIEW, LARGE_LIST_VIEW, STRUCT, DICTIONARY = 37, 38, 39, 45, 46, 40, 42
@@ -159,7 +159,7 @@ def _write_field(field: pa.Field) -> bytes:
     return b"".join([*parts, write(field.type)])
 
 
-class BadDescription(ValueError):
+class BadDescription(StorageError, ValueError):
     """The bytes describe no type that this reader knows."""
 
 

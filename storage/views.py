@@ -34,7 +34,8 @@ from headrace.storage.page import (
     SEQ_NEW,
     SEQ_SKIP,
 )
-from headrace.storage.page_read import Dictionaries, Mask, Page, decode_pages, page_rows
+from headrace.storage.page_read import Mask, decode_pages, page_rows
+from headrace.storage.page_streams import Dictionaries, Page
 
 _U32 = np.dtype("u4")
 _MAX_ITEMS = 2**31 - 1

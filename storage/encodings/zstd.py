@@ -124,7 +124,7 @@ def _content(payload: Bytes, value_bytes: int) -> Part:
 
 
 def _stated_bytes(head: bytes) -> int | None:
-    """The content size that a frame's header states (RFC 8878, 3.1.1.1); None if it is no such header."""
+    """The content size that a frame's header states (RFC 8878, on frame headers); None if it is no such header."""
     if len(head) < 5 or int.from_bytes(head[:4], "little") != _MAGIC:
         return None
     descriptor = head[4]
