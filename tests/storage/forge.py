@@ -68,7 +68,8 @@ class Forged:
                 if off + used <= size:
                     row["hash"] = np.void(hash16(bytes(self.raw[off : off + used])))
         off, length = self.trailer.footer_off, self.trailer.footer_len
-        levels = leaves.build(bytes(self.raw[off : off + length]))
+        features = int.from_bytes(self.raw[8:16], "little")
+        levels = leaves.build(bytes(self.raw[off : off + length]), leaves.leaf_bytes(features))
         self.patch(self.trailer.tree_off, b"".join(levels))
         unrooted = replace(self.trailer, root=bytes(32))
         root = layout.root_hash(bytes(self.raw[:64]), unrooted, levels[-1])
