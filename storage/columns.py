@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _ROW = struct.Struct("<8xIHBBIIHHIQBBHIIIII")
 _SLOT_BYTES = 16
+_KEY, _PLACE = struct.Struct("<Q"), struct.Struct("<II")
 SEARCHED_NAMES = 50_000  # beyond so many, a mistyped name gets no suggestion
 
 
@@ -59,9 +60,13 @@ class Column:
         return bool(self.flags & layout.FOLLOWS)
 
 
-def name_hash(name: str, seed: int) -> int:
-    """Keyed 64-bit hash of a column name; the key keeps names from being chosen to collide."""
-    return int.from_bytes(blake3(seed.to_bytes(8, "little") + name.encode()).digest(length=8), "little")
+def name_hashes(name: str, seed: int) -> tuple[int, int]:
+    """Keyed hash of a column name: 64 bits, by which it is found, and 32 more, never 0, that make it certain.
+
+    The key keeps names from being chosen to collide.
+    """
+    digest = blake3(seed.to_bytes(8, "little") + name.encode()).digest(length=12)
+    return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little") or 1
 
 
 def is_pattern(name: str) -> bool:
@@ -137,45 +142,50 @@ class Columns:
         return found
 
     def _find(self, names: Sequence[str]) -> None:
-        footer = self._footer
-        seed = footer.header.hash_seed.to_bytes(8, "little")
+        footer, pack = self._footer, _KEY.pack
+        seed, n_buckets, n_top = footer.header.hash_seed, footer.n_buckets, footer.n_top
         size = _SLOT_BYTES * footer.bucket_slots
         wanted = []
         for name in names:
-            key = blake3(seed + name.encode()).digest(length=8)
-            wanted.append((key, int.from_bytes(key, "little") % footer.n_buckets * size))
-        footer.load(layout.NAME_INDEX, [(off, size) for _, off in wanted])
-        candidates: list[int] = []
-        for key, off in wanted:
+            value, check = name_hashes(name, seed)
+            wanted.append((name, pack(value), check, value % n_buckets * size))
+        footer.load(layout.NAME_INDEX, [(one[3], size) for one in wanted])
+        sure: dict[int, str] = {}
+        unsure: list[int] = []
+        for name, key, check, off in wanted:
             bucket = footer.section(layout.NAME_INDEX, off, size)
             at = bucket.find(key)
             while at >= 0:
-                number = int.from_bytes(bucket[at + 8 : at + 12], "little")
-                if not at % _SLOT_BYTES and 0 < number <= footer.n_top:
-                    candidates.append(number - 1)
+                number, stored = _PLACE.unpack_from(bucket, at + 8)
+                if not at % _SLOT_BYTES and 0 < number <= n_top:
+                    if stored == check:
+                        sure[number - 1] = name
+                    elif not stored:
+                        unsure.append(number - 1)  # format 1.0 has no more than the 64 bits
                 at = bucket.find(key, at + 1)
-        asked = set(names)
-        for column in self._read(candidates, asked):
+        for column in self._read(list(sure), sure):
             if not column.hidden:
                 self._found[column.name] = column
+        for column in self._read(unsure) if unsure else ():
+            if not column.hidden and column.name in names:
+                self._found[column.name] = column
 
-    def _read(self, indices: Sequence[int], only: set[str] | None = None) -> list[Column]:
+    def _read(self, indices: Sequence[int], known: dict[int, str] | None = None) -> list[Column]:
+        """Columns by number; of those whose names are known, they are not read."""
         footer, size = self._footer, layout.COLUMN_ROW.itemsize
         if isinstance(indices, range):
-            footer.load(layout.COLUMN, [(0, size * len(indices))])
-            whole = footer.section(layout.COLUMN, 0, size * len(indices))
-            rows = list(_ROW.iter_unpack(whole))
+            rows = list(_ROW.iter_unpack(footer.section(layout.COLUMN, 0, size * len(indices))))
         else:
             footer.load(layout.COLUMN, [(size * index, size) for index in indices])
             rows = [_ROW.unpack(footer.section(layout.COLUMN, size * index, size)) for index in indices]
-        names = [(row[0], row[1]) for row in rows if row[1]] + [(row[13], row[12]) for row in rows if row[12]]
-        footer.load(layout.NAMES, names)
-        found = []
-        for index, row in zip(indices, rows, strict=True):
-            name = self._text(row[0], row[1])
-            if only is None or name in only:
-                found.append(self._column(index, name, row))
-        return found
+        if known is None:
+            footer.load(layout.NAMES, [(row[0], row[1] + row[12]) for row in rows])
+            return [
+                self._column(index, self._text(row[0], row[1]), row)
+                for index, row in zip(indices, rows, strict=True)
+            ]
+        footer.load(layout.NAMES, [(row[13], row[12]) for row in rows if row[12]])
+        return [self._column(index, known[index], row) for index, row in zip(indices, rows, strict=True)]
 
     def _text(self, off: int, length: int) -> str:
         if not length:
@@ -203,7 +213,10 @@ class Columns:
                 f"{self._footer.file}: column {name!r} is stored as physical type {storage}/{item_storage}, which "
                 "this reader lacks for it; read the other columns or update headrace"
             )
-        n_parts, n_columns = len(nested_columns.nodes(type_)) - 1 if type_.is_nested else 0, self._footer.n_columns
+        n_parts, n_columns = (
+            len(nested_columns.nodes(type_)) - 1 if type_.is_nested else 0,
+            self._footer.n_columns,
+        )
         clustered = bool(flags & layout.CLUSTERED)
         if n_children != n_parts or ((n_parts or clustered) and child + n_children + clustered > n_columns):
             what, got = f"parts of column {name!r}", f"{n_children} from {child} on"

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.storage import layout
-from headrace.storage.columns import Column, Columns, name_hash
+from headrace.storage.columns import Column, Columns
 from headrace.storage.errors import BadFile, CorruptFooter, UnsupportedFeature
 from headrace.storage.layout import Header, Trailer
 from headrace.storage.leaves import Leaves, leaf_bytes, tree_bytes
@@ -375,4 +375,4 @@ def deletion_extent(n_rows: int, group_rows: int) -> tuple[int, int]:
     return layout.aligned(4 * groups), layout.aligned(-(-n_rows // 8))
 
 
-__all__ = ["Chunk", "Column", "DictRow", "Footer", "PageRow", "deletion_extent", "name_hash"]
+__all__ = ["Chunk", "Column", "DictRow", "Footer", "PageRow", "deletion_extent"]

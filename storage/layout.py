@@ -19,7 +19,7 @@ TRAILER_MAGIC = b"HRCT"
 MAJOR, MINOR = 1, 1
 ALIGN_BYTES = 64
 STREAM_ALIGN_BYTES = 16  # enough for every numpy dtype; 64 would cost 1 % on small pages
-LEAF_BYTES = 4096
+LEAF_BYTES = 2048
 HASH_BYTES = 16
 NONCE_BYTES = 16
 BLOCK_ROWS = 1024
@@ -71,9 +71,11 @@ FEATURE_NAMES = {
     5: "external blobs",
     6: "following sequences",
     7: "clustered lists",
+    8: "footer leaves of 2,048 bytes",
 }
 FILE_DICTIONARIES, NESTED, QUANTISED, FOLLOWING, CLUSTERED_LISTS = 1 << 0, 1 << 1, 1 << 2, 1 << 6, 1 << 7
-KNOWN_FEATURES = FILE_DICTIONARIES | NESTED | QUANTISED | FOLLOWING | CLUSTERED_LISTS
+SMALL_LEAVES = 1 << 8  # every file from 1.1 on; leaves were of 4,096 bytes before
+KNOWN_FEATURES = FILE_DICTIONARIES | NESTED | QUANTISED | FOLLOWING | CLUSTERED_LISTS | SMALL_LEAVES
 
 HEADER = struct.Struct("<4sHHQQ16sQQ8s")
 TRAILER = struct.Struct("<4sHHQQQIIQQQ16s32s16s")
@@ -92,7 +94,7 @@ META_ROW = np.dtype(
         ("reserved", "V24"),
     ]
 )
-NAME_SLOT = np.dtype([("hash", "<u8"), ("column", "<u4"), ("next", "<u4")])  # column: id + 1, 0 = empty
+NAME_SLOT = np.dtype([("hash", "<u8"), ("column", "<u4"), ("check", "<u4")])  # column: id + 1, 0 = empty
 COLUMN_ROW = np.dtype(
     [
         ("name_hash", "<u8"),

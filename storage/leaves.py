@@ -1,7 +1,7 @@
 """The hash tree over a file's footer: small leaves, 256 hashes a node, so that a reader checks only what it touches.
 
-Source: Merkle trees. A leaf is 1,024 bytes, 4,096 in files of format 1.0; a node is as large as a disk page. One leaf
-of a footer of up to 256 KiB costs the top node alone, of up to 64 MiB one node more. The root over the top node is in
+Source: Merkle trees. A leaf is 2,048 bytes, 4,096 in files of format 1.0; a node is as large as a disk page. One leaf
+of a footer of up to 512 KiB costs the top node alone, of up to 128 MiB one node more. The root over the top node is in
 the trailer (``layout.root_hash``). What the bytes of a leaf mean is the footer's business.
 """
 
@@ -12,22 +12,21 @@ from collections.abc import Iterable
 from blake3 import blake3
 
 from headrace.storage.errors import CorruptFooter
-from headrace.storage.layout import HASH_BYTES, hash16
+from headrace.storage.layout import HASH_BYTES, LEAF_BYTES, SMALL_LEAVES, hash16
 from headrace.storage.source import Range, Source
 
 FAN_OUT = 256
 NODE_BYTES = FAN_OUT * HASH_BYTES
-OLD_LEAF_BYTES, SMALL_LEAF_BYTES = 4096, 1024
-SMALL_LEAVES = 1 << 8  # required feature; format 1.0 has none
+OLD_LEAF_BYTES = 4096
 CACHED_BYTES = 16 << 20  # of leaves; more is read again when needed
 
 
 def leaf_bytes(features: int) -> int:
     """Bytes of a leaf in a file with these required features."""
-    return SMALL_LEAF_BYTES if features & SMALL_LEAVES else OLD_LEAF_BYTES
+    return LEAF_BYTES if features & SMALL_LEAVES else OLD_LEAF_BYTES
 
 
-def level_sizes(footer_len: int, leaf: int = OLD_LEAF_BYTES) -> list[int]:
+def level_sizes(footer_len: int, leaf: int = LEAF_BYTES) -> list[int]:
     """Number of hashes on each level, leaves first; the last level, the top node, has at most 256."""
     sizes = [-(-footer_len // leaf)]
     while sizes[-1] > FAN_OUT:
@@ -35,12 +34,12 @@ def level_sizes(footer_len: int, leaf: int = OLD_LEAF_BYTES) -> list[int]:
     return sizes
 
 
-def tree_bytes(footer_len: int, leaf: int = OLD_LEAF_BYTES) -> int:
+def tree_bytes(footer_len: int, leaf: int = LEAF_BYTES) -> int:
     """Bytes of all levels together."""
     return HASH_BYTES * sum(level_sizes(footer_len, leaf))
 
 
-def build(footer: bytes | memoryview, leaf: int = OLD_LEAF_BYTES) -> list[bytes]:
+def build(footer: bytes | memoryview, leaf: int = LEAF_BYTES) -> list[bytes]:
     """All levels over ``footer``, leaves first; the last one is the top node."""
     view = memoryview(footer)
     levels = [b"".join(hash16(view[at : at + leaf]) for at in range(0, len(view), leaf))]

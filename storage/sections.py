@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from headrace.storage import layout
+from headrace.storage.columns import name_hashes
 from headrace.storage.errors import TooLarge
-from headrace.storage.footer import deletion_extent, name_hash
+from headrace.storage.footer import deletion_extent
 from headrace.storage.group import FlatColumn
 from headrace.storage.layout import LEAF_BYTES
 from headrace.storage.logical import column_type, description
@@ -124,7 +125,7 @@ def _columns(contents: Contents, hash_seed: int) -> tuple[bytes, bytes]:
             raise TooLarge(f"a column name of {len(text)} bytes exceeds {0xFFFF}; shorten {name[:40]!r}...")
         more = described or type_.timezone.encode()
         flags |= layout.DESCRIBED * bool(described)
-        row["name_hash"] = name_hash(name, hash_seed)
+        row["name_hash"] = name_hashes(name, hash_seed)[0]
         row["name_off"], row["name_len"] = len(names), len(text)
         row["param_off"], row["param_len"] = len(names) + len(text), len(more)
         names += text + more
@@ -179,15 +180,15 @@ def _parts(contents: Contents) -> dict[int, tuple[int, int]]:
 
 def name_index(names: Iterable[str], seed: int) -> tuple[int, int, bytes]:
     """The NAME_INDEX section: number of buckets, slots in each, bytes. Slots fill from the front, in hash order."""
-    hashes = [name_hash(name, seed) for name in names]
+    hashes = [name_hashes(name, seed) for name in names]
     slots = LEAF_BYTES // layout.NAME_SLOT.itemsize
     n_buckets = max(1, -(-2 * len(hashes) // slots))
     if n_buckets == 1:
         slots = max(1, len(hashes))
     while True:
         buckets: list[list[tuple[int, int, int]]] = [[] for _ in range(n_buckets)]
-        for index, value in enumerate(hashes):
-            buckets[value % n_buckets].append((value, index + 1, 0))
+        for index, (value, check) in enumerate(hashes):
+            buckets[value % n_buckets].append((value, index + 1, check))
         if max(len(bucket) for bucket in buckets) <= slots:
             break
         n_buckets *= 2

@@ -77,11 +77,11 @@ def test_name_buckets_grow_until_each_fits(monkeypatch: pytest.MonkeyPatch) -> N
     rows = np.frombuffer(table, layout.NAME_SLOT).reshape(n_buckets, slots)
     assert sorted((rows["column"][rows["column"] > 0] - 1).tolist()) == list(range(3000))
     assert all((row["hash"][row["column"] > 0] % n_buckets == at).all() for at, row in enumerate(rows))
-    monkeypatch.setattr("headrace.storage.sections.name_hash", lambda name, seed: int(name[1:]) * 16)
-    assert name_index([f"c{i}" for i in range(2000)], 9)[0] == 128  # 16 would do for hashes that spread
+    monkeypatch.setattr("headrace.storage.sections.name_hashes", lambda name, seed: (int(name[1:]) * 32, 1))
+    assert name_index([f"c{i}" for i in range(2000)], 9)[0] == 512  # 32 would do for hashes that spread
 
 
-@pytest.mark.parametrize("leaf", [leaves.OLD_LEAF_BYTES, leaves.SMALL_LEAF_BYTES])
+@pytest.mark.parametrize("leaf", [leaves.OLD_LEAF_BYTES, layout.LEAF_BYTES])
 @pytest.mark.parametrize("n_leaves", [0.1, 1, 1.1, 256, 257, 257.2])
 def test_hash_tree_of_every_height(n_leaves: float, leaf: int) -> None:
     footer_len = int(n_leaves * leaf)

@@ -145,7 +145,7 @@ def test_format_md_read_by_hand(name: str) -> None:
     def u(at: int, n: int) -> int:
         return int.from_bytes(raw[at : at + n], "little")
 
-    assert (raw[:4], u(4, 2), u(6, 2), u(8, 8), u(16, 8), u(48, 8)) == (b"HRC1", 1, 1, 0, 0, 0)
+    assert (raw[:4], u(4, 2), u(6, 2), u(8, 8), u(16, 8), u(48, 8)) == (b"HRC1", 1, 1, 1 << 8, 0, 0)
     assert raw[56:64] == h(raw[:56], 8)
 
     slots = [raw[-8192:-4096], raw[-4096:]]
@@ -161,7 +161,7 @@ def test_format_md_read_by_hand(name: str) -> None:
     assert (off % 64, trailer[64:80], n_rows) == (0, raw[24:40], data.num_rows)
     footer = raw[off : off + size]
 
-    level = b"".join(h(footer[at : at + 4096]) for at in range(0, size, 4096))
+    level = b"".join(h(footer[at : at + 2048]) for at in range(0, size, 2048))
     assert raw[tree : tree + len(level)] == level
     numbers = struct.pack("<7Q", length, off, size, n_sections, tree, epoch, n_rows)
     assert trailer[80:112] == h(b"HRC1 root" + raw[:64] + raw[24:40] + numbers + level, 32)

@@ -1,0 +1,182 @@
+"""Rows by number: the same rows as a full read has, in the order asked for, from few decoded blocks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from headrace import storage
+from headrace.storage.errors import CorruptPage
+from headrace.storage.reader import File
+from headrace.storage.writer import Writer
+
+from .bits import same_array
+from .forge import Forged
+from .test_footer import delete, numbered
+
+
+def histories(n: int, rng: np.random.Generator, users: int) -> tuple[list[int], list[list[int]]]:
+    owners = rng.integers(0, users, n).tolist()
+    seen: dict[int, list[int]] = {}
+    lists = []
+    for i, owner in enumerate(owners):
+        seen[owner] = [int(rng.integers(0, 2**30)), *seen.get(owner, [])][:20]
+        lists.append(list(seen[owner]) if i % 50 else [])
+    return owners, lists
+
+
+def wide(n: int) -> pa.Table:
+    rng = np.random.default_rng(3)
+    owners, lists = histories(n, rng, 40)
+    words = ["", "impression", "click", "déjà vu"]
+    runs = np.repeat(rng.integers(0, 9, n // 10 + 1), 10)[:n]
+    return pa.table(
+        {
+            "user": owners,
+            "clicks": pa.array(lists, pa.list_(pa.int64())),
+            "scores": pa.array([[item / 8 for item in one] for one in lists], pa.list_(pa.float32())),
+            "narrow": rng.integers(0, 200, n),
+            "runs": runs,
+            "gaps": pa.array(rng.normal(size=n), mask=rng.random(n) < 0.4),
+            "coded": pa.array(
+                [2**60 + 977 * int(i) for i in rng.integers(0, 30, n)], mask=rng.random(n) < 0.1
+            ),
+            "word": pa.array([words[i % 4] if i % 7 else None for i in range(n)]),
+            "text": pa.array([f"row {i} {'x' * (i % 40)}" if i % 11 else None for i in range(n)]),
+            "flag": pa.array(rng.random(n) < 0.02),
+            "none": pa.nulls(n, pa.int32()),
+            "bag": pa.array([[int(i) % 70] * (i % 5) if i % 13 else None for i in range(n)]),
+            "tags": pa.array([["a", None, "bb"][: i % 4] for i in range(n)]),
+            "vector": pa.array(
+                rng.normal(size=(n, 4)).astype(np.float32).tolist(), pa.list_(pa.float32(), 4)
+            ),
+            "place": pa.array([{"row": i, "tags": ["q"] * (i % 3)} if i % 9 else None for i in range(n)]),
+            "amount": pa.array([i * 10**20 for i in range(n)], pa.decimal128(38, 3)),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def big(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pa.Table]:
+    data = wide(9000)
+    path = tmp_path_factory.mktemp("take") / "f"
+    with Writer(path, data.schema, erase_key="user", group_rows=4096, page_blocks=2, seed=2) as writer:
+        writer.write(data)
+        writer.close()
+    return path, data
+
+
+def rows_of(data: pa.Table, name: str, rows: Any) -> pa.Array:
+    column = data[name].combine_chunks()
+    return column.take(pa.array(rows, pa.int64()))
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [0],
+        [8999, 0, 4096, 4095, 4096],
+        list(range(2040, 2060)),
+        np.random.default_rng(0).integers(0, 9000, 60).tolist(),
+        np.random.default_rng(1).integers(0, 9000, 5000).tolist(),
+        list(range(9000)),
+    ],
+    ids=["one", "twice", "across", "sparse", "dense", "all"],
+)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_every_column(big: tuple[Path, pa.Table], rows: list[int], threads: int) -> None:
+    path, data = big
+    with File(path) as file:
+        assert any(column.cluster is not None for column in file.footer.columns())
+        found = file.take(rows, threads=threads)
+    assert found.schema == data.schema
+    for name in data.schema.names:
+        assert same_array(found[name], rows_of(data, name, rows)), name
+        found[name].validate(full=True)
+
+
+def test_views(big: tuple[Path, pa.Table]) -> None:
+    path, data = big
+    rows = [7000, 3, 3, 8000]
+    with File(path) as file:
+        found = file.take(rows, ["clicks", "bag", "narrow"], list_view=True)
+    assert found.schema.types == [pa.list_view(pa.int64()), pa.list_view(pa.int64()), pa.int64()]
+    for name in found.schema.names:
+        assert found[name].to_pylist() == rows_of(data, name, rows).to_pylist()
+
+
+def test_only_touched_blocks_are_decoded(tmp_path: Path) -> None:
+    n = 40 * 1024
+    rng = np.random.default_rng(8)
+    data = pa.table(
+        {
+            "id": rng.integers(0, 2**40, n),
+            "price": rng.normal(size=n).astype(np.float32),
+            "place": rng.integers(0, 5000, n).astype(np.int32),
+        }
+    )
+    path = tmp_path / "f"
+    with Writer(path, data.schema, seed=1) as writer:
+        writer.write(data)
+        writer.close()
+    rows = np.sort(rng.choice(n, 10, replace=False))
+    with File(path) as file:
+        assert len(file.footer.chunk(file.footer.columns(["id"])[0], 0).pages) == 1
+        found = file.take(rows, ["id", "price", "place"])
+        assert file.blocks_taken <= 30
+        file.take(rows, ["id"])
+        assert file.blocks_taken <= 40
+    assert found.equals(data.take(pa.array(rows)).combine_chunks().to_batches()[0])
+
+
+def test_nothing_and_nonsense(big: tuple[Path, pa.Table]) -> None:
+    path, data = big
+    with File(path) as file:
+        assert file.take([], ["narrow", "clicks"]).schema == data.select(["narrow", "clicks"]).schema
+        assert file.take([5, 6], []).num_rows == 2
+        for rows in ([9000], [-1], [0, 10**12]):
+            with pytest.raises(IndexError, match=r"expected rows 0\.\.8999"):
+                file.take(rows)
+
+
+def test_deleted_rows_are_refused(tmp_path: Path) -> None:
+    path = numbered(tmp_path / "f", 5000, group_rows=2048)
+    forged = Forged(path.read_bytes())
+    delete(forged, [2500], 2048)
+    path.write_bytes(forged.bytes())
+    with File(path) as file:
+        assert file.take([2499, 2501], ["x"])["x"].to_pylist() == [2499, 2501]
+        with pytest.raises(IndexError, match="row 2500 was deleted"):
+            file.take([2499, 2500])
+
+
+def test_damage_is_found_where_it_lies(tmp_path: Path) -> None:
+    path = numbered(tmp_path / "f", 5000, group_rows=2048)
+    raw = bytearray(path.read_bytes())
+    with File(path) as file:
+        (column,) = file.footer.columns(["x"])
+        second = file.footer.chunk(column, 1).pages[0]
+    raw[second.off + 40] ^= 1
+    path.write_bytes(raw)
+    with File(path) as file:
+        assert file.take([5, 4999], ["x"])["x"].to_pylist() == [5, 4999]
+        with pytest.raises(CorruptPage) as caught:
+            file.take([5, 2048], ["x"])
+    assert (caught.value.column, caught.value.offset) == ("x", second.off)
+
+
+def test_a_table_of_many_files(tmp_path: Path) -> None:
+    table = storage.write(tmp_path / "t", pa.table({"x": range(100), "s": [str(i) for i in range(100)]}))
+    for first in (100, 200):
+        table.append(
+            pa.table({"x": range(first, first + 100), "s": [str(i) for i in range(first, first + 100)]})
+        )
+    rows = [250, 3, 199, 3, 100]
+    found = table.take(rows, ["s", "x"])
+    assert found.to_pydict() == {"s": [str(i) for i in rows], "x": rows}
+    with pytest.raises(IndexError, match=r"0\.\.299"):
+        table.take([300])
