@@ -11,14 +11,14 @@ from benchmarks.runners.protocol import Args, serve
 
 def write(args: Args) -> None:
     """Write the table; runs in a process of its own."""
-    from headrace import storage
+    import headrace.storage as storage
 
     storage.write(args["path"], source(args), erase_key="user_id", profile=args["profile"])
 
 
 def load() -> Callable[[str], Any]:
     """Import the store."""
-    from headrace import storage
+    import headrace.storage as storage
 
     return lambda path: storage.open(path).scan().to_table()
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
+import headrace.storage as storage
 from benchmarks.runners.cells import start
 from benchmarks.runners.protocol import Args, serve
-from headrace import storage
 from headrace.storage.reader import File
 from headrace.storage.writer import Writer
 
