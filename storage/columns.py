@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from blake3 import blake3
 
@@ -25,12 +24,12 @@ if TYPE_CHECKING:
 
 _ROW = struct.Struct("<8xIHBBIIHHIQBBHIIIII")
 _SLOT_BYTES = 16
+_NO_PARTS = range(0)
 _KEY, _PLACE = struct.Struct("<Q"), struct.Struct("<II")
 SEARCHED_NAMES = 50_000  # beyond so many, a mistyped name gets no suggestion
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(NamedTuple):
     """One column as the footer describes it. Row numbers are None where there is no such row."""
 
     id: int
@@ -44,7 +43,7 @@ class Column:
     quantisation: int | None = None
     dictionary: int | None = None
     leader: int | None = None
-    parts: range = range(0)
+    parts: range = _NO_PARTS
     """Ids of the flat columns that a nested one is cut into, beside itself."""
     cluster: int | None = None
     """Id of the column that says in which order the rows of a clustered one lie."""
@@ -95,8 +94,9 @@ class Columns:
         found = self._found
         if new := [name for name in names if name not in found]:
             self._find(new)
-        if all(name in found for name in names):
-            return [found[name] for name in names]
+        known = [found[name] for name in names if name in found]
+        if len(known) == len(names):
+            return known
         taken: dict[str, Column] = {}
         for name in names:
             if name in found:
@@ -200,45 +200,47 @@ class Columns:
             :14
         ]
         if flags & layout.DESCRIBED:
-            type_ = _described(self._footer.section(layout.NAMES, more_off, more))
+            known = _described(self._footer.section(layout.NAMES, more_off, more))
         else:
-            type_ = _type(logical, item, self._text(more_off, more))
-        if type_ is None or (type_.logical, type_.item_logical) != (logical, item if type_.is_list else 0):
+            known = _numbered(logical, item, self._text(more_off, more))
+        if known is None or known.numbers[:2] != (logical, item if known.type.is_list else 0):
             raise UnsupportedFeature(
                 f"{self._footer.file}: column {name!r} has logical type {logical} of items {item}, which this reader "
                 "lacks; read the other columns or update headrace"
             )
-        if (type_.storage, type_.item_storage) != (storage, item_storage):
+        if known.numbers[2:] != (storage, item_storage):
             raise UnsupportedFeature(
                 f"{self._footer.file}: column {name!r} is stored as physical type {storage}/{item_storage}, which "
                 "this reader lacks for it; read the other columns or update headrace"
             )
-        n_parts, n_columns = (
-            len(nested_columns.nodes(type_)) - 1 if type_.is_nested else 0,
-            self._footer.n_columns,
-        )
-        clustered = bool(flags & layout.CLUSTERED)
-        if n_children != n_parts or ((n_parts or clustered) and child + n_children + clustered > n_columns):
+        clustered = flags & layout.CLUSTERED
+        parts, cluster = _NO_PARTS, None
+        if n_children != known.n_parts or (
+            (n_children or clustered) and child + n_children + bool(clustered) > self._footer.n_columns
+        ):
             what, got = f"parts of column {name!r}", f"{n_children} from {child} on"
-            raise self._footer.wrong(what, layout.COLUMN, 0, f"{n_parts} of {n_columns} columns", got)
-        none = layout.NO_ROW
-        stats, quantisation, dictionary, leader = (None if number == none else number for number in row[14:])
-        if not flags & layout.FOLLOWS:
-            leader = None  # format 1.0 has zero there
+            raise self._footer.wrong(
+                what, layout.COLUMN, 0, f"{known.n_parts} of {self._footer.n_columns} columns", got
+            )
+        if n_children:
+            parts = range(child, child + n_children)
+        elif clustered:
+            cluster = child
+        none, (stats, quantisation, dictionary, leader) = layout.NO_ROW, row[14:]
         return Column(
             index,
             name,
-            type_,
-            bool(flags & layout.NULLABLE),
-            bool(flags & layout.PERSONAL),
-            bool(flags & layout.ERASE_KEY),
+            known.type,
+            flags & layout.NULLABLE != 0,
+            flags & layout.PERSONAL != 0,
+            flags & layout.ERASE_KEY != 0,
             flags,
-            stats,
-            quantisation,
-            dictionary,
-            leader,
-            range(child, child + n_parts) if n_parts else range(0),
-            child if clustered else None,
+            None if stats == none else stats,
+            None if quantisation == none else quantisation,
+            None if dictionary == none else dictionary,
+            leader if flags & layout.FOLLOWS and leader != none else None,  # format 1.0 has zero there
+            parts,
+            cluster,
         )
 
     def _missing(self, name: str) -> NoSuchColumn:
@@ -250,11 +252,26 @@ class Columns:
         return NoSuchColumn(f"{footer.file}: has no column {name!r}; it has {footer.n_top}{hint}")
 
 
-@lru_cache(maxsize=1024)
-def _described(data: bytes) -> ColumnType | None:
-    return from_description(data)
+class _Known(NamedTuple):
+    """A type, its logical and storage numbers as a COLUMN row has them, and how many parts it is cut into."""
+
+    type: ColumnType
+    numbers: tuple[int, int, int, int]
+    n_parts: int
+
+
+def _known(type_: ColumnType | None) -> _Known | None:
+    if type_ is None:
+        return None
+    numbers = (type_.logical, type_.item_logical, type_.storage, type_.item_storage)
+    return _Known(type_, numbers, len(nested_columns.nodes(type_)) - 1 if type_.is_nested else 0)
 
 
 @lru_cache(maxsize=1024)
-def _type(logical: int, item: int, timezone: str) -> ColumnType | None:
-    return from_ids(logical, item, timezone)
+def _described(data: bytes) -> _Known | None:
+    return _known(from_description(data))
+
+
+@lru_cache(maxsize=1024)
+def _numbered(logical: int, item: int, timezone: str) -> _Known | None:
+    return _known(from_ids(logical, item, timezone))

@@ -117,21 +117,24 @@ class ChunkReader:
 
     def pages(self, numbers: Sequence[int]) -> list[Page]:
         """Some pages, read and checked, their streams not yet decoded. Numbers count within the chunk and ascend."""
-        rows = self.chunk.pages
-        stored = 0
-        dictionaries = self.dictionaries
-        for entries in (dictionaries.chunk, dictionaries.file):
-            stored += entries.stored_bytes if entries is not None else 0
+        rows, source, stored = self.chunk.pages, self.source, 0
+        if self.chunk.dictionary is not None or self._file_entries is not None:
+            for entries in (self.dictionaries.chunk, self.dictionaries.file):
+                stored += entries.stored_bytes if entries is not None else 0
+        if len(numbers) == 1:
+            row, place = rows[numbers[0]], self.place(numbers[0])
+            return [
+                Page(checked(source.read(row.off, row.used_len), row.hash, place), row.n_rows, place, stored)
+            ]
         found = []
         for first, last in _spans(rows, numbers):
             start = rows[numbers[first]].off
             end = rows[numbers[last - 1]]
-            data = memoryview(self.source.read(start, end.off + end.used_len - start))
+            data = memoryview(source.read(start, end.off + end.used_len - start))
             for number in numbers[first:last]:
                 row, place = rows[number], self.place(number)
                 part = data[row.off - start : row.off - start + row.used_len]
-                checked(part, row.hash, place)
-                found.append(Page(part, row.n_rows, place, stored))
+                found.append(Page(checked(part, row.hash, place), row.n_rows, place, stored))
         return found
 
     def piece(self, first: int, last: int, leader: ChunkReader | None = None) -> Piece:
@@ -175,6 +178,8 @@ class ChunkReader:
         believed no further than their limits until then.
         """
         type_, found = self.column.type, []
+        if type_.leaf.dtype is not None and not type_.is_list:
+            return [row.n_rows * type_.leaf.dtype.itemsize + row.n_rows // 8 for row in self.chunk.pages]
         dictionaries = self.dictionaries if type_.leaf.dtype is None else NO_DICTIONARIES
         for row in self.chunk.pages:
             head = b""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -66,8 +65,7 @@ class DictRow(NamedTuple):
     hash: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """One column's part of one row group: its PAGE rows, and its DICT row if it has a dictionary."""
 
     pages: list[PageRow]
@@ -139,7 +137,9 @@ class Footer:
 
     def _best_trailer(self, slots: list[tuple[int, bytes]]) -> Trailer:
         best: Trailer | None = None
-        for _, raw in slots:
+        for at, (_, raw) in enumerate(slots):
+            if at and best is not None and raw == slots[0][1]:
+                break  # the two are alike unless one was torn
             copy = layout.parse_trailer(raw[: layout.TRAILER.size])
             if copy is None or copy.uuid != self.header.uuid or copy.file_len != self.size:
                 continue
@@ -300,7 +300,7 @@ class Footer:
             what = f"pages of column {column.name!r}"
             raise self.wrong(what, layout.CHUNK, at, f"at most {self.n_pages}", first + n)
         raw = self.section(layout.PAGE, _PAGE.size * first, _PAGE.size * n)
-        pages = [PageRow(*one) for one in _PAGE.iter_unpack(raw)]
+        pages = list(map(PageRow._make, _PAGE.iter_unpack(raw)))
         is_part = column.id >= self.n_top and not column.hidden
         row_at = 0
         for page in pages:

@@ -248,6 +248,8 @@ class ColumnRows:
         ``some`` are numbers within these rows, in any order.
         """
         pieces = self._pieces(first, last)
+        if some is None and len(pieces) == 1:
+            return [self.finish(pieces[0])]
         if len(pieces) > 1 and sum([piece.nbytes for piece in pieces]) < BATCH_BYTES:
             pieces = [join(pieces)]
         if some is not None:
@@ -276,6 +278,8 @@ class ColumnRows:
 
     def finish(self, piece: Piece) -> pa.Array:
         """Rows in plain form as they are handed out."""
+        if isinstance(piece, pa.Array) and not self._as_views and self.reader.column.type.is_exact:
+            return piece
         return finish(piece, self.reader.column.type, self.reader.place(0).fail, as_views=self._as_views)
 
     def _pieces(self, first: int, last: int) -> list[Piece]:

@@ -160,7 +160,7 @@ class ColumnType:
         arrow = self.leaf.arrow
         return (arrow.tz or "") if pa.types.is_timestamp(arrow) else ""
 
-    @property
+    @cached_property
     def is_exact(self) -> bool:
         """Whether the plain form is already what readers get."""
         return bool(self.arrow.equals(self.plain, check_metadata=True))
