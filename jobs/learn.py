@@ -23,6 +23,7 @@ from headrace.streaming.contracts import Contract
 from headrace.streaming.learners.ftrl import Rates
 from headrace.streaming.loop import Loop, Snapshot, task_of
 
+CHUNK_BYTES = 8 << 20
 CHUNK_ROWS = 8_192
 
 Feed = Callable[[int, pa.RecordBatch], object]
@@ -75,7 +76,10 @@ def open_loop(table: storage.Table, contract: Contract, learner: Learner, seed: 
 def _chunks(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Chunks of at most ``CHUNK_ROWS`` rows of one partition each."""
     wanted = list(dict.fromkeys((*columns, PARTITION, OFFSET)))
-    for batch in storage.read_file(path, columns=wanted, batch_rows=CHUNK_ROWS):
+    # The driver's memory must not grow with the batch: no row group is decoded ahead of the learner.
+    for batch in storage.read_file(
+        path, columns=wanted, batch_rows=CHUNK_ROWS, threads=1, memory_bytes=CHUNK_BYTES
+    ):
         partitions = batch.column(PARTITION).to_numpy()
         edges = [0, *(np.flatnonzero(np.diff(partitions)) + 1).tolist(), batch.num_rows]
         for start, end in itertools.pairwise(edges):

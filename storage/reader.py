@@ -269,7 +269,12 @@ class _Steps:
 
 
 def read_file(
-    path: Location, columns: Sequence[str] | None = None, batch_rows: int = GROUP_ROWS
+    path: Location,
+    columns: Sequence[str] | None = None,
+    batch_rows: int = GROUP_ROWS,
+    *,
+    threads: int | None = None,
+    memory_bytes: int = MEMORY_BYTES,
 ) -> Iterator[pa.RecordBatch]:
     """Read one file, staged or committed, from front to back.
 
@@ -277,13 +282,15 @@ def read_file(
         path: the file.
         columns: names, in the order wanted; None is all.
         batch_rows: at most so many rows a batch.
+        threads: at most so many; None is the number of processors, up to 8.
+        memory_bytes: what is decoded and not yet taken by the caller stays below, as in ``File.batches``.
 
     Raises:
         BadFile, CorruptFooter, CorruptPage: the file or a touched part of it is damaged.
         NoSuchColumn: naming the first one missing.
     """
     with File(path) as file:
-        yield from file.batches(columns, batch_rows=batch_rows)
+        yield from file.batches(columns, batch_rows=batch_rows, threads=threads, memory_bytes=memory_bytes)
 
 
 __all__ = ["BadFile", "CorruptFooter", "CorruptPage", "File", "read_file", "record_batch", "take_mask"]
