@@ -16,9 +16,11 @@ from blake3 import blake3
 
 from headrace.storage import arrays
 from headrace.storage.encodings import prefer_kernels
+from headrace.storage.encodings.dictionary import table
 from headrace.storage.footer import Chunk, Column, DictRow, PageRow
-from headrace.storage.page import SEQ_MODE
-from headrace.storage.page_read import decode_entries, decode_pages
+from headrace.storage.logical import Leaf
+from headrace.storage.page import LENGTHS, NO_NULLS, SEQ_MODE, VALUES
+from headrace.storage.page_read import Part, decode_pages, leaf_array
 from headrace.storage.page_streams import (
     HEAD_BYTES,
     NO_DICTIONARIES,
@@ -69,6 +71,24 @@ def read_entries(source: Source, column: Column, row: DictRow) -> Entries:
     place = Place(source.name, column.name, -1, row.off)
     data = checked(source.read(row.off, row.used_len), row.hash, place)
     return decode_entries(data, column.type.leaf, row.n_entries, place)
+
+
+def decode_entries(data: bytes, leaf: Leaf, n_entries: int, place: Place) -> Entries:
+    """A dictionary, which is stored like a page whose rows are its entries, without nulls."""
+    stored = Page(data, n_entries, place)
+    if stored.validity != NO_NULLS:
+        place.fail("dictionary head", "entries without nulls", f"validity kind {stored.validity}")
+    if leaf.dtype is not None:
+        values = stored.stream(VALUES, leaf.dtype, n_entries)
+        entries = Entries(values, len(data), table=table(values))
+    else:
+        values = leaf_array([Part(stored, 0, n_entries, n_entries)], None, leaf, NO_DICTIONARIES, LENGTHS)
+        longest = leaf.width or 16
+        if not (leaf.words or leaf.fixed_bytes):
+            longest = int(arrays.text(values)[0].max(initial=0))
+        entries = Entries(values, len(data), longest)
+    stored.done()
+    return entries
 
 
 def checked(data: Any, expected: bytes, place: Place) -> Any:

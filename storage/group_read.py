@@ -210,7 +210,10 @@ class ClusterOrder:
                 found = reader.piece(0, len(reader.chunk.pages))
                 if not isinstance(found, pa.Array) or found.type != pa.uint32() or found.null_count:
                     reader.place(0).fail("numbers of clusters", "uint32 without nulls", "others")
-                order = np.argsort(arrays.numbers(found, np.dtype("u4")), kind="stable")
+                numbers = arrays.numbers(found, np.dtype("u4"))
+                if int(numbers.max(initial=0)) < 1 << 16:
+                    numbers = numbers.astype(np.uint16)  # which numpy sorts by radix, ten times as fast
+                order = np.argsort(numbers, kind="stable")
                 self._places = np.empty(len(order), np.int64)
                 self._places[order] = np.arange(len(order))
             return self._places

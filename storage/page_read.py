@@ -17,8 +17,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from headrace.storage import arrays
-from headrace.storage.encodings import CorruptStream
-from headrace.storage.encodings import dictionary as dictionary_encoding
 from headrace.storage.logical import ColumnType, Leaf
 from headrace.storage.page import (
     ALL_NULL,
@@ -32,7 +30,7 @@ from headrace.storage.page import (
     VALUES,
     VALUES_HIGH,
 )
-from headrace.storage.page_streams import NO_DICTIONARIES, Dictionaries, Entries, Page, Place
+from headrace.storage.page_streams import Dictionaries, Page
 
 _U8, _U32, _U64, _BOOL = (np.dtype(name) for name in ("u1", "u4", "u8", "?"))
 _MAX_OFFSET = 2**31 - 1
@@ -236,12 +234,17 @@ def _gather(
     part: Part, valid: Mask | None, dictionaries: Dictionaries, out: NDArray[Any], n_all: int
 ) -> Mask | None:
     """Fill a page's numbers from its codes; the array's validity, in which erased values are null."""
-    codes, valid = _codes(part, valid, dictionaries, n_all)
-    entries = dictionaries.of(part.page)
-    try:
-        dictionary_encoding.gather(entries.values, codes, out)
-    except CorruptStream as error:
-        part.page.place.fail("dictionary code", f"at most {len(entries)}", error)
+    page_ = part.page
+    dense = out if part.n_valid == len(out) else np.empty(part.n_valid, out.dtype)
+    page_.claim("values", dense.nbytes)
+    codes = page_.gather(dictionaries.of(page_), dense)
+    if dense is not out:
+        spread(dense, valid, part, out)
+    if codes is not None:
+        if valid is None:
+            valid = np.ones(n_all, np.bool_)
+        mask = valid[part.first : part.last]
+        mask[mask] = codes > 0
     return valid
 
 
@@ -386,20 +389,3 @@ def _words(parts: list[Part], valid: Mask | None, leaf: Leaf, n_all: int) -> pa.
         spread(low, valid, part, target[:, 0])
         spread(high, valid, part, target[:, 1])
     return pa.Array.from_buffers(leaf.arrow, n_all, [arrays.bitmap(valid), buffer])
-
-
-def decode_entries(data: bytes, leaf: Leaf, n_entries: int, place: Place) -> Entries:
-    """A dictionary, which is stored like a page whose rows are its entries, without nulls."""
-    stored = Page(data, n_entries, place)
-    if stored.validity != NO_NULLS:
-        place.fail("dictionary head", "entries without nulls", f"validity kind {stored.validity}")
-    if leaf.dtype is not None:
-        entries = Entries(stored.stream(VALUES, leaf.dtype, n_entries), len(data))
-    else:
-        values = leaf_array([Part(stored, 0, n_entries, n_entries)], None, leaf, NO_DICTIONARIES, LENGTHS)
-        longest = leaf.width or 16
-        if not (leaf.words or leaf.fixed_bytes):
-            longest = int(arrays.text(values)[0].max(initial=0))
-        entries = Entries(values, len(data), longest)
-    stored.done()
-    return entries

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.storage.encodings import BY_ID, RESERVED_IDS, CorruptStream, Encoding
+from headrace.storage.encodings.dictionary import Dictionary, decode_values, look_up
 from headrace.storage.errors import CorruptPage, UnsupportedFeature
 from headrace.storage.footer import PageRow
 from headrace.storage.layout import NONCE_BYTES, STREAM_ALIGN_BYTES
@@ -186,6 +187,19 @@ class Page:
         except (CorruptStream, TypeError) as error:
             self.place.fail(f"stream {role}", "a decodable payload", error)
 
+    def gather(self, entries: Entries, out: NDArray[Any]) -> NDArray[np.uint32] | None:
+        """Fill ``out`` with the numbers that a page's codes name; its codes if some of them are 0, erased."""
+        encoding, payload = self._payload(CODES, len(out), 4)
+        try:
+            if encoding.id == Dictionary.id and not decode_values(payload, entries.table, out):
+                return None
+            codes = np.empty(len(out), np.uint32)
+            encoding.decode(payload, codes)
+            look_up(entries.table, codes, out)
+        except (CorruptStream, TypeError) as error:
+            self.place.fail("dictionary codes", f"decodable ones up to {len(entries)}", error)
+        return None if not len(codes) or codes.min() else codes
+
     def done(self) -> None:
         """Every stream must have had a meaning."""
         if self.unused:
@@ -201,6 +215,8 @@ class Entries:
     stored_bytes: int = 0
     longest: int = 0
     """Bytes of the longest string."""
+    table: Any = None
+    """Of numbers: their bits behind a zero, so that codes are indices."""
 
     def __len__(self) -> int:
         return len(self.values)

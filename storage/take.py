@@ -15,7 +15,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from headrace.storage import arrays
-from headrace.storage.encodings.dictionary import gather
+from headrace.storage.encodings.dictionary import look_up
+from headrace.storage.encodings.rle import RLE
 from headrace.storage.fetch import ChunkReader, count_values
 from headrace.storage.layout import BLOCK_ROWS
 from headrace.storage.logical import Leaf
@@ -51,13 +52,15 @@ def take_rows(reader: ChunkReader, rows: Rows, counter: Counter, leader: ChunkRe
         leader: has the pages whose edits these follow, if they do.
     """
     pages = reader.chunk.pages
-    ends = np.fromiter((page.first_row + page.n_rows for page in pages), np.int64, len(pages))
-    touched = np.searchsorted(ends, rows, side="right")
-    numbers, firsts = np.unique(touched, return_index=True)
-    bounds = [*firsts.tolist(), len(rows)]
-    found = reader.pages(numbers.tolist())
+    if len(pages) == 1:
+        numbers, bounds = [0], [0, len(rows)]
+    else:
+        ends = np.fromiter((page.first_row + page.n_rows for page in pages), np.int64, len(pages))
+        touched, firsts = np.unique(np.searchsorted(ends, rows, side="right"), return_index=True)
+        numbers, bounds = touched.tolist(), [*firsts.tolist(), len(rows)]
+    found = reader.pages(numbers)
     pieces: list[Piece] = []
-    for at, (number, page) in enumerate(zip(numbers.tolist(), found, strict=True)):
+    for at, (number, page) in enumerate(zip(numbers, found, strict=True)):
         local = rows[bounds[at] : bounds[at + 1]] - pages[number].first_row
         piece = _sparse(reader, page, local, counter)
         if piece is None:
@@ -66,6 +69,8 @@ def take_rows(reader: ChunkReader, rows: Rows, counter: Counter, leader: ChunkRe
             counter.add(sum(stream[3] for stream in page.streams.values()))
             count_values(page.n_rows)
             piece = pick(reader.decoded([page], number, leader), local)
+            if isinstance(piece, Views) and len(local) * DENSE <= page.n_rows:
+                piece = piece.to_list(reader.column.type.leaf.arrow)  # so that few items are joined below
         pieces.append(piece)
     joined = join(pieces)
     if not reader.nulls_expected:
@@ -75,7 +80,7 @@ def take_rows(reader: ChunkReader, rows: Rows, counter: Counter, leader: ChunkRe
             else joined.valid is not None and not joined.valid.all()
         )
         if nulls:
-            reader.place(int(numbers[0])).fail("nulls", "none", nulls)
+            reader.place(numbers[0]).fail("nulls", "none", nulls)
     return joined
 
 
@@ -83,15 +88,20 @@ def _sparse(reader: ChunkReader, page: Page, rows: Rows, counter: Counter) -> Pi
     """Rows of one page without decoding all of it, or None where it has to be."""
     type_, n = reader.column.type, page.n_rows
     leaf = type_.leaf
-    if len(rows) * DENSE > n or page.validity == ALL_NULL or type_.is_nested or type_.size is not None:
+    if len(rows) * DENSE > n or page.validity == ALL_NULL or type_.is_nested:
         return None
+    values = page.streams.get(VALUES)
+    if values is not None and values[0] == RLE.id and len(rows) * BLOCK_ROWS > n:
+        return None  # runs are spread out in less time than they are searched for so many rows
     if (
         leaf.dtype is None
         and CODES not in page.streams
         and not (LENGTHS in page.streams and BYTES in page.streams)
     ):
         return None
-    if type_.is_list and (is_sequence(page) or ITEM_VALIDITY in page.streams):
+    if type_.is_list and ITEM_VALIDITY in page.streams:
+        return None
+    if type_.is_list and type_.size is None and is_sequence(page):
         return None
     at, n_valid, valid = rows, n, None
     if page.validity:
@@ -104,8 +114,11 @@ def _sparse(reader: ChunkReader, page: Page, rows: Rows, counter: Counter) -> Pi
         array = _leaf(reader, page, n_valid, at, valid, len(rows), leaf, counter, LENGTHS)
         page.done()
         return array
-    lengths = page.stream(LENGTHS, _U32, n_valid)
-    counter.add(n_valid)
+    if type_.size is not None:
+        lengths = np.full(n_valid, type_.size, np.uint32)
+    else:
+        lengths = page.stream(LENGTHS, _U32, n_valid)
+        counter.add(n_valid)
     ends = np.zeros(n_valid + 1, np.int64)
     np.cumsum(lengths, out=ends[1:])
     if ends[-1] != page.n_items:
@@ -178,7 +191,7 @@ def _coded(
         codes = codes[kept]
     if leaf.dtype is not None:
         out = np.empty(len(codes), leaf.dtype)
-        gather(entries.values, codes, out)
+        look_up(entries.table, codes, out)
         return arrays.fixed(out, valid, n_all, leaf)
     page.claim("dictionary strings", entries.longest * len(codes))
     rows = codes.astype(np.int32) - np.int32(1)

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from headrace.storage import arrays
 from headrace.storage.encodings import CorruptStream, UnsupportedArray
-from headrace.storage.encodings.dictionary import gather
 from headrace.storage.encodings.listviews import gather_list, views
 from headrace.storage.encodings.sequence import Edits, measure
 from headrace.storage.exact import Fail, list_parts, restore
@@ -318,15 +317,11 @@ def _literals(
     """A page's literals, and which of them were not erased if some were."""
     if CODES not in page.streams:
         return page.stream(SEQ_LITERALS, dtype, page.count(SEQ_LITERALS)), None
-    codes = page.stream(CODES, _U32, page.count(CODES))
-    page.claim("literals", len(codes) * dtype.itemsize)
-    out = np.empty(len(codes), dtype)
-    entries = dictionaries.of(page)
-    try:
-        gather(entries.values, codes, out)
-    except CorruptStream as error:
-        page.place.fail("dictionary code", f"at most {len(entries)}", error)
-    erased = codes > 0 if len(codes) and not codes.min() else None
+    n = page.count(CODES)
+    page.claim("literals", n * dtype.itemsize)
+    out = np.empty(n, dtype)
+    codes = page.gather(dictionaries.of(page), out)
+    erased = codes > 0 if codes is not None else None
     return out, erased
 
 

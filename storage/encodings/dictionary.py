@@ -142,9 +142,23 @@ def gather(entries: Array, codes: Codes, out: Array) -> None:
             f"gather fills as many values as codes, uint32, in the entries' dtype {entries.dtype}; "
             f"got {len(codes)} codes of {codes.dtype} for {len(out)} values of {out.dtype}"
         )
-    _check_highest(int(codes.max(initial=0)), len(entries))
+    look_up(table(entries), codes, out)
+
+
+def look_up(rows: Array, codes: Codes, out: Array) -> None:
+    """As `gather`, for entries that are used more than once.
+
+    Args:
+        rows: uint[1 + n_entries], from `table`.
+        codes: uint32[n], 0..n_entries.
+        out: [n], contiguous and writeable, of as many bytes per value.
+
+    Raises:
+        CorruptStream: a code above n_entries.
+    """
+    _check_highest(int(codes.max(initial=0)), len(rows) - 1)
     target = checked_target(np.empty(0, np.uint8), out)
-    pick(len(codes), _gather_numpy, _gather)(table(entries), checked(codes), target)
+    pick(len(codes), _gather_numpy, _gather)(rows, checked(codes), target)
 
 
 def table(entries: Array) -> Array:
