@@ -2,7 +2,8 @@
 
 An expression decides which rows come out; conditions only say which pages cannot hold such a row. Conditions come from
 tuples, or are read back from an expression's text, which Arrow offers as the only way to look into it: what is read is
-built again and compared with the expression, so a misread one is never used.
+built again and compared with the expression, so a misread one is never used. Arrow's compute functions take a third of
+its import, so they are loaded by the first filter and by nothing before.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from headrace.storage import exact
 from headrace.storage.errors import NoSuchColumn
+
+if TYPE_CHECKING:
+    import pyarrow.compute as pc
 
 Condition = tuple[str, str, Any]
 Filter: TypeAlias = "pc.Expression | Sequence[Condition] | Sequence[Sequence[Condition]]"
@@ -54,7 +57,7 @@ def parse_filter(given: Filter | None) -> pc.Expression | None:
     Raises:
         ValueError: an unknown op or another shape.
     """
-    if given is None or isinstance(given, pc.Expression):
+    if given is None or _is_expression(given):
         return given
     groups = _groups(given)
     return _expression(groups) if groups else None
@@ -81,12 +84,18 @@ def predicate(given: pc.Expression, schema: pa.Schema, conditions: AnyOf | None 
 
 def tuples_of(given: Filter | None) -> AnyOf | None:
     """The conditions of a filter that was written as tuples; None for others."""
-    if given is None or isinstance(given, pc.Expression):
+    if given is None or _is_expression(given):
         return None
     return tuple(
         tuple((name, "==" if op == "=" else op, value) for name, op, value in group)
         for group in _groups(given)
     )
+
+
+def _is_expression(given: object) -> bool:
+    import pyarrow.compute as pc
+
+    return isinstance(given, pc.Expression)
 
 
 def conditions_of(expression: pc.Expression) -> AnyOf | None:
@@ -217,6 +226,8 @@ def _expression(groups: Sequence[Sequence[Condition]]) -> pc.Expression:
 
 
 def _term(condition: Any) -> pc.Expression:
+    import pyarrow.compute as pc
+
     match condition:
         case (str(name), str(op), value):
             field = pc.field(name)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from headrace.storage.errors import CorruptManifest, ErasedDataReturned, SchemaMismatch
@@ -25,6 +25,9 @@ from headrace.storage.predicate import AnyOf, Condition, Filter, filter_columns,
 from headrace.storage.prefetch import MEMORY_BYTES
 from headrace.storage.reader import File
 from headrace.storage.views import view_type
+
+if TYPE_CHECKING:
+    import pyarrow.compute as pc
 
 
 @dataclass(frozen=True)
@@ -170,12 +173,14 @@ def checked_file(root: Place, entry: DataFile, schema: pa.Schema, columns: Seque
             raise CorruptManifest(
                 f"{path}: expected uuid, rows and root {expected}, got {came}; restore the right file"
             )
-        fields = schema if columns is None else [schema.field(name) for name in columns]
-        differing = {str(field) for field in file.schema(columns)} ^ {str(field) for field in fields}
-        if differing:
-            raise SchemaMismatch(
-                f"{path}: columns differ from the table's: {sorted(differing)}; stage its rows through this table"
-            )
+        wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+        found = file.schema(columns)
+        if not found.equals(wanted):
+            differing = {str(field) for field in found} ^ {str(field) for field in wanted}
+            if differing:  # else the order alone
+                raise SchemaMismatch(
+                    f"{path}: columns differ from the table's: {sorted(differing)}; stage its rows through this table"
+                )
     except BaseException:
         file.close()
         raise

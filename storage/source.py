@@ -12,7 +12,6 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
 
@@ -159,6 +158,8 @@ class RemoteSource(Source):
     def _read_spans(self, spans: list[Range]) -> list[bytes]:
         if len(spans) < 2:
             return super()._read_spans(spans)
+        from concurrent.futures import ThreadPoolExecutor  # which local files do without
+
         with ThreadPoolExecutor(min(len(spans), REQUESTS_AT_ONCE), "headrace-read") as pool:
             return list(pool.map(lambda span: self.read(*span), spans))
 

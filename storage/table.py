@@ -35,7 +35,6 @@ from headrace.storage.predicate import Filter, parse_filter, tuples_of
 from headrace.storage.prefetch import MEMORY_BYTES
 from headrace.storage.scan import Scan, checked_file
 from headrace.storage.storing import Storing
-from headrace.storage.writer import Writer
 
 Key = tuple[str, int]
 
@@ -241,6 +240,8 @@ class Table:
         Raises:
             SchemaMismatch: listing the columns that differ; nothing is left behind.
         """
+        from headrace.storage.writer import Writer  # half of what the store imports, and readers need none of it
+
         noted = msgspec.json.decode(msgspec.json.encode(dict(tags or {})))
         identity = Entropy(seed).take(16)
         name = f"{DATA}/{identity.hex()}.hrc"

@@ -30,7 +30,7 @@ from typing import Any, ClassVar, Final, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.storage.encodings._jit import words
+from headrace.storage.encodings._jit import kernel, pick, words
 from headrace.storage.encodings.bitpack import (
     LANES,
     clear_words,
@@ -60,6 +60,64 @@ from headrace.storage.encodings.errors import CorruptStream
 
 Counts: TypeAlias = "int | NDArray[np.intp]"
 _HEADER: Final = struct.Struct("<IBBBBII")
+
+
+@kernel
+def _unpack_exceptions(
+    slots: Array, position_width: int, parts: Array, high_width: int, n: int, positions: Array, highs: Array
+) -> None:
+    """uint64[n_words] at 1..32 bits, uint64[n_words] at 1..64 bits -> uint32[1 + k], uint64[k].
+
+    Behind the positions: 1 if they ascend to below n, else 0.
+    """
+    keep_position = ~np.uint64(0) >> np.uint64(64 - position_width)
+    keep_high = ~np.uint64(0) >> np.uint64(64 - high_width)
+    least = np.uint64(0)
+    for i in range(len(highs)):
+        row, lane = (i & 1023) >> 4, i & 15
+        bit = row * position_width
+        word = np.uint64((i >> 10) * position_width * 16 + (bit >> 6) * 16 + lane)
+        found = slots[word] >> np.uint64(bit & 63)
+        if (bit & 63) + position_width > 64:
+            found |= slots[word + np.uint64(16)] << np.uint64(64 - (bit & 63))
+        found &= keep_position
+        if found < least or found >= np.uint64(n):
+            positions[len(highs)] = 0
+            return
+        positions[i] = found
+        least = found + np.uint64(1)
+        bit = row * high_width
+        word = np.uint64((i >> 10) * high_width * 16 + (bit >> 6) * 16 + lane)
+        found = parts[word] >> np.uint64(bit & 63)
+        if (bit & 63) + high_width > 64:
+            found |= parts[word + np.uint64(16)] << np.uint64(64 - (bit & 63))
+        highs[i] = found & keep_high
+    positions[len(highs)] = 1
+
+
+def _unpack_exceptions_numpy(
+    slots: Array, position_width: int, parts: Array, high_width: int, n: int, positions: Array, highs: Array
+) -> None:
+    """The numpy twin of `_unpack_exceptions`."""
+    at = np.arange(len(highs))
+    bases = np.zeros(-(-len(highs) // BLOCK_VALUES), np.uint64)
+    found = positions[:-1]
+    take_words(slots, bases, position_width, at, found)
+    take_words(parts, bases, high_width, at, highs)
+    positions[-1] = found[-1] < n and (found[1:] > found[:-1]).all()
+
+
+@kernel
+def _add_highs(positions: Array, highs: Array, width: int, out: Array) -> None:
+    """uint32[k] within out, uint64[k], 0..63 -> added to uint[n]."""
+    shift = np.uint64(width)
+    for i in range(len(highs)):
+        out[np.uint64(positions[i])] += highs[i] << shift
+
+
+def _add_highs_numpy(positions: Array, highs: Array, width: int, out: Array) -> None:
+    """The numpy twin of `_add_highs`."""
+    out[positions] += (highs << np.uint64(width)).astype(out.dtype)
 
 
 class _Layout(NamedTuple):
@@ -127,7 +185,8 @@ class PFOR(Encoding):
         bases, packed = _low_parts(payload, layout)
         unpack_words(packed, bases, layout.width, target)
         positions, highs = _exceptions(payload, layout)
-        target[positions] += highs.astype(target.dtype) << target.dtype.type(layout.width)
+        if len(highs):
+            pick(len(highs), _add_highs_numpy, _add_highs)(positions, highs, layout.width, target)
         checked_bools(out, self.name)
 
     def take(self, payload: Bytes, n: int, at: NDArray[np.int64], out: Array, depth: int = 0) -> int:
@@ -271,15 +330,26 @@ def _low_parts(payload: Bytes, layout: _Layout) -> tuple[Array, Array]:
 
 
 def _exceptions(payload: Bytes, layout: _Layout) -> tuple[Array, Array]:
-    """Positions (uint32) and high bits (uint64) of the exceptions."""
-    bases = words(np.zeros(8 * -(-layout.n_slots // BLOCK_VALUES), np.uint8), "<u8")
-    positions = np.empty(layout.n_slots, np.uint32)
-    highs = np.empty(layout.n_slots, np.uint64)
-    slots = words(payload[layout.packed_end : layout.positions_end], "<u8")
-    unpack_words(slots, bases, layout.position_width, positions)
-    parts = words(payload[layout.positions_end : layout.end], "<u8")
-    unpack_words(parts, bases, layout.high_width, highs)
-    positions = positions[: layout.n_exceptions]
-    if len(positions) and (int(positions[-1]) >= layout.n or (positions[1:] <= positions[:-1]).any()):
+    """Positions (uint32) and high bits (uint64) of the exceptions; the highs fit above the width.
+
+    Raises:
+        CorruptStream: positions do not ascend, or leave the stream; or there are exceptions without high bits.
+    """
+    k, position_width, end = layout.n_exceptions, layout.position_width, layout.positions_end
+    positions, highs = np.empty(k + 1, np.uint32), np.empty(k, np.uint64)
+    if not k:
+        return positions[:0], highs
+    if not layout.high_width:
+        raise CorruptStream(f"pfor: expected no exceptions without high bits, found {k}")
+    if not position_width:  # of one value
+        positions[:] = 0, k == 1
+        highs[:] = words(payload[end : end + 8], "<u8") & np.uint64((1 << layout.high_width) - 1)
+    else:
+        slots = words(payload[layout.packed_end : end], "<u8")
+        parts = words(payload[end : layout.end], "<u8")
+        pick(k, _unpack_exceptions_numpy, _unpack_exceptions)(
+            slots, position_width, parts, layout.high_width, layout.n, positions, highs
+        )
+    if not positions[k]:
         raise CorruptStream(f"pfor: expected positions that ascend to at most {layout.n - 1}, found others")
-    return positions, highs[: layout.n_exceptions]
+    return positions[:k], highs
