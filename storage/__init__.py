@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headrace.storage.create import create, write
+    from headrace.storage.beginning import create, write
     from headrace.storage.errors import StorageError
     from headrace.storage.manifest import Commit, DataFile
     from headrace.storage.reader import read_file
@@ -26,10 +26,10 @@ _MODULES = {
     "Scan": "scan",
     "StorageError": "errors",
     "Table": "table",
-    "create": "create",
+    "create": "beginning",
     "open": "table",
     "read_file": "reader",
-    "write": "create",
+    "write": "beginning",
 }
 
 
@@ -37,7 +37,6 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    # `create` is also a module, which importing it has put here under the function's name.
     globals()[name] = found
     return found
 

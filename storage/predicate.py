@@ -26,6 +26,7 @@ Filter: TypeAlias = "pc.Expression | Sequence[Condition] | Sequence[Sequence[Con
 AnyOf: TypeAlias = tuple[tuple[Condition, ...], ...]
 """One of the inner tuples must hold, all of its conditions."""
 
+_COMPARISONS = frozenset({"==", "!=", "<", "<=", ">", ">="})
 _MAX_TERMS = 64  # conditions that an expression is multiplied out to; beyond, no page is left out
 _TOKEN = re.compile(
     r'\s*(?:(?P<sign>[()]|==|!=|<=|>=|<|>)|(?P<text>"(?:[^"\\]|\\.)*")|(?P<word>[^\s()=!<>"]+))'
@@ -77,7 +78,8 @@ def predicate(given: pc.Expression, schema: pa.Schema, conditions: AnyOf | None 
     any_of = conditions or conditions_of(given)
     if any_of is not None:
         names = list(dict.fromkeys(name for group in any_of for name, _, _ in group))
-        if set(names) <= set(schema.names) and _fits(given, schema, names):
+        known = set(names) <= set(schema.names)
+        if known and (_is_plain(any_of, schema) or _fits(given, schema, names)):
             return Predicate(given, any_of, tuple(names))
     return Predicate(given, any_of, tuple(filter_columns(given, schema)))
 
@@ -101,6 +103,7 @@ def _is_expression(given: object) -> bool:
 def conditions_of(expression: pc.Expression) -> AnyOf | None:
     """The conditions an expression consists of, if it is made of comparisons, ``and`` and ``or`` alone.
 
+    >>> import pyarrow.compute as pc
     >>> conditions_of((pc.field("a") == 4) & (pc.field("b") < 2.5))
     ((('a', '==', 4), ('b', '<', 2.5)),)
     """
@@ -271,6 +274,24 @@ def filter_columns(expression: pc.Expression, schema: pa.Schema) -> list[str]:
     return [
         name for name in named if not _fits(expression, schema, [other for other in named if other != name])
     ]
+
+
+def _is_plain(any_of: AnyOf, schema: pa.Schema) -> bool:
+    """Whether every condition compares a column with a value of its own kind, so that no trial is needed."""
+    return all(
+        op in _COMPARISONS and _same_kind(schema.field(name).type, value)
+        for group in any_of
+        for name, op, value in group
+    )
+
+
+def _same_kind(type_: pa.DataType, value: Any) -> bool:
+    kind = type(value)  # not isinstance: True is no number here
+    if pa.types.is_integer(type_):
+        return kind is int
+    if pa.types.is_float32(type_) or pa.types.is_float64(type_):
+        return kind is float or kind is int
+    return kind is str and bool(pa.types.is_string(type_))
 
 
 def _fits(expression: pc.Expression, schema: pa.Schema, names: Sequence[str]) -> bool:

@@ -240,7 +240,9 @@ class Table:
         Raises:
             SchemaMismatch: listing the columns that differ; nothing is left behind.
         """
-        from headrace.storage.writer import Writer  # half of what the store imports, and readers need none of it
+        from headrace.storage.writer import (
+            Writer,
+        )  # half of what the store imports, and readers need none of it
 
         noted = msgspec.json.decode(msgspec.json.encode(dict(tags or {})))
         identity = Entropy(seed).take(16)

@@ -115,6 +115,29 @@ def _add_highs(positions: Array, highs: Array, width: int, out: Array) -> None:
         out[np.uint64(positions[i])] += highs[i] << shift
 
 
+@kernel
+def _add_taken(positions: Array, highs: Array, width: int, at: Array, out: Array) -> None:
+    """uint32[k] ascending, uint64[k], 0..63, int64[m] -> added to uint[m] where a position is among the k."""
+    shift = np.uint64(width)
+    for i in range(len(at)):
+        low, high = 0, len(positions)
+        while low < high:
+            middle = (low + high) >> 1
+            if np.int64(positions[middle]) < at[i]:
+                low = middle + 1
+            else:
+                high = middle
+        if low < len(positions) and np.int64(positions[low]) == at[i]:
+            out[i] += highs[low] << shift
+
+
+def _add_taken_numpy(positions: Array, highs: Array, width: int, at: Array, out: Array) -> None:
+    """The numpy twin of `_add_taken`."""
+    found = np.minimum(np.searchsorted(positions, at), len(positions) - 1)
+    hit = np.flatnonzero(positions[found] == at)
+    out[hit] += (highs[found[hit]] << np.uint64(width)).astype(out.dtype)
+
+
 def _add_highs_numpy(positions: Array, highs: Array, width: int, out: Array) -> None:
     """The numpy twin of `_add_highs`."""
     out[positions] += (highs << np.uint64(width)).astype(out.dtype)
@@ -129,31 +152,26 @@ class _Layout(NamedTuple):
     high_width: int
     n_exceptions: int
     n_slots: int
-
-    @property
-    def bases_end(self) -> int:
-        return _HEADER.size + 8 * -(-self.n // BLOCK_VALUES)
-
-    @property
-    def packed_end(self) -> int:
-        return self.bases_end + 8 * n_words(self.n, self.width)
-
-    @property
-    def positions_end(self) -> int:
-        return self.packed_end + 8 * n_words(self.n_slots, self.position_width)
-
-    @property
-    def end(self) -> int:
-        return self.positions_end + 8 * n_words(self.n_slots, self.high_width)
-
-    @property
-    def position_width(self) -> int:
-        return max(0, self.n - 1).bit_length()
+    position_width: int
+    bases_end: int
+    packed_end: int
+    positions_end: int
+    end: int
 
     def pack(self) -> bytes:
         return _HEADER.pack(
             self.n, self.width, self.itemsize, self.high_width, 0, self.n_exceptions, self.n_slots
         )
+
+
+def _layout(n: int, width: int, itemsize: int, high_width: int, n_exceptions: int, n_slots: int) -> _Layout:
+    position_width = max(0, n - 1).bit_length()
+    bases_end = _HEADER.size + 8 * -(-n // BLOCK_VALUES)
+    packed_end = bases_end + 8 * n_words(n, width)
+    positions_end = packed_end + 8 * n_words(n_slots, position_width)
+    end = positions_end + 8 * n_words(n_slots, high_width)
+    header = (n, width, itemsize, high_width, n_exceptions, n_slots)
+    return _Layout(*header, position_width, bases_end, packed_end, positions_end, end)
 
 
 class PFOR(Encoding):
@@ -196,9 +214,7 @@ class PFOR(Encoding):
         take_words(packed, bases, layout.width, at, target)
         positions, highs = _exceptions(payload, layout)
         if len(positions):
-            found = np.minimum(np.searchsorted(positions, at), len(positions) - 1)
-            hit = np.flatnonzero(positions[found] == at)
-            target[hit] += highs[found[hit]].astype(target.dtype) << target.dtype.type(layout.width)
+            pick(len(at), _add_taken_numpy, _add_taken)(positions, highs, layout.width, at, target)
         checked_bools(out, self.name)
         return blocks_touched(at)
 
@@ -248,7 +264,7 @@ def _smallest(n: int, itemsize: int, counts: NDArray[np.intp]) -> _Layout:
     # Of equals the widest, which has the fewest exceptions.
     width = widest - int(cost[::-1].argmin())
     n_exceptions = int(exceptions[width])
-    return _Layout(n, width, itemsize, widest - width, n_exceptions, n_exceptions)
+    return _layout(n, width, itemsize, widest - width, n_exceptions, n_exceptions)
 
 
 def _n_words(n: Counts, width: Counts) -> Counts:
@@ -318,7 +334,7 @@ def _opened(payload: Bytes, n: int, itemsize: int) -> _Layout:
             f"pfor: expected at most {8 * itemsize} bits and {n} exceptions, "
             f"found {width} + {high_width} and {n_exceptions} of {n_slots}"
         )
-    layout = _Layout(n, width, itemsize, high_width, n_exceptions, n_slots)
+    layout = _layout(n, width, itemsize, high_width, n_exceptions, n_slots)
     if len(payload) != layout.end:
         raise CorruptStream(f"pfor: expected {layout.end} bytes as its header says, found {len(payload)}")
     return layout

@@ -53,6 +53,7 @@ KERNELS = {
     "varint": (varint._decode_numpy, varint._decode),
     "exceptions": (pfor._unpack_exceptions_numpy, pfor._unpack_exceptions),
     "add highs": (pfor._add_highs_numpy, pfor._add_highs),
+    "add taken": (pfor._add_taken_numpy, pfor._add_taken),
 }
 
 
@@ -234,16 +235,36 @@ def arguments(name: str, size: int) -> Iterator[tuple[Array | int, ...]]:
             packed = bitpack.pack_words(rng.integers(0, 9, n, dtype=np.uint32), np.zeros(1, np.uint64), 4)
             scratch, found = np.empty(1024, np.uint32), np.array([0, 2**32 - 1], np.uint32)
             yield packed, 4, noise(np.dtype(f"u{size}"), 9), scratch, found, np.empty(n, f"u{size}")
-        elif name in ("exceptions", "add highs"):
+        elif name in ("exceptions", "add highs", "add taken"):
             high_width = min(8 * size, 63)
             positions = np.flatnonzero(rng.random(n) < 0.3).astype(np.uint32)
             highs = rng.integers(0, 2**high_width - 1, len(positions), dtype=np.uint64, endpoint=True)
             if name == "add highs":
                 yield positions, highs, 64 - high_width, noise(np.dtype(f"u{size}"), n)
+            elif name == "add taken":
+                if len(positions):
+                    yield (
+                        positions,
+                        highs,
+                        64 - high_width,
+                        rng.permutation(n),
+                        noise(np.dtype(f"u{size}"), n),
+                    )
             elif len(positions):
                 bases, width = np.zeros(1, np.uint64), max(1, (n - 1).bit_length())
-                slots, parts = bitpack.pack_words(positions, bases, width), bitpack.pack_words(highs, bases, high_width)
-                yield slots, width, parts, high_width, n, np.empty(len(highs) + 1, np.uint32), np.empty_like(highs)
+                slots, parts = (
+                    bitpack.pack_words(positions, bases, width),
+                    bitpack.pack_words(highs, bases, high_width),
+                )
+                yield (
+                    slots,
+                    width,
+                    parts,
+                    high_width,
+                    n,
+                    np.empty(len(highs) + 1, np.uint32),
+                    np.empty_like(highs),
+                )
         elif name == "gather":
             yield (
                 noise(np.dtype(f"u{size}"), 9),
