@@ -143,9 +143,8 @@ class ChunkReader:
                 stored += entries.stored_bytes if entries is not None else 0
         if len(numbers) == 1:
             row, place = rows[numbers[0]], self.place(numbers[0])
-            return [
-                Page(checked(source.read(row.off, row.used_len), row.hash, place), row.n_rows, place, stored)
-            ]
+            data = checked(source.read(row.off, row.used_len), row.hash, place)
+            return [Page(data, row.n_rows, place, stored, self.column.stored)]
         found = []
         for first, last in _spans(rows, numbers):
             start = rows[numbers[first]].off
@@ -154,7 +153,8 @@ class ChunkReader:
             for number in numbers[first:last]:
                 row, place = rows[number], self.place(number)
                 part = data[row.off - start : row.off - start + row.used_len]
-                found.append(Page(checked(part, row.hash, place), row.n_rows, place, stored))
+                page = Page(checked(part, row.hash, place), row.n_rows, place, stored, self.column.stored)
+                found.append(page)
         return found
 
     def piece(self, first: int, last: int, leader: ChunkReader | None = None) -> Piece:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,11 +43,15 @@ from headrace.storage.page import (
     VALUES_HIGH,
 )
 
+if TYPE_CHECKING:
+    from headrace.storage.as_stored import StoredAs
+
 KNOWN_ROLES = frozenset(
     {VALIDITY, LENGTHS, VALUES, BYTES, CODES, ITEM_VALIDITY, ITEM_LENGTHS}
     | {SEQ_MODE, SEQ_NEW, SEQ_KEEP, SEQ_SKIP, SEQ_LITERALS, VALUES_HIGH}
 )
 _FLAT_ROLES = frozenset({LENGTHS, VALUES, BYTES})  # no page of sequences has one
+_NUMBERS = frozenset({VALUES, SEQ_LITERALS})
 FIXED_HEAD_BYTES = NONCE_BYTES + HEAD.size
 HEAD_BYTES = FIXED_HEAD_BYTES + MAX_STREAMS * STREAM.size
 Fail = Callable[[str, object, object], NoReturn]
@@ -84,6 +88,7 @@ class Page:
         n_rows: how many rows (or entries) the footer says it has.
         place: for errors.
         dictionary_bytes: stored bytes of the dictionary that its codes refer to.
+        stored_as: how values come out unconverted, if they do.
     """
 
     __slots__ = (
@@ -94,15 +99,21 @@ class Page:
         "n_items",
         "n_rows",
         "place",
+        "stored_as",
         "streams",
         "unused",
         "validity",
     )
 
     def __init__(
-        self, data: bytes | memoryview, n_rows: int, place: Place, dictionary_bytes: int = 0
+        self,
+        data: bytes | memoryview,
+        n_rows: int,
+        place: Place,
+        dictionary_bytes: int = 0,
+        stored_as: StoredAs | None = None,
     ) -> None:
-        self.data, self.place = np.frombuffer(data, np.uint8), place
+        self.data, self.place, self.stored_as = np.frombuffer(data, np.uint8), place, stored_as
         size = len(data)
         if size < FIXED_HEAD_BYTES:
             place.fail("page head", f"at least {FIXED_HEAD_BYTES} bytes", size)
@@ -168,7 +179,11 @@ class Page:
 
     def _decode(self, role: int, encoding: Encoding, payload: NDArray[np.uint8], out: NDArray[Any]) -> None:
         try:
-            encoding.decode(payload, out)
+            if self.stored_as is not None and role in _NUMBERS:
+                self.claim("values", len(out) * self.stored_as.dtype.itemsize)
+                self.stored_as.decode(encoding, payload, out)
+            else:
+                encoding.decode(payload, out)
         except (CorruptStream, TypeError) as error:
             self.place.fail(f"stream {role}", "a decodable payload", error)
 
@@ -183,6 +198,9 @@ class Page:
         """Decode the values at some positions of a stream of n values; returns the blocks that were decoded."""
         encoding, payload = self._payload(role, n, out.itemsize)
         try:
+            if self.stored_as is not None and role in _NUMBERS:
+                self.claim("values", n * self.stored_as.dtype.itemsize)
+                return self.stored_as.take(encoding, payload, n, at, out)
             return encoding.take(payload, n, at, out)
         except (CorruptStream, TypeError) as error:
             self.place.fail(f"stream {role}", "a decodable payload", error)
