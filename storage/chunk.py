@@ -180,6 +180,9 @@ class ColumnWriter:
             if part.nbytes > page.FREE_BYTES and part.nbytes > len(body) * page.EXPANSION:
                 # A reader would take it for an attempt to exhaust its memory.
                 body = plain_page(part, self.type)
+            if nulls and self.type.null_bytes > page.NULL_ROW_BYTES:
+                room = n * self.type.null_bytes
+                body += bytes(max(0, -(-room // page.EXPANSION) - len(body)) if room > page.FREE_BYTES else 0)
             pages.append(PageBody(body, n, nulls, of_page(part, self.type) if self._bounded else None))
         return pages
 

@@ -19,7 +19,7 @@ from headrace.storage.encodings import prefer_kernels
 from headrace.storage.encodings.dictionary import table
 from headrace.storage.footer import Chunk, Column, DictRow, PageRow
 from headrace.storage.logical import Leaf
-from headrace.storage.page import LENGTHS, NO_NULLS, SEQ_MODE, VALUES
+from headrace.storage.page import LENGTHS, NO_NULLS, NULL_ROW_BYTES, SEQ_MODE, VALUES
 from headrace.storage.page_read import Part, decode_pages, leaf_array
 from headrace.storage.page_streams import (
     HEAD_BYTES,
@@ -137,6 +137,14 @@ class ChunkReader:
 
     def pages(self, numbers: Sequence[int]) -> list[Page]:
         """Some pages, read and checked, their streams not yet decoded. Numbers count within the chunk and ascend."""
+        found, room = self._pages(numbers), self.column.type.null_bytes
+        if room > NULL_ROW_BYTES:
+            for page in found:
+                if page.validity != NO_NULLS:
+                    page.claim("room of nulls", page.n_rows * room)
+        return found
+
+    def _pages(self, numbers: Sequence[int]) -> list[Page]:
         rows, source, stored = self.chunk.pages, self.source, 0
         if self.chunk.dictionary is not None or self._file_entries is not None:
             for entries in (self.dictionaries.chunk, self.dictionaries.file):

@@ -25,6 +25,7 @@ from headrace.storage.footer import Column
 from headrace.storage.layout import BLOCK_ROWS
 from headrace.storage.matching import matching, ranges
 from headrace.storage.nested_columns import assemble
+from headrace.storage.page_streams import justified
 from headrace.storage.predicate import Predicate
 from headrace.storage.take import Counter, take_rows
 from headrace.storage.views import Piece, cut, finish, join, pick, view_type
@@ -171,7 +172,10 @@ class Group:
             end = min(last, max(first + unit_rows, first + (end - first) // unit_rows * unit_rows))
             if end - first > batch_rows and end < last:
                 end -= (end - first) % batch_rows
-            yield Step(self, first, end, int(np.interp(end, ends[0], ends[1]) - before))
+            n_bytes = int(np.interp(end, ends[0], ends[1]) - before)
+            yield Step(
+                self, first, end, justified(n_bytes, memory_bytes, [part.stored_bytes for part in parts])
+            )
             first = end
 
     def _ends(self, parts: Sequence[ColumnRows]) -> tuple[NDArray[Any], NDArray[Any]]:

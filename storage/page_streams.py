@@ -6,7 +6,7 @@ the bytes present can justify, and to which dictionary codes refer; that streams
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from headrace.storage.encodings import BY_ID, RESERVED_IDS, CorruptStream, Encoding
 from headrace.storage.encodings.dictionary import Dictionary, decode_values, look_up
-from headrace.storage.errors import CorruptPage, UnsupportedFeature
+from headrace.storage.errors import CorruptPage, TooLarge, UnsupportedFeature
 from headrace.storage.footer import PageRow
 from headrace.storage.layout import NONCE_BYTES, STREAM_ALIGN_BYTES
 from headrace.storage.logical import ColumnType
@@ -60,6 +60,20 @@ Fail = Callable[[str, object, object], NoReturn]
 def page_limit(stored: int, dictionary_bytes: int) -> int:
     """What a page of so many stored bytes may decode to."""
     return max(FREE_BYTES, EXPANSION * (stored + dictionary_bytes))
+
+
+def justified(n_bytes: int, memory_bytes: int, stored: Sequence[int]) -> int:
+    """``n_bytes``, if rows that must be decoded together may take so much memory.
+
+    Raises:
+        TooLarge: they take more than was granted, and their columns' stored bytes do not justify it.
+    """
+    if n_bytes > memory_bytes and n_bytes > EXPANSION * sum(stored):
+        raise TooLarge(
+            f"{sum(stored)} stored bytes of {len(stored)} columns become {n_bytes} in memory, expected at most {EXPANSION} "
+            f"times as many, or memory_bytes={memory_bytes}; read fewer columns at once, or grant more if you trust the file"
+        )
+    return n_bytes
 
 
 class Place(NamedTuple):
@@ -144,6 +158,7 @@ class Page:
             raise UnsupportedFeature(
                 f"{place}: page flags {self.flags}/{self.cap} need a newer reader; update headrace"
             )
+        self.claim("rows", n_rows)
         if self.n_rows != n_rows or self.validity > ALL_NULL:
             place.fail("page head", f"{n_rows} rows", f"{self.n_rows}, validity kind {self.validity}")
 
@@ -269,6 +284,8 @@ def decoded_bytes(head: bytes, row: PageRow, type_: ColumnType, dictionaries: Di
         dictionaries: what its codes refer to, not needed for numbers.
     """
     leaf, n, fixed, text = type_.leaf, row.n_rows, 0, 0
+    if type_.size is not None:  # of which nulls take as much room as others
+        return n // 8 + n * type_.null_bytes
     streams: dict[int, int] = {}
     if len(head) >= FIXED_HEAD_BYTES:
         _, _, _, n_streams, n_items, _ = HEAD.unpack_from(head, NONCE_BYTES)
