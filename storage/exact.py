@@ -191,7 +191,7 @@ def _with_room(items: pa.Array, valid: Mask, size: int) -> pa.Array:
         return items.take(rows_of(np.repeat(valid, size)))
     dtype = np.dtype(f"u{items.type.bit_width // 8}")
     rows = np.zeros((len(valid), size), dtype)
-    rows[valid] = numbers(items, dtype).reshape(-1, size)
+    rows[valid] = numbers(items, dtype).reshape(np.count_nonzero(valid), size)
     return pa.Array.from_buffers(items.type, rows.size, [None, pa.py_buffer(rows)])
 
 

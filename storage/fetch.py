@@ -205,6 +205,10 @@ class ChunkReader:
         For lists and strings it is read from the heads of the pages. What they say is checked when the pages are, and
         believed no further than their limits until then.
         """
+        sizes, stored = self._decoded_bytes(), self.column.stored
+        return sizes if stored is None else [n * stored.memory_factor for n in sizes]
+
+    def _decoded_bytes(self) -> list[int]:
         type_, found = self.column.type, []
         if type_.leaf.dtype is not None and not type_.is_list:
             return [row.n_rows * type_.leaf.dtype.itemsize + row.n_rows // 8 for row in self.chunk.pages]

@@ -161,7 +161,7 @@ class Group:
         if whole <= unit:
             yield Step(self, first, last, whole * (last - first) // self.n_rows)
             return
-        ends = self._ends(parts)
+        ends, stored = self._ends(parts), [part.stored_bytes for part in parts]
         keep = sum(part.widest for part in parts) <= unit
         for part in parts:
             part.keep = keep
@@ -173,9 +173,7 @@ class Group:
             if end - first > batch_rows and end < last:
                 end -= (end - first) % batch_rows
             n_bytes = int(np.interp(end, ends[0], ends[1]) - before)
-            yield Step(
-                self, first, end, justified(n_bytes, memory_bytes, [part.stored_bytes for part in parts])
-            )
+            yield Step(self, first, end, justified(n_bytes, memory_bytes, stored))
             first = end
 
     def _ends(self, parts: Sequence[ColumnRows]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -243,8 +241,6 @@ class ColumnRows:
         for node in nodes[1:]:
             if node.chunk.pages:
                 sizes = [a + b for a, b in zip(sizes, node.decoded_bytes(), strict=False)]
-        if self.reader.column.stored is not None:
-            sizes = [n * self.reader.column.stored.memory_factor for n in sizes]
         self.ends = [0, *[page.first_row + page.n_rows for page in pages]]
         self.sizes = [0, *accumulate(sizes)]
         self.n_bytes, self.widest = self.sizes[-1], max(sizes)
