@@ -151,11 +151,16 @@ class ColumnWriter:
         rows, _ = split(array, self.type, slides.cuts)
         literals, literal_cuts = slides.literals()
         direct = [Flat(page.SEQ_LITERALS, literals, literal_cuts)]
-        coded, entries = self._coded_or(direct, literals, literal_cuts)
         flats = [rows.validity] if rows.validity is not None else []
         flats += [] if slides.follows else slides.controls()
-        pages = self._pages(array, rows, [self.streams(flat) for flat in [*flats, *coded]], slides)
-        return Encoded(pages, array.null_count, entries)
+        streams, report, entries = [self.streams(flat) for flat in flats], None, None
+        if self.rules.quantisation is not None:
+            narrowed, report = self._narrowed(direct[0], self.rules.quantisation)
+            streams.append(narrowed)
+        else:
+            coded, entries = self._coded_or(direct, literals, literal_cuts)
+            streams += [self.streams(flat) for flat in coded]
+        return Encoded(self._pages(array, rows, streams, slides), array.null_count, entries, report=report)
 
     def _pages(
         self, array: pa.Array, rows: Rows, streams: list[list[Stream | None]], slides: Slides | None = None
@@ -175,6 +180,9 @@ class ColumnWriter:
             if part.nbytes > page.FREE_BYTES and part.nbytes > len(body) * page.EXPANSION:
                 # A reader would take it for an attempt to exhaust its memory.
                 body = plain_page(part, self.type)
+            if nulls and self.type.null_bytes > page.NULL_ROW_BYTES:
+                room = n * self.type.null_bytes
+                body += bytes(max(0, -(-room // page.EXPANSION) - len(body)) if room > page.FREE_BYTES else 0)
             pages.append(PageBody(body, n, nulls, of_page(part, self.type) if self._bounded else None))
         return pages
 

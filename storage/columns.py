@@ -20,6 +20,7 @@ from headrace.storage.errors import NoSuchColumn, UnsupportedFeature
 from headrace.storage.logical import ColumnType, from_description, from_ids
 
 if TYPE_CHECKING:
+    from headrace.storage.as_stored import StoredAs
     from headrace.storage.footer import Footer
 
 _ROW = struct.Struct("<8xIHBBIIHHIQBBHIIIII")
@@ -47,6 +48,8 @@ class Column(NamedTuple):
     """Ids of the flat columns that a nested one is cut into, beside itself."""
     cluster: int | None = None
     """Id of the column that says in which order the rows of a clustered one lie."""
+    stored: StoredAs | None = None
+    """How its values come out if they are not converted."""
 
     @property
     def hidden(self) -> bool:

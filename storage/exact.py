@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from headrace.storage import logical, typecode
-from headrace.storage.arrays import Mask, bitmap, validity
+from headrace.storage.arrays import Mask, bitmap, numbers, validity
 from headrace.storage.errors import TooLarge
 
 Fail = Callable[[str, object, object], NoReturn]
@@ -175,10 +175,23 @@ def _restore_list(array: pa.Array, type_: pa.DataType, fail: Fail, entries: pa.A
         if not (lengths == (size if valid is None else np.where(valid, size, 0))).all():
             fail("items in a row", size, sorted({*lengths[:n].tolist()} - {size})[:3])
         if valid is not None:
-            items = items.take(rows_of(np.repeat(valid, size)))
+            if not pa.types.is_null(type_.value_type):
+                items = _with_room(items, valid, size)
+            else:
+                items = pa.nulls(n * size, items.type)
         children = [restore(items, type_.value_type, fail, entries)]
         return pa.Array.from_buffers(type_, n, [bitmap(valid)], children=children)
     return list_array(type_, valid, lengths, restore(items, type_.value_type, fail, entries))
+
+
+def _with_room(items: pa.Array, valid: Mask, size: int) -> pa.Array:
+    """Items of fixed-size lists with room for those of null rows, which were not stored."""
+    if items.null_count or not pa.types.is_primitive(items.type) or items.type.bit_width < 8:
+        return items.take(rows_of(np.repeat(valid, size)))
+    dtype = np.dtype(f"u{items.type.bit_width // 8}")
+    rows = np.zeros((len(valid), size), dtype)
+    rows[valid] = numbers(items, dtype).reshape(np.count_nonzero(valid), size)
+    return pa.Array.from_buffers(items.type, rows.size, [None, pa.py_buffer(rows)])
 
 
 def list_array(

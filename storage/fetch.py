@@ -20,7 +20,7 @@ from headrace.storage.encodings.dictionary import table
 from headrace.storage.footer import Chunk, Column, DictRow, PageRow
 from headrace.storage.logical import Leaf
 from headrace.storage.number_read import pages_of_numbers
-from headrace.storage.page import LENGTHS, NO_NULLS, SEQ_MODE, VALUES
+from headrace.storage.page import LENGTHS, NO_NULLS, NULL_ROW_BYTES, SEQ_MODE, VALUES
 from headrace.storage.page_read import Part, decode_pages, leaf_array
 from headrace.storage.page_streams import (
     HEAD_BYTES,
@@ -146,15 +146,21 @@ class ChunkReader:
             numbers: ascending, counted within the chunk.
             lasting: whether pages are used after the next one was asked for; else they share memory.
         """
+        room = self.column.type.null_bytes
+        for page in self._pages(numbers, lasting):
+            if room > NULL_ROW_BYTES and page.validity != NO_NULLS:
+                page.claim("room of nulls", page.n_rows * room)
+            yield page
+
+    def _pages(self, numbers: Sequence[int], lasting: bool) -> Iterator[Page]:
         rows, source, stored = self.chunk.pages, self.source, 0
         if self.chunk.dictionary is not None or self._file_entries is not None:
             for entries in (self.dictionaries.chunk, self.dictionaries.file):
                 stored += entries.stored_bytes if entries is not None else 0
         if len(numbers) == 1:
             row, place = rows[numbers[0]], self.place(numbers[0])
-            yield Page(
-                checked(source.read(row.off, row.used_len), row.hash, place), row.n_rows, place, stored
-            )
+            data = checked(source.read(row.off, row.used_len), row.hash, place)
+            yield Page(data, row.n_rows, place, stored, self.column.stored)
             return
         spans = []
         for first, last in _spans(rows, numbers, SPAN_BYTES if source.remote else LOCAL_SPAN_BYTES):
@@ -167,7 +173,7 @@ class ChunkReader:
             for number in numbers[first:last]:
                 row, place = rows[number], self.place(number)
                 part = data[row.off - start : row.off - start + row.used_len]
-                yield Page(checked(part, row.hash, place), row.n_rows, place, stored)
+                yield Page(checked(part, row.hash, place), row.n_rows, place, stored, self.column.stored)
 
     def piece(self, first: int, last: int, leader: ChunkReader | None = None) -> Piece:
         """The rows of pages ``first`` up to ``last``, in the column's plain form.
@@ -216,6 +222,10 @@ class ChunkReader:
         For lists and strings it is read from the heads of the pages. What they say is checked when the pages are, and
         believed no further than their limits until then.
         """
+        sizes, stored = self._decoded_bytes(), self.column.stored
+        return sizes if stored is None else [n * stored.memory_factor for n in sizes]
+
+    def _decoded_bytes(self) -> list[int]:
         type_, found = self.column.type, []
         if type_.leaf.dtype is not None and not type_.is_list:
             return [row.n_rows * type_.leaf.dtype.itemsize + row.n_rows // 8 for row in self.chunk.pages]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ from headrace.storage.errors import BadFile, CorruptFooter, UnsupportedFeature
 from headrace.storage.layout import Header, Trailer
 from headrace.storage.leaves import Leaves, leaf_bytes, tree_bytes
 from headrace.storage.source import Range, Source
+
+if TYPE_CHECKING:
+    from headrace.storage.quantise import Report
 
 _SECTION = struct.Struct("<IIQQQ")
 _META = struct.Struct("<QIIIIIIII24x")
@@ -347,6 +350,18 @@ class Footer:
             what = f"pages of column {column.name!r}"
             raise self.wrong(what, layout.CHUNK, 0, f"from {first} on", chunk.first_page)
         return self.section(layout.STATS, at, size * len(chunk.pages))
+
+    def report(self, column: Column) -> Report | None:
+        """What storing a column with less precision has cost; None if it is exact."""
+        from headrace.storage import quantise  # here: who converts, or filters, needs no report
+
+        if column.quantisation is None:
+            return None
+        size, start = quantise.ROW_BYTES, quantise.ROW_BYTES * column.quantisation
+        if layout.QUANTISATION not in self._sections:
+            what = f"report of column {column.name!r}"
+            raise self.wrong(what, layout.COLUMN, 0, "a QUANTISATION section", "none")
+        return quantise.unpack(self.section(layout.QUANTISATION, start, size), self.file, start)
 
     def deleted(self, group: int) -> NDArray[np.bool_] | None:
         """bool[rows of the group], True where a row was deleted, or None when none was."""

@@ -25,11 +25,13 @@ from headrace.storage.footer import Column
 from headrace.storage.layout import BLOCK_ROWS
 from headrace.storage.matching import matching, ranges
 from headrace.storage.nested_columns import assemble
+from headrace.storage.page_streams import justified
 from headrace.storage.predicate import Predicate
 from headrace.storage.take import Counter, take_rows
 from headrace.storage.views import Piece, cut, finish, join, pick, view_type
 
 if TYPE_CHECKING:
+    from headrace.storage.as_stored import StoredAs
     from headrace.storage.reader import File
 
 BATCH_BYTES = 1 << 30  # strings of a batch beyond this come as several batches, far below Arrow's 2 GiB
@@ -104,7 +106,7 @@ class Group:
         asked = footer.columns(predicate.columns) if predicate is not None else []
         flat = _flat(file, [*columns, *asked])
         readers = {
-            column.id: ChunkReader(
+            (column.id, column.stored): ChunkReader(
                 file.source, column, chunk, file.file_entries(column), erased_rows=self.deleted is not None
             )
             for column, chunk in zip(flat, footer.chunks(flat, number), strict=True)
@@ -114,14 +116,14 @@ class Group:
         def part_of(column: Column) -> ColumnRows:
             order = None
             if column.cluster is not None:
-                order = orders.setdefault(column.cluster, ClusterOrder(readers[column.cluster]))
-            leader = readers[column.leader] if column.leader is not None else None
-            nodes = [readers[column.id], *[readers[part] for part in column.parts]]
+                order = orders.setdefault(column.cluster, ClusterOrder(readers[column.cluster, None]))
+            leader = readers[column.leader, None] if column.leader is not None else None
+            nodes = [readers[column.id, column.stored], *[readers[part, None] for part in column.parts]]
             return ColumnRows(nodes, leader, order, as_views=as_views)
 
         self.parts = [part_of(column) for column in columns]
         self._asked = {column.name: part_of(column) for column in asked}
-        self._chunks = {column.name: (column, readers[column.id].chunk) for column in asked}
+        self._chunks = {column.name: (column, readers[column.id, None].chunk) for column in asked}
         self._footer = footer
 
     def ranges(self, first: int, last: int) -> list[tuple[int, int]]:
@@ -141,7 +143,7 @@ class Group:
         whole, few = len(rows) == last - first, len(rows) * FEW <= last - first
         columns = []
         for column, part in zip(self.columns, self.parts, strict=True):
-            if column.name in found and not column.type.is_list:
+            if column.name in found and not column.type.is_list and column.stored is None:
                 columns.append(
                     [found[column.name] if whole else exact.take(found[column.name], _indices(rows))]
                 )
@@ -159,7 +161,7 @@ class Group:
         if whole <= unit:
             yield Step(self, first, last, whole * (last - first) // self.n_rows)
             return
-        ends = self._ends(parts)
+        ends, stored = self._ends(parts), [part.stored_bytes for part in parts]
         keep = sum(part.widest for part in parts) <= unit
         for part in parts:
             part.keep = keep
@@ -170,7 +172,8 @@ class Group:
             end = min(last, max(first + unit_rows, first + (end - first) // unit_rows * unit_rows))
             if end - first > batch_rows and end < last:
                 end -= (end - first) % batch_rows
-            yield Step(self, first, end, int(np.interp(end, ends[0], ends[1]) - before))
+            n_bytes = int(np.interp(end, ends[0], ends[1]) - before)
+            yield Step(self, first, end, justified(n_bytes, memory_bytes, stored))
             first = end
 
     def _ends(self, parts: Sequence[ColumnRows]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -184,13 +187,13 @@ class Group:
 
 def _flat(file: File, columns: Sequence[Column]) -> list[Column]:
     """Every flat column that is needed for these, once: parts of nested ones, leaders, the columns of clusters."""
-    found: dict[int, Column] = {}
+    found: dict[tuple[int, StoredAs | None], Column] = {}
     for column in columns:
         for part in file.footer.parts(column) if column.parts else [column]:
-            found[part.id] = part
+            found[part.id, part.stored] = part
         for other in (column.leader, column.cluster):
-            if other is not None and other not in found:
-                found[other] = file.footer.column(other)
+            if other is not None and (other, None) not in found:
+                found[other, None] = file.footer.column(other)
     return list(found.values())
 
 
@@ -281,9 +284,12 @@ class ColumnRows:
 
     def finish(self, piece: Piece) -> pa.Array:
         """Rows in plain form as they are handed out."""
-        if isinstance(piece, pa.Array) and not self._as_views and self.reader.column.type.is_exact:
-            return piece
-        return finish(piece, self.reader.column.type, self.reader.place(0).fail, as_views=self._as_views)
+        column = self.reader.column
+        if isinstance(piece, pa.Array) and not self._as_views and column.type.is_exact:
+            found = piece
+        else:
+            found = finish(piece, column.type, self.reader.place(0).fail, as_views=self._as_views)
+        return found if column.stored is None else column.stored.finish(found)
 
     def _pieces(self, first: int, last: int) -> list[Piece]:
         with self._lock:
@@ -370,10 +376,11 @@ def batches_of(step: Step, found: Selected, batch_rows: int) -> Iterator[pa.Reco
 
 def arrow_schema(columns: Sequence[Column], *, as_views: bool = False) -> pa.Schema:
     """The Arrow schema of footer columns."""
-    fields = [
-        pa.field(column.name, view_type(column.type) if as_views else column.type.arrow, column.nullable)
-        for column in columns
-    ]
+    fields = []
+    for column in columns:
+        type_ = view_type(column.type) if as_views else column.type.arrow
+        make = pa.field if column.stored is None else column.stored.field
+        fields.append(make(column.name, type_, column.nullable))
     return pa.schema(fields)
 
 

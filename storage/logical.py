@@ -161,6 +161,11 @@ class ColumnType:
         return (arrow.tz or "") if pa.types.is_timestamp(arrow) else ""
 
     @cached_property
+    def null_bytes(self) -> int:
+        """Bytes that a null takes in Arrow memory: fixed-size lists hold all of its items, and so do structs of them."""
+        return _null_bytes(self.arrow)
+
+    @cached_property
     def is_exact(self) -> bool:
         """Whether the plain form is already what readers get."""
         return bool(self.arrow.equals(self.plain, check_metadata=True))
@@ -170,6 +175,17 @@ class ColumnType:
         """The dictionary type of the column's values or of a list's items, or None."""
         arrow = self.arrow.value_type if self.is_list else self.arrow
         return arrow if pa.types.is_dictionary(arrow) else None
+
+
+def _null_bytes(arrow: pa.DataType) -> int:
+    if pa.types.is_fixed_size_list(arrow):
+        return int(arrow.list_size) * _null_bytes(arrow.value_type)
+    if pa.types.is_struct(arrow):
+        return sum(_null_bytes(arrow.field(i).type) for i in range(arrow.num_fields))
+    if pa.types.is_fixed_size_binary(arrow):
+        return int(arrow.byte_width)
+    leaf = _leaf(arrow)
+    return 8 if leaf is None or leaf.dtype is None else leaf.dtype.itemsize
 
 
 def _leaf(arrow: pa.DataType) -> Leaf | None:

@@ -26,6 +26,9 @@ MAX_STREAMS = 16
 # for an attempt to exhaust memory. The writer splits pages, or stores them plain, so that it never comes near.
 FREE_BYTES = 16 << 20
 EXPANSION = 1024
+NULL_ROW_BYTES = (
+    64 << 10
+)  # which a null of a fixed-size list may take in memory, though it takes none in the file
 
 
 @dataclass(frozen=True)

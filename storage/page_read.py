@@ -99,6 +99,7 @@ def has_values(part: Part) -> bool:
 def _lists(parts: list[Part], valid: Mask | None, type_: ColumnType, dictionaries: Dictionaries) -> pa.Array:
     n_all = parts[-1].last if parts else 0
     size = type_.size
+    _claim_offsets(parts)
     buffer = pa.allocate_buffer(4 * (n_all + 1))
     ends = np.frombuffer(buffer, np.int32)
     ends[0] = 0
@@ -148,6 +149,11 @@ def list_lengths(part: Part, valid: Mask | None, out: NDArray[np.uint32], size: 
     if dense is not out:
         spread(dense, valid, part, out)
     return n_items
+
+
+def _claim_offsets(parts: list[Part]) -> None:
+    for part in parts:
+        part.page.claim("offsets", 4 * (part.last - part.first))
 
 
 def spread(dense: NDArray[Any], valid: Mask | None, part: Part, out: NDArray[Any]) -> None:
@@ -270,6 +276,7 @@ def _coded_text(
     shared = {part.page.streams[CODES][4] for part in parts if CODES in part.page.streams}
     if len(shared) > 1:
         return _mixed(parts, valid, leaf, dictionaries, 0)
+    _claim_offsets(parts)
     rows = np.zeros(n_all, np.int32)
     entries = None
     for part in parts:
@@ -292,6 +299,7 @@ def _coded_text(
 
 def _text(parts: list[Part], valid: Mask | None, leaf: Leaf, n_all: int, lengths_role: int) -> pa.Array:
     """Strings or binary from lengths and bytes; text that is not UTF-8 is damage."""
+    _claim_offsets(parts)
     offsets = pa.allocate_buffer(4 * (n_all + 1))
     ends = np.frombuffer(offsets, np.int32)
     ends[0] = 0

@@ -6,16 +6,16 @@ the bytes present can justify, and to which dictionary codes refer; that streams
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace.storage.encodings import BY_ID, RESERVED_IDS, CorruptStream, Encoding
 from headrace.storage.encodings.dictionary import Dictionary, decode_values, look_up
-from headrace.storage.errors import CorruptPage, UnsupportedFeature
+from headrace.storage.errors import CorruptPage, TooLarge, UnsupportedFeature
 from headrace.storage.footer import PageRow
 from headrace.storage.layout import NONCE_BYTES, STREAM_ALIGN_BYTES
 from headrace.storage.logical import ColumnType
@@ -43,11 +43,15 @@ from headrace.storage.page import (
     VALUES_HIGH,
 )
 
+if TYPE_CHECKING:
+    from headrace.storage.as_stored import StoredAs
+
 KNOWN_ROLES = frozenset(
     {VALIDITY, LENGTHS, VALUES, BYTES, CODES, ITEM_VALIDITY, ITEM_LENGTHS}
     | {SEQ_MODE, SEQ_NEW, SEQ_KEEP, SEQ_SKIP, SEQ_LITERALS, VALUES_HIGH}
 )
 _FLAT_ROLES = frozenset({LENGTHS, VALUES, BYTES})  # no page of sequences has one
+_NUMBERS = frozenset({VALUES, SEQ_LITERALS})
 FIXED_HEAD_BYTES = NONCE_BYTES + HEAD.size
 HEAD_BYTES = FIXED_HEAD_BYTES + MAX_STREAMS * STREAM.size
 Fail = Callable[[str, object, object], NoReturn]
@@ -56,6 +60,20 @@ Fail = Callable[[str, object, object], NoReturn]
 def page_limit(stored: int, dictionary_bytes: int) -> int:
     """What a page of so many stored bytes may decode to."""
     return max(FREE_BYTES, EXPANSION * (stored + dictionary_bytes))
+
+
+def justified(n_bytes: int, memory_bytes: int, stored: Sequence[int]) -> int:
+    """``n_bytes``, if rows that must be decoded together may take so much memory.
+
+    Raises:
+        TooLarge: they take more than was granted, and their columns' stored bytes do not justify it.
+    """
+    if n_bytes > memory_bytes and n_bytes > EXPANSION * sum(stored):
+        raise TooLarge(
+            f"{sum(stored)} stored bytes of {len(stored)} columns become {n_bytes} in memory, expected at most {EXPANSION} "
+            f"times as many, or memory_bytes={memory_bytes}; read fewer columns at once, or grant more if you trust the file"
+        )
+    return n_bytes
 
 
 class Place(NamedTuple):
@@ -84,6 +102,7 @@ class Page:
         n_rows: how many rows (or entries) the footer says it has.
         place: for errors.
         dictionary_bytes: stored bytes of the dictionary that its codes refer to.
+        stored_as: how values come out unconverted, if they do.
     """
 
     __slots__ = (
@@ -94,15 +113,21 @@ class Page:
         "n_items",
         "n_rows",
         "place",
+        "stored_as",
         "streams",
         "unused",
         "validity",
     )
 
     def __init__(
-        self, data: bytes | memoryview, n_rows: int, place: Place, dictionary_bytes: int = 0
+        self,
+        data: bytes | memoryview,
+        n_rows: int,
+        place: Place,
+        dictionary_bytes: int = 0,
+        stored_as: StoredAs | None = None,
     ) -> None:
-        self.data, self.place = np.frombuffer(data, np.uint8), place
+        self.data, self.place, self.stored_as = np.frombuffer(data, np.uint8), place, stored_as
         size = len(data)
         if size < FIXED_HEAD_BYTES:
             place.fail("page head", f"at least {FIXED_HEAD_BYTES} bytes", size)
@@ -133,6 +158,7 @@ class Page:
             raise UnsupportedFeature(
                 f"{place}: page flags {self.flags}/{self.cap} need a newer reader; update headrace"
             )
+        self.claim("rows", n_rows)
         if self.n_rows != n_rows or self.validity > ALL_NULL:
             place.fail("page head", f"{n_rows} rows", f"{self.n_rows}, validity kind {self.validity}")
 
@@ -168,7 +194,11 @@ class Page:
 
     def _decode(self, role: int, encoding: Encoding, payload: NDArray[np.uint8], out: NDArray[Any]) -> None:
         try:
-            encoding.decode(payload, out)
+            if self.stored_as is not None and role in _NUMBERS:
+                self.claim("values", len(out) * self.stored_as.dtype.itemsize)
+                self.stored_as.decode(encoding, payload, out)
+            else:
+                encoding.decode(payload, out)
         except (CorruptStream, TypeError) as error:
             self.place.fail(f"stream {role}", "a decodable payload", error)
 
@@ -183,6 +213,9 @@ class Page:
         """Decode the values at some positions of a stream of n values; returns the blocks that were decoded."""
         encoding, payload = self._payload(role, n, out.itemsize)
         try:
+            if self.stored_as is not None and role in _NUMBERS:
+                self.claim("values", n * self.stored_as.dtype.itemsize)
+                return self.stored_as.take(encoding, payload, n, at, out)
             return encoding.take(payload, n, at, out)
         except (CorruptStream, TypeError) as error:
             self.place.fail(f"stream {role}", "a decodable payload", error)
@@ -251,6 +284,8 @@ def decoded_bytes(head: bytes, row: PageRow, type_: ColumnType, dictionaries: Di
         dictionaries: what its codes refer to, not needed for numbers.
     """
     leaf, n, fixed, text = type_.leaf, row.n_rows, 0, 0
+    if type_.size is not None:  # of which nulls take as much room as others
+        return n // 8 + n * type_.null_bytes
     streams: dict[int, int] = {}
     if len(head) >= FIXED_HEAD_BYTES:
         _, _, _, n_streams, n_items, _ = HEAD.unpack_from(head, NONCE_BYTES)

@@ -43,6 +43,7 @@ from headrace.storage.encodings.contract import BLOCK_VALUES, Array
 from headrace.storage.encodings.deviation import deviation
 from headrace.storage.encodings.int8 import Int8
 from headrace.storage.errors import CorruptFooter, UnknownQuantisation
+from headrace.storage.logical import ColumnType
 
 Kind: TypeAlias = Literal["fp16", "bf16", "fp8_e4m3", "fp8_e5m2", "int8"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
@@ -157,6 +158,12 @@ def parse(spec: str | Mapping[str, float] | Quantisation) -> Quantisation:
         if isinstance(bound, bool) or not isinstance(bound, int | float) or not 0 < bound < math.inf:
             raise UnknownQuantisation(f"expected {name} as a finite number above 0, got {bound!r}")
     return Quantisation(None, **{name: float(bound) for name, bound in spec.items()})
+
+
+def can_quantise(type_: ColumnType) -> bool:
+    """Whether a column holds float32 or float64, or a list of them, and no dictionary, whose entries are exact."""
+    fits = type_.leaf.dtype in (np.float32, np.float64)
+    return fits and not type_.is_nested and type_.dictionary is None
 
 
 def encoder(kind: Kind) -> Encoding:

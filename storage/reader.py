@@ -8,10 +8,10 @@ above (``scan``); which files belong to a table in ``table``. Files are never ma
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -36,6 +36,8 @@ from headrace.storage.prefetch import MEMORY_BYTES, ahead, default_threads, pool
 from headrace.storage.source import Source, open_source
 from headrace.storage.take import Counter
 from headrace.storage.views import Piece, join, pick
+
+AsStored: TypeAlias = bool | Collection[str]
 
 
 class File:
@@ -81,13 +83,22 @@ class File:
         """Rows in the file, deleted ones included."""
         return int(self.footer.n_rows)
 
-    def schema(self, columns: Sequence[str] | None = None) -> pa.Schema:
-        """The Arrow schema of these columns, in the order asked for, or of all.
+    def schema(self, columns: Sequence[str] | None = None, *, as_stored: AsStored = False) -> pa.Schema:
+        """The Arrow schema of these columns, in the order asked for, or of all; ``as_stored`` as for ``batches``.
 
         Raises:
             NoSuchColumn: naming the first one missing.
         """
-        return arrow_schema(self.footer.columns(columns))
+        return arrow_schema(self.columns(columns, as_stored))
+
+    def columns(self, names: Sequence[str] | None, as_stored: AsStored = False) -> list[Column]:
+        """What the footer says of these columns, those marked that are handed out as they are stored."""
+        found = self.footer.columns(names)
+        if not as_stored:
+            return found
+        from headrace.storage.as_stored import marked  # here: few readers need it
+
+        return marked(self.footer, found, as_stored)
 
     def file_entries(self, column: Column) -> FileEntries | None:
         """The dictionary that serves a column in the whole file, if it has one."""
@@ -109,6 +120,7 @@ class File:
         threads: int | None = None,
         memory_bytes: int = MEMORY_BYTES,
         list_view: bool = False,
+        as_stored: AsStored = False,
         filter: Predicate | None = None,
     ) -> Iterator[pa.RecordBatch]:
         """Rows in file order, in batches that never cross a row group.
@@ -122,6 +134,7 @@ class File:
             memory_bytes: what is decoded and not yet taken by the caller stays below, unless one page of each column
                 is more.
             list_view: lists come as Arrow's ListView, in which rows share items; else as List.
+            as_stored: quantised columns, all or those named, come unconverted: see ``as_stored.StoredAs``.
             filter: which rows; pages that statistics rule out are not read, and of ``columns`` only what is left.
 
         Raises:
@@ -135,7 +148,7 @@ class File:
         threads = default_threads() if threads is None else max(1, threads)
         names = None if columns is None else list(columns)
         numbers = range(self.footer.n_groups) if groups is None else groups
-        steps = _Steps(self, names, numbers, rows, batch_rows, memory_bytes, list_view, filter)
+        steps = _Steps(self, names, numbers, rows, batch_rows, memory_bytes, list_view, as_stored, filter)
         for step, found in ahead(steps, threads):
             yield from batches_of(step, found, batch_rows)
 
@@ -145,6 +158,7 @@ class File:
         columns: Sequence[str] | None = None,
         *,
         list_view: bool = False,
+        as_stored: AsStored = False,
         threads: int | None = None,
     ) -> pa.RecordBatch:
         """Rows by number, in any order, as often as they are named.
@@ -156,6 +170,7 @@ class File:
             rows: 0 .. n_rows - 1, counting deleted rows.
             columns: names, in the order wanted, or patterns; None is all.
             list_view: lists come as Arrow's ListView; else as List.
+            as_stored: as for ``batches``.
             threads: at most so many, for a remote file; None is the number of processors, up to 8.
 
         Raises:
@@ -168,16 +183,21 @@ class File:
         names = None if columns is None else list(columns)
         threads = default_threads() if threads is None else max(1, threads)
         try:
-            return self._take(at, names, list_view, threads)
+            return self._take(at, names, list_view, as_stored, threads)
         except (CorruptPage, CorruptFooter):
             if not self.is_stale():
                 raise
-            return self._take(at, names, list_view, threads)
+            return self._take(at, names, list_view, as_stored, threads)
 
     def _take(
-        self, at: NDArray[np.int64], names: list[str] | None, list_view: bool, threads: int
+        self,
+        at: NDArray[np.int64],
+        names: list[str] | None,
+        list_view: bool,
+        as_stored: AsStored,
+        threads: int,
     ) -> pa.RecordBatch:
-        found = self.footer.columns(names)
+        found = self.columns(names, as_stored)
         schema = arrow_schema(found, as_views=list_view)
         if not len(at) or not found:
             return record_batch([pa.nulls(0, field.type) for field in schema], schema, len(at))
@@ -234,12 +254,13 @@ class _Steps:
         batch_rows: int,
         memory_bytes: int,
         as_views: bool,
+        as_stored: AsStored,
         filter: Predicate | None,
     ) -> None:
         self.file, self.names, self.groups, self.rows = file, names, groups, rows
-        self.as_views, self.filter = as_views, filter
+        self.as_views, self.as_stored, self.filter = as_views, as_stored, filter
         self.batch_rows, self.memory_bytes = batch_rows, memory_bytes
-        self.columns = file.footer.columns(names)
+        self.columns = file.columns(names, as_stored)
 
     def __iter__(self) -> Iterator[Step]:
         for number in self.groups:
@@ -269,7 +290,7 @@ class _Steps:
         """Whether an erase passed by since the footer was read; if so, it is read again."""
         if not self.file.is_stale():
             return False
-        self.columns = self.file.footer.columns(self.names)
+        self.columns = self.file.columns(self.names, self.as_stored)
         return True
 
 

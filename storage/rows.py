@@ -6,17 +6,19 @@ by whoever reads, keeps the files it has opened. Which rows to read, and in whic
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from headrace.storage.as_stored import kinds
 from headrace.storage.epoch import Stretch
 from headrace.storage.errors import no_such_column
 from headrace.storage.paths import is_table
+from headrace.storage.quantise import Kind
 from headrace.storage.reader import File
 from headrace.storage.scan import checked_file
 from headrace.storage.table import Table
@@ -33,6 +35,7 @@ class Rows:
         identity: what tells these very rows from any others.
         table: the table, or None.
         location: the file, or None.
+        stored: the columns that come as they are stored, and the format of each.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Rows:
     identity: str
     table: Table | None
     location: Any
+    stored: Mapping[str, Kind] = field(default_factory=dict)
 
     def stretches(self, rows: int) -> list[Stretch]:
         """All rows, in file order, cut into stretches of ``rows`` rows; deleted ones are not counted."""
@@ -102,11 +106,17 @@ class RowReader:
     def read(self, stretch: Stretch) -> Iterator[pa.RecordBatch]:
         """The rows of a stretch that are not deleted, in order, lists as views."""
         rows = range(stretch.first, stretch.last)
-        yield from self._file(stretch.file).batches(self._rows.schema.names, rows=rows, list_view=True)
+        names, stored = self._rows.schema.names, self._rows.stored.keys()
+        yield from self._file(stretch.file).batches(names, rows=rows, list_view=True, as_stored=stored)
 
 
-def rows_of(data: Any, columns: Sequence[str] | None = None) -> Rows:
+def rows_of(data: Any, columns: Sequence[str] | None = None, *, as_stored: bool = False) -> Rows:
     """The rows of a ``Table``, or of the table or file at a path or URL.
+
+    Args:
+        data: one of these.
+        columns: names; None is all.
+        as_stored: whether columns in fp16, bf16 and fp8 come unconverted. int8 does not: its codes mean nothing alone.
 
     Raises:
         NoSuchColumn: naming the one missing.
@@ -121,9 +131,14 @@ def rows_of(data: Any, columns: Sequence[str] | None = None) -> Rows:
                 raise no_such_column(data.path, name, data.schema.names)
         schema = pa.schema([data.schema.field(name) for name in names])
         files = ",".join(f"{entry.uuid}:{entry.erase_epoch}" for entry in data.files)
-        return Rows(str(data.path), schema, f"{data.version}:{files}", data, None)
+        stored = _floats(data.scan(names, as_stored=as_stored).stored)
+        return Rows(str(data.path), schema, f"{data.version}:{files}", data, None, stored)
     with File(data) as file:
-        trailer = file.footer.trailer
-        return Rows(
-            file.footer.file, file.schema(columns), f"{trailer.uuid.hex()}:{trailer.erase_epoch}", None, data
-        )
+        trailer, schema = file.footer.trailer, file.schema(columns)
+        stored = _floats(kinds(file.footer, file.footer.columns(columns))) if as_stored else {}
+        identity = f"{trailer.uuid.hex()}:{trailer.erase_epoch}"
+        return Rows(file.footer.file, schema, identity, None, data, stored)
+
+
+def _floats(stored: Mapping[str, Kind]) -> dict[str, Kind]:
+    return {name: kind for name, kind in stored.items() if kind != "int8"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +29,8 @@ from headrace.storage.views import view_type
 
 if TYPE_CHECKING:
     import pyarrow.compute as pc
+
+    from headrace.storage.quantise import Kind
 
 
 @dataclass(frozen=True)
@@ -50,15 +53,40 @@ class Scan:
     memory_bytes: int = MEMORY_BYTES
     rows: range | None = None
     """Rows of all files together, deleted ones counted; None is all."""
+    as_stored: bool = False
+    """Whether quantised columns come as they are stored, not converted; see ``as_stored``."""
 
-    @property
+    @cached_property
+    def stored(self) -> dict[str, Kind]:
+        """The columns that come as they are stored, and the format that all files hold them in; reads their footers."""
+        if not self.as_stored:
+            return {}
+        from headrace.storage.as_stored import agreed, kinds  # here: few scans need it
+
+        found = []
+        for entry in self.files:
+            if entry.rows:
+                with checked_file(self.root, entry, self.table_schema, self.columns) as file:
+                    found.append(kinds(file.footer, file.footer.columns(self.columns)))
+        return agreed(found)
+
+    @cached_property
     def schema(self) -> pa.Schema:
         """Schema of the batches."""
         fields = [self.table_schema.field(name) for name in self.columns]
+        types = [column_type(field.type, field.name) for field in fields]
         if self.list_view:
-            types = [column_type(field.type, field.name) for field in fields]
             fields = [field.with_type(view_type(type_)) for field, type_ in zip(fields, types, strict=True)]
-        return pa.schema(fields)
+        if not self.stored:
+            return pa.schema(fields)
+        from headrace.storage.as_stored import StoredAs
+
+        return pa.schema(
+            StoredAs(self.stored[field.name], type_).field(field.name, field.type, field.nullable)
+            if field.name in self.stored
+            else field
+            for field, type_ in zip(fields, types, strict=True)
+        )
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         """Batches in file order, at most ``batch_rows`` rows each."""
@@ -90,6 +118,7 @@ class Scan:
                     threads=self.threads,
                     memory_bytes=self.memory_bytes,
                     list_view=self.list_view,
+                    as_stored=self.stored.keys(),
                     filter=asked,
                 ):
                     if batch.num_rows:
@@ -122,7 +151,11 @@ class Scan:
             mine = np.flatnonzero(which == number)
             with checked_file(self.root, self.files[number], self.table_schema, self.columns) as file:
                 found = file.take(
-                    at[mine] - starts[number], self.columns, list_view=self.list_view, threads=self.threads
+                    at[mine] - starts[number],
+                    self.columns,
+                    list_view=self.list_view,
+                    as_stored=self.stored.keys(),
+                    threads=self.threads,
                 )
             parts.append(found)
             places.append(mine)

@@ -131,6 +131,7 @@ class Table:
         rows: range | None = None,
         batch_rows: int = GROUP_ROWS,
         list_view: bool = False,
+        as_stored: bool = False,
         threads: int | None = None,
         memory_bytes: int = MEMORY_BYTES,
     ) -> Scan:
@@ -138,11 +139,11 @@ class Table:
 
         Args:
             columns: names, or patterns such as ``price_*``, in the order wanted; None is all.
-            filter: an Arrow expression, (column, op, value) tuples, or lists of them; see ``predicate.parse_filter``. Pages
-                whose statistics rule them out are not read.
+            filter: an Arrow expression, (column, op, value) tuples, or lists of them; see ``predicate.parse_filter``.
             rows: which rows, counted over all files, deleted ones included; None is all.
             batch_rows: at most so many rows a batch.
             list_view: lists come as Arrow's ListView, whose rows share items where they did when written.
+            as_stored: quantised columns come unconverted, as metadata of their fields says; see ``as_stored``.
             threads: at most so many; None is the number of processors, up to 8.
             memory_bytes: what is decoded ahead stays below.
 
@@ -161,6 +162,7 @@ class Table:
             threads,
             memory_bytes,
             rows,
+            as_stored,
         )
 
     def take(
@@ -169,6 +171,7 @@ class Table:
         columns: Sequence[str] | None = None,
         *,
         list_view: bool = False,
+        as_stored: bool = False,
         threads: int | None = None,
     ) -> pa.Table:
         """Rows by number over all files, in any order, as often as they are named; see ``Scan.take``.
@@ -177,7 +180,7 @@ class Table:
             IndexError: a row that is deleted, or that there never was.
             NoSuchColumn: naming the first one missing and what comes nearest.
         """
-        return self.scan(columns, list_view=list_view, threads=threads).take(rows)
+        return self.scan(columns, list_view=list_view, as_stored=as_stored, threads=threads).take(rows)
 
     def _named(self, columns: Sequence[str] | None) -> tuple[str, ...]:
         """Names with patterns replaced by what they match."""

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from headrace.storage import ragged
+from headrace.storage.as_stored import code_of
 from headrace.storage.epoch import Epoch, handed_out, share
 from headrace.storage.errors import NoSuchColumn, SchemaMismatch, UnsupportedType
 from headrace.storage.ragged import Column, Plain
@@ -29,6 +30,12 @@ from headrace.storage.rows import RowReader, Rows, rows_of
 Jagged: TypeAlias = "dict[str, torch.Tensor]"
 Batch: TypeAlias = "dict[str, torch.Tensor | Jagged]"
 Lists = Literal["view", "compact"]
+_STORED = {
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp8_e4m3": torch.float8_e4m3fn,
+    "fp8_e5m2": torch.float8_e5m2,
+}
 
 
 class JaggedDataset(IterableDataset[Batch]):
@@ -64,6 +71,7 @@ class JaggedDataset(IterableDataset[Batch]):
         drop_last: bool = False,
         lists: Lists = "view",
         fill: Mapping[str, float] | None = None,
+        as_stored: bool = False,
     ) -> None:
         """Plan what to read; rows are read when iterated.
 
@@ -80,6 +88,8 @@ class JaggedDataset(IterableDataset[Batch]):
             lists: ``view`` shares one ``values`` among the batches of a window; ``compact`` gives each its own items,
                 which is less to move to a device.
             fill: by column, the number that nulls become; a null list has size 0 anyway.
+            as_stored: columns stored as fp16, bf16 or fp8 come as torch.float16, bfloat16, float8_e4m3fn or float8_e5m2,
+                not converted; those stored as int8, or in several formats, as the floats they were written as.
 
         Raises:
             UnsupportedType: naming the column that cannot be tensors.
@@ -92,7 +102,7 @@ class JaggedDataset(IterableDataset[Batch]):
             )
         if lists not in ("view", "compact"):
             raise ValueError(f"expected lists 'view' or 'compact', got {lists!r}")
-        self._rows: Rows = rows_of(data, columns)
+        self._rows: Rows = rows_of(data, columns, as_stored=as_stored)
         for field in self._rows.schema:
             if (why := ragged.refusal(field.type)) is not None:
                 raise UnsupportedType(f"column {field.name!r} is {field.type}: {why}")
@@ -102,6 +112,10 @@ class JaggedDataset(IterableDataset[Batch]):
                 f"fill names {unknown}, which are not among the columns {self._rows.schema.names[:20]}"
             )
         self._fill = dict(fill or {})
+        for name, kind in self._rows.stored.items():
+            if name in self._fill and kind != "fp16":
+                self._fill[name] = code_of(kind, self._fill[name])
+        self._stored = {name: _STORED[kind] for name, kind in self._rows.stored.items()}
         self._batch_rows, self._window_pages, self._lists = batch_rows, window_pages, lists
         self._shuffle, self._seed, self._drop_last = shuffle, seed, drop_last
         self._stretches = self._rows.stretches(page_rows)
@@ -230,14 +244,15 @@ class JaggedDataset(IterableDataset[Batch]):
         return {name: column.at(permutation) for name, column in columns.items()}
 
     def _tensors(self, name: str, column: Column, shared: dict[str, torch.Tensor]) -> torch.Tensor | Jagged:
+        kind = self._stored.get(name)
         if isinstance(column, Plain):
-            return _tensor(column.values)
+            return _tensor(column.values, kind)
         if self._lists == "compact":
             column = column.compact()
-            values = _tensor(column.values)
+            values = _tensor(column.values, kind)
         else:
             # One tensor for all batches of a window: sent to another process, its items travel once.
-            values = shared[name] if name in shared else shared.setdefault(name, _tensor(column.values))
+            values = shared[name] if name in shared else shared.setdefault(name, _tensor(column.values, kind))
         return {"values": values, "offsets": _tensor(column.offsets), "sizes": _tensor(column.sizes)}
 
     def state_dict(self) -> dict[str, Any]:
@@ -341,8 +356,13 @@ class Loader:
         self.dataset.load_state_dict(state)
 
 
-def _tensor(values: NDArray[Any]) -> torch.Tensor:
-    """A tensor over the same memory, even where that is marked as not to be written to, as Arrow's is."""
+def _tensor(values: NDArray[Any], kind: torch.dtype | None = None) -> torch.Tensor:
+    """A tensor over the same memory, even where that is marked as not to be written to, as Arrow's is.
+
+    ``kind`` is what the bits of the values mean, where numpy has no dtype for it.
+    """
+    if kind is not None:
+        return _tensor(values.view(f"i{values.itemsize}")).view(kind)
     if values.flags.writeable or not values.size:
         return torch.from_numpy(values if values.flags.writeable else values.copy())
     if values.dtype.kind == "b":

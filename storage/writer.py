@@ -22,13 +22,13 @@ from blake3 import blake3
 from headrace.storage import durable, layout, leaves, nested_columns
 from headrace.storage.chunk import MAX_BLOCKS, ColumnRules, ColumnWriter, Encoded
 from headrace.storage.entropy import Entropy
-from headrace.storage.errors import SchemaMismatch, TooLarge
+from headrace.storage.errors import SchemaMismatch, TooLarge, UnsupportedType
 from headrace.storage.fit import fit
 from headrace.storage.flatten import Cuts, page_cuts
 from headrace.storage.group import FlatColumn, GroupWriter
 from headrace.storage.layout import GROUP_ROWS, LEAF_BYTES, Header, Trailer, aligned
 from headrace.storage.logical import ColumnType, column_type, stored_schema
-from headrace.storage.quantise import Quantisation, parse
+from headrace.storage.quantise import Quantisation, can_quantise, parse
 from headrace.storage.sections import Contents, StoredColumn, footer_sections
 from headrace.storage.select import PROFILES, Profile
 
@@ -88,7 +88,7 @@ class Writer:
                 in its order within a row group, and never refer to a row of another value.
 
         Raises:
-            UnsupportedType: a column's type cannot be held.
+            UnsupportedType: a column's type cannot be held, or not quantised.
             SchemaMismatch: ``erase_key`` or ``personal`` names no column.
         """
         self.path = Path(path)
@@ -151,6 +151,10 @@ class Writer:
                 statistics=not guarded,
                 quantisation=quantised.get(field.name),
             )
+            if rules.quantisation is not None and not can_quantise(type_):
+                raise UnsupportedType(
+                    f"column {field.name!r} is {field.type}, which cannot be quantised; float, double and lists of them can"
+                )
             nodes = nested_columns.nodes(type_)
             described = nested_columns.names(type_)
             tops.append(FlatColumn(field.name, field.nullable, type_, rules, index))

@@ -211,11 +211,17 @@ class Cast(Encoding):
 
     def take(self, payload: Bytes, n: int, at: NDArray[np.int64], out: Array, depth: int = 0) -> int:
         checked_target(payload, out)
-        form, part = _child(payload, n, out.dtype)
-        codes = np.empty(len(at), CODE_DTYPE[form])
-        blocks = part.take(n, at, codes, depth)
+        form, codes, blocks = self.take_stored(payload, n, out.dtype, at, depth)
         widen(codes, form, out)
         return blocks
+
+    def take_stored(
+        self, payload: Bytes, n: int, dtype: np.dtype[Any], at: NDArray[np.int64], depth: int = 0
+    ) -> tuple[Format, Array, int]:
+        """As `take`, but the format and the codes as they are stored; and how many blocks were decoded."""
+        form, part = _child(payload, n, dtype)
+        codes = np.empty(len(at), CODE_DTYPE[form])
+        return form, codes, part.take(n, at, codes, depth)
 
     def erase(self, payload: Bytes, n: int, dtype: np.dtype[Any], at: NDArray[np.int64]) -> None:
         form, part = _child(payload, n, dtype)

@@ -182,12 +182,18 @@ class Int8(Encoding):
 
     def take(self, payload: Bytes, n: int, at: NDArray[np.int64], out: Array, depth: int = 0) -> int:
         checked_target(payload, out)
-        part, scales, zeros = _children(payload, n, out.dtype, depth)
-        codes = np.empty(len(at), np.uint8)
-        blocks = part.take(n, at, codes, depth)
+        codes, scales, zeros, blocks = self.take_stored(payload, n, out.dtype, at, depth)
         of = at // BLOCK_VALUES
         out[:] = _numbers(codes, scales[of].astype(np.float64), zeros[of].astype(np.float64))
         return blocks
+
+    def take_stored(
+        self, payload: Bytes, n: int, dtype: np.dtype[Any], at: NDArray[np.int64], depth: int = 0
+    ) -> tuple[Array, Array, Array, int]:
+        """As `take`, but codes as they are stored, scales and zeros of all blocks, and how many were decoded."""
+        part, scales, zeros = _children(payload, n, dtype, depth)
+        codes = np.empty(len(at), np.uint8)
+        return codes, scales, zeros, part.take(n, at, codes, depth)
 
     def erase(self, payload: Bytes, n: int, dtype: np.dtype[Any], at: NDArray[np.int64]) -> None:
         part, _, _ = _children(payload, n, dtype, 0)

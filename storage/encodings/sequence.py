@@ -108,6 +108,11 @@ def measure(edits: Edits, n_items: int, sizes: NDArray[np.int32]) -> int:
             "{}, {}, {}, {} and {}".format(*expected, *found)
             + f"; {n_items} items; read another copy"
         )
+    if n_copies > n_items + len(mode):  # of a row, all but the last take, write or pass over something
+        raise CorruptStream(
+            f"sequence: expected at most {n_items + len(mode)} copies for {n_items} items of {len(mode)} rows, found "
+            f"{n_copies}; read another copy"
+        )
     status = np.zeros(3, np.int64)
     pick(n_items + len(mode), _measure_numpy, _measure)(
         *edits.controls(), min(edits.cap, MAX_ITEMS), n_items, sizes, status

@@ -1,12 +1,13 @@
 """Soak of the store: round trips with many examples, and damage to files of many shapes.
 
 Every damaged file must give an error of the store or provably the rows that were written; ``tests/storage`` has the
-short forms, on one small file.
+short forms, on one small file. Flips, truncations, bombs and fuzzing do fifty times what they do there.
 """
 
 from __future__ import annotations
 
 import random
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -18,6 +19,10 @@ from headrace.storage.errors import StorageError
 from headrace.storage.reader import read_file
 from headrace.storage.writer import Writer
 from tests.storage.bits import same_table
+from tests.storage.rich import rich, write_rich
+from tests.storage.test_bombs import blow
+from tests.storage.test_corruption import flips, judge, truncations
+from tests.storage.test_fuzz import COMPILED, TRACED, fuzz
 
 from .item import Item, Room, Tried, properties
 
@@ -118,6 +123,55 @@ def files_cut_or_patched(seed: int, folder: Path, files: int = 8, cuts: int = 40
     return Tried(files * cuts, dict(seen))
 
 
+def bits_flipped_in_every_kind(seed: int, folder: Path, each: int = 6000) -> Tried:
+    """As in `test_corruption`, on files with every kind of page: no flip goes unnoticed where bytes are read."""
+    seen: Counter[str] = Counter()
+    for number, profile in enumerate(("balanced", "size")):
+        (folder / profile).mkdir()
+        path = folder / profile / "f"
+        raw = write_rich(path, rich(), profile)
+        found = flips(raw, pa.Table.from_batches(read_file(path)), path, each, seed + number)
+        judge(found)
+        for (_, result), n in found.items():
+            seen[result] += n
+    return Tried(sum(seen.values()), dict(seen))
+
+
+def every_truncation(seed: int, folder: Path, files: int = 50) -> Tried:
+    """Every truncation of small files of many shapes."""
+    rng, n = np.random.default_rng(seed), 0
+    for _ in range(files):
+        path, _ = _written(folder, rng, 40)
+        raw = path.read_bytes()
+        truncations(path, raw)
+        n += len(raw)
+    return Tried(n)
+
+
+def bombs_refused(seed: int, folder: Path, rounds: int = 50) -> Tried:
+    """Bombs that claim other numbers each round."""
+    n, slowest = 0, 0.0
+    for number in range(rounds):
+        (folder / str(number)).mkdir()
+        found = blow(folder / str(number), seed + number)
+        n, slowest = n + found["n"], max(slowest, found["slowest"])
+        shutil.rmtree(folder / str(number))
+    return Tried(n, {"slowest_s": round(slowest, 3)})
+
+
+def fuzzed(seed: int, folder: Path, seconds: int = 50 * TRACED) -> Tried:
+    """The fuzzer that sees branches."""
+    found = fuzz("fuzzing", folder, seconds, seed)
+    return Tried(found["runs"], found)
+
+
+def kernels_fuzzed(seed: int, folder: Path, seconds: int = 50 * COMPILED) -> Tried:
+    """Random changes, read by kernels that check every index."""
+    checked = {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(folder / "cache")}
+    found = fuzz("mutating", folder, seconds, seed, checked)
+    return Tried(found["runs"], found)
+
+
 def tables_damaged(seed: int, folder: Path, tables: int = 6, flips: int = 120) -> Tried:
     """Flipped bits in any file of a table, manifests and attachments included, read through the table."""
     rng, draw = np.random.default_rng(seed), random.Random(seed)
@@ -164,6 +218,11 @@ ROOM = Room(
         Item("properties of files and tables", properties("tests/storage", examples=400)),
         Item("files come back", files_come_back),
         Item("bits flipped in files", bits_flipped),
+        Item("bits flipped in every kind of page", bits_flipped_in_every_kind),
+        Item("every truncation of small files", every_truncation),
+        Item("bombs", bombs_refused),
+        Item("fuzzing that sees branches", fuzzed),
+        Item("fuzzing of kernels that check every index", kernels_fuzzed),
         Item("files cut or patched", files_cut_or_patched),
         Item("bits flipped in tables", tables_damaged),
     )

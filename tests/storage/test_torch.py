@@ -338,3 +338,43 @@ def test_shares_and_windows_cover_the_stream(
             counts = [handed_out(given_out, worker, workers) for worker in range(workers)]
             assert sum(counts) == given_out
             assert all(n <= len(share(part, w, workers)) for w, n in enumerate(counts))
+
+
+def test_quantised_columns_come_in_their_own_dtype(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((700, 6)).astype(np.float32)
+    kinds = {"fp16": torch.float16, "bf16": torch.bfloat16}
+    kinds |= {"fp8_e4m3": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2, "int8": torch.float32}
+    columns: dict[str, pa.Array] = {}
+    for at, kind in enumerate(kinds):
+        columns[kind] = pa.array(values[:, at], mask=rng.random(700) < 0.1)
+        columns[f"{kind} vector"] = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), 6)
+        columns[f"{kind} list"] = pa.array(
+            [row[: i % 4].tolist() for i, row in enumerate(values)], pa.list_(pa.float32())
+        )
+    data = pa.table(columns)
+    quantise = {name: name.split()[0] for name in columns}
+    table = storage.write(tmp_path / "t", data, quantise=quantise, seed=1)
+    file = tmp_path / "t" / table.files[0].path
+    options: dict[str, Any] = {
+        "batch_rows": 128,
+        "page_rows": 256,
+        "seed": 3,
+        "fill": dict.fromkeys(kinds, -1.5),
+    }
+    for where in (table, file):
+        for lists in ("view", "compact"):
+            stored = JaggedDataset(where, as_stored=True, lists=lists, **options)
+            floats = JaggedDataset(where, lists=lists, **options)
+            for mine, theirs in zip(stored, floats, strict=True):
+                for name, kind in quantise.items():
+                    got, want = mine[name], theirs[name]
+                    if isinstance(got, dict):
+                        assert isinstance(want, dict)
+                        assert torch.equal(got["offsets"], want["offsets"])
+                        assert torch.equal(got["sizes"], want["sizes"])
+                        got, want = got["values"], want["values"]
+                    assert isinstance(got, torch.Tensor)
+                    assert isinstance(want, torch.Tensor)
+                    assert got.dtype == kinds[kind], name
+                    assert torch.equal(got.float(), want), name
