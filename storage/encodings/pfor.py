@@ -47,15 +47,13 @@ from headrace.storage.encodings.contract import (
     Child,
     Encoding,
     Stats,
-    above,
-    bit_lengths,
     bits,
-    block_extremes,
     blocks_touched,
     checked_bools,
     checked_target,
     ordered,
 )
+from headrace.storage.encodings.counting import above, bit_lengths, block_extremes
 from headrace.storage.encodings.errors import CorruptStream
 
 Counts: TypeAlias = "int | NDArray[np.intp]"
