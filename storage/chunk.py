@@ -254,12 +254,13 @@ class ColumnWriter:
             # Of a few values nothing follows for the next row group.
             self._coded = False if len(leaves) >= SAMPLE else None
             return direct, None
-        numbered = number(leaves, self.type.leaf, by_frequency=profile.name == "size")
-        codes = Flat(page.CODES, numbered.codes, cuts, "codes")
+        by_frequency = profile.name == "size"
         if self.file_entries is not None:
-            shared = self.file_entries.add(numbered)
+            shared = self.file_entries.add(leaves)
             if shared is not None:
                 return [Flat(page.CODES, shared, cuts, "codes", page.FILE_DICTIONARY)], None
+        numbered = number(leaves, self.type.leaf, by_frequency=by_frequency)
+        codes = Flat(page.CODES, numbered.codes, cuts, "codes")
         entries = self.entries_body(numbered.entries)
         if self._coded is None or len(numbered.entries) * 2 > len(leaves):
             plans = [self._choose(flat) for flat in direct]
@@ -277,7 +278,7 @@ class ColumnWriter:
                 and len(entries) > SMALL_ENTRIES_BYTES
                 and numbered.shared()
             ):
-                self.file_entries = FileEntries(self.type.leaf)
+                self.file_entries = FileEntries(self.type.leaf, by_frequency=by_frequency)
                 return self._coded_or(direct, leaves, cuts)
         return [codes], (entries, len(numbered.entries))
 

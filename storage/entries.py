@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from headrace.storage import arrays
+from headrace.storage.encodings._jit import preferred
+from headrace.storage.encodings.distinct import Distinct
 from headrace.storage.logical import Leaf
 
 SAMPLE = 2048
@@ -73,13 +75,16 @@ def number(leaves: Any, leaf: Leaf, *, by_frequency: bool = False) -> Numbered:
         leaf: their type.
         by_frequency: True makes codes of few distinct bytes, for a general-purpose compressor behind them.
     """
+    order = None
     if leaf.dtype is None:
         encoded = leaves.dictionary_encode()
         entries: Entries = encoded.dictionary
         indices = arrays.numbers(encoded.indices, np.dtype(np.int32))
-        order = None
     else:
         numbers = leaves if isinstance(leaves, np.ndarray) else arrays.numbers(leaves, leaf.dtype)
+        if preferred():
+            table = Distinct()
+            return Numbered(*_numbered(table, numbers, by_frequency=by_frequency))
         # Bit patterns, so that NaNs and zeros of both signs keep theirs.
         encoded = _arrow(np.ascontiguousarray(numbers).view(f"u{numbers.itemsize}")).dictionary_encode()
         patterns = arrays.numbers(encoded.dictionary, np.dtype(f"u{numbers.itemsize}"))
@@ -97,39 +102,62 @@ def number(leaves: Any, leaf: Leaf, *, by_frequency: bool = False) -> Numbered:
     )
 
 
+def _numbered(table: Distinct, numbers: NDArray[Any], *, by_frequency: bool) -> tuple[NDArray[Any], Codes]:
+    """The entries that `table` has not had, in order, and the codes of all values."""
+    known = table.n_entries
+    codes = table.assign(numbers)
+    if by_frequency:
+        order = np.argsort(-np.bincount(codes, minlength=table.n_entries + 1)[known + 1 :], kind="stable")
+    else:
+        patterns = table.entries(np.dtype(f"u{numbers.itemsize}"), known)
+        order = np.argsort(patterns)
+    renumbered = table.reorder(known, order)
+    return table.entries(numbers.dtype, known), renumbered[codes]
+
+
 class FileEntries:
     """A dictionary over the row groups of one column: new values get the next codes, known ones keep theirs."""
 
-    def __init__(self, leaf: Leaf) -> None:
-        self._leaf = leaf
+    def __init__(self, leaf: Leaf, *, by_frequency: bool = False) -> None:
+        """
+        Args:
+            leaf: type of the values.
+            by_frequency: as for `number`, among the values that come together.
+        """
+        self._leaf, self._by_frequency = leaf, by_frequency
         self._parts: list[Entries] = []
-        self._known: pa.Array | None = None
+        self._table: Distinct | None = None
         self.n_entries = 0
 
-    def add(self, numbered: Numbered) -> Codes | None:
-        """The file-wide codes of a chunk's values; None, and nothing added, if there would be too many entries."""
-        came = numbered.entries
-        patterns = (
-            _arrow(np.ascontiguousarray(came).view(f"u{came.itemsize}"))
-            if isinstance(came, np.ndarray)
-            else came
-        )
-        if self._known is None:
-            found = np.full(len(came), -1, np.int64)
-        else:
-            where = pc.index_in(patterns, value_set=self._known).fill_null(-1)
+    def add(self, leaves: Any) -> Codes | None:
+        """The file-wide codes of a chunk's values; None, and nothing added, if there would be too many entries.
+
+        Args:
+            leaves: as for `number`.
+        """
+        if self._leaf.dtype is not None and preferred():
+            return self._added(
+                leaves if isinstance(leaves, np.ndarray) else arrays.numbers(leaves, self._leaf.dtype)
+            )
+        self._table = None
+        numbered = number(leaves, self._leaf, by_frequency=self._by_frequency)
+        came = _patterns(numbered.entries)
+        if self._parts:
+            known = pa.concat_arrays([_patterns(part) for part in self._parts])
+            where = pc.index_in(came, value_set=known).fill_null(-1)
             found = arrays.numbers(where, np.dtype(np.int32)).astype(np.int64)
+        else:
+            found = np.full(len(came), -1, np.int64)
         fresh = found < 0
         n_fresh = int(np.count_nonzero(fresh))
         if self.n_entries + n_fresh > FILE_ENTRIES:
             return None
         found[fresh] = self.n_entries + np.arange(n_fresh)
-        self._parts.append(
-            came[fresh] if isinstance(came, np.ndarray) else came.filter(arrays.mask_array(fresh))
+        self._keep(
+            numbered.entries[fresh]
+            if isinstance(numbered.entries, np.ndarray)
+            else numbered.entries.filter(arrays.mask_array(fresh))
         )
-        self.n_entries += n_fresh
-        new = patterns.filter(arrays.mask_array(fresh))
-        self._known = new if self._known is None else pa.concat_arrays([self._known, new])
         codes = np.zeros(len(came) + 1, np.uint32)
         codes[1:] = found + 1
         return codes[numbered.codes]
@@ -139,6 +167,30 @@ class FileEntries:
         if isinstance(self._parts[0], np.ndarray):
             return np.concatenate(self._parts)
         return pa.concat_arrays(self._parts)
+
+    def _added(self, numbers: NDArray[Any]) -> Codes | None:
+        """As `add`, in one pass over the values."""
+        if self._table is None:
+            self._table = Distinct()
+            for part in self._parts:
+                self._table.assign(part)
+        fresh, codes = _numbered(self._table, numbers, by_frequency=self._by_frequency)
+        if self._table.n_entries > FILE_ENTRIES:
+            self._table = None
+            return None
+        self._keep(fresh)
+        return codes
+
+    def _keep(self, fresh: Entries) -> None:
+        self._parts.append(fresh)
+        self.n_entries += len(fresh)
+
+
+def _patterns(entries: Entries) -> pa.Array:
+    """Entries as Arrow compares them bit by bit."""
+    if isinstance(entries, np.ndarray):
+        return _arrow(np.ascontiguousarray(entries).view(f"u{entries.itemsize}"))
+    return entries
 
 
 def _arrow(numbers: NDArray[Any]) -> pa.Array:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from headrace.storage import arrays, sequences
 from headrace.storage.chunk import ColumnRules, ColumnWriter, Encoded, Slides
+from headrace.storage.encodings import prefer_kernels
 from headrace.storage.flatten import Cuts, page_cuts, valid_cuts
 from headrace.storage.logical import ColumnType, column_type
 
@@ -29,6 +30,7 @@ SEQUENCE = "sequence"
 SEQUENCE_PAGE_BYTES = 16 << 20  # each page repeats the history it starts with
 SEQUENCE_BLOCKS = 8
 PARALLEL_VALUES = 1 << 18  # fewer are encoded before threads have started
+MANY_BYTES = 1 << 26  # of Arrow memory: to write so much takes longer than to load a compiler
 Order: TypeAlias = "NDArray[np.int64] | None"
 
 
@@ -69,6 +71,7 @@ class GroupWriter:
         """Columns of which some page has no edits of its own, and the column that has them."""
         self.writers = [ColumnWriter(column.type, column.rules) for column in columns]
         self._cluster_by = cluster_by
+        self._n_bytes = 0
         # Parts of nested columns have rows of their own number, of which nothing says whose they are.
         self._sliding = [
             index
@@ -89,6 +92,9 @@ class GroupWriter:
         Returns:
             The chunks, and the values of the hidden column if clusters have been made in this file.
         """
+        self._n_bytes += sum(one.nbytes for one in flat)
+        if self._n_bytes >= MANY_BYTES:
+            prefer_kernels()
         keys = self._keys(flat) if self._sliding else None
         order = sequences.clustered_order(keys.numbers) if keys is not None and keys.scattered else None
         if self.clustered is None:

@@ -240,7 +240,7 @@ class _Search:
         counted = stats(values, count_distinct=False, count_bit_lengths=True)
         found = _Found(self.profile, self.pruned)
         for name in _names(values.dtype, "values"):
-            if name not in _CHILDREN and name not in _BOOLS or name == parent == "byte_split":
+            if (name not in _CHILDREN and name not in _BOOLS) or name == parent == "byte_split":
                 continue
             if self.considers(name, values, counted, found):
                 found.add(self.trial(self.encoding(name), values, counted, depth))
@@ -359,7 +359,9 @@ def _plans(
             found.add(Plan(encoding, size, _own_ns(name, values)))
         elif name in ("sparse_bool", "mainly_constant"):
             # What is rare is not in a sample, so all values are split; where nothing is rare, a sample says as much.
-            common = pruned and name == "mainly_constant" and few_counted.n < counted.n and not _one_rules(few)
+            common = (
+                pruned and name == "mainly_constant" and few_counted.n < counted.n and not _one_rules(few)
+            )
             hint = tried(name, few, few_counted) if common else None
             if hint is None or not found.beats(hint.cost(profile) / HINTED):
                 found.add(tried(name, values, counted))
