@@ -279,7 +279,9 @@ class ColumnWriter:
                 and numbered.shared()
             ):
                 self.file_entries = FileEntries(self.type.leaf, by_frequency=by_frequency)
-                return self._coded_or(direct, leaves, cuts)
+                shared = self.file_entries.add(leaves, numbered)
+                if shared is not None:
+                    return [Flat(page.CODES, shared, cuts, "codes", page.FILE_DICTIONARY)], None
         return [codes], (entries, len(numbered.entries))
 
     def _repeats(self, direct: Flat, leaves: Any) -> bool:

@@ -35,6 +35,8 @@ class Numbered:
 
     entries: Entries
     codes: Codes
+    known: Known | None = None
+    """What the next values would be looked up in."""
 
     def shared(self) -> bool:
         """Whether the second half of the values brings few entries that the first has not had.
@@ -42,10 +44,33 @@ class Numbered:
         If so, so will the next row group, and one dictionary for all of them saves most of theirs.
         """
         half = len(self.codes) // 2
-        first = np.zeros(len(self.entries) + 1, np.bool_)
+        first, second = (np.zeros(len(self.entries) + 1, np.bool_) for _ in range(2))
         first[self.codes[:half]] = True
-        second = np.unique(self.codes[half:])
-        return float(np.count_nonzero(first[second])) > SHARED * len(second)
+        second[self.codes[half:]] = True
+        return int(np.count_nonzero(first & second)) > SHARED * int(np.count_nonzero(second))
+
+
+class Known:
+    """Numbers that have a code, and their codes."""
+
+    def __init__(self) -> None:
+        self._table = Distinct()
+        self._codes = np.zeros(1, np.uint32)  # of each of the table's numbers
+
+    def add(self, numbers: NDArray[Any], *, by_frequency: bool = False) -> tuple[NDArray[Any], Codes]:
+        """The values that had no code, in the order of those that they get, as `number` orders them, and all codes."""
+        table, first = self._table, len(self._codes)
+        found = table.assign(numbers)
+        fresh = table.entries(numbers.dtype, first - 1)
+        if by_frequency:
+            order = np.argsort(-np.bincount(found, minlength=first + len(fresh))[first:], kind="stable")
+        else:
+            order = np.argsort(fresh.view(f"u{fresh.itemsize}"))
+        codes = np.empty(first + len(fresh), np.uint32)
+        codes[:first] = self._codes
+        codes[order + first] = np.arange(first, len(codes), dtype=np.uint32)
+        self._codes = codes
+        return fresh[order], codes[found]
 
 
 def countable(leaf: Leaf) -> bool:
@@ -63,8 +88,14 @@ def worth_counting(leaves: Any) -> bool:
     step = max(1, n // SAMPLE)
     few = leaves[::step] if isinstance(leaves, np.ndarray) else leaves.take(_arrow(np.arange(0, n, step)))
     # Half of a sample being distinct says little about all of it when it is a small part: there the bound is loose.
-    distinct = len(np.unique(few)) if isinstance(few, np.ndarray) else len(few.unique())
+    distinct = _n_distinct(few) if isinstance(few, np.ndarray) else len(few.unique())
     return distinct * 2 <= len(few) or (step > 1 and distinct * 8 <= len(few) * 7)
+
+
+def _n_distinct(few: NDArray[Any]) -> int:
+    """By sorting, which is quicker for a few values than to look for equals."""
+    ascending = np.sort(few.view(f"u{few.itemsize}"))
+    return 1 + int(np.count_nonzero(ascending[1:] != ascending[:-1]))
 
 
 def number(leaves: Any, leaf: Leaf, *, by_frequency: bool = False) -> Numbered:
@@ -83,8 +114,8 @@ def number(leaves: Any, leaf: Leaf, *, by_frequency: bool = False) -> Numbered:
     else:
         numbers = leaves if isinstance(leaves, np.ndarray) else arrays.numbers(leaves, leaf.dtype)
         if preferred():
-            table = Distinct()
-            return Numbered(*_numbered(table, numbers, by_frequency=by_frequency))
+            known = Known()
+            return Numbered(*known.add(numbers, by_frequency=by_frequency), known)
         # Bit patterns, so that NaNs and zeros of both signs keep theirs.
         encoded = _arrow(np.ascontiguousarray(numbers).view(f"u{numbers.itemsize}")).dictionary_encode()
         patterns = arrays.numbers(encoded.dictionary, np.dtype(f"u{numbers.itemsize}"))
@@ -102,19 +133,6 @@ def number(leaves: Any, leaf: Leaf, *, by_frequency: bool = False) -> Numbered:
     )
 
 
-def _numbered(table: Distinct, numbers: NDArray[Any], *, by_frequency: bool) -> tuple[NDArray[Any], Codes]:
-    """The entries that `table` has not had, in order, and the codes of all values."""
-    known = table.n_entries
-    codes = table.assign(numbers)
-    if by_frequency:
-        order = np.argsort(-np.bincount(codes, minlength=table.n_entries + 1)[known + 1 :], kind="stable")
-    else:
-        patterns = table.entries(np.dtype(f"u{numbers.itemsize}"), known)
-        order = np.argsort(patterns)
-    renumbered = table.reorder(known, order)
-    return table.entries(numbers.dtype, known), renumbered[codes]
-
-
 class FileEntries:
     """A dictionary over the row groups of one column: new values get the next codes, known ones keep theirs."""
 
@@ -126,20 +144,25 @@ class FileEntries:
         """
         self._leaf, self._by_frequency = leaf, by_frequency
         self._parts: list[Entries] = []
-        self._table: Distinct | None = None
+        self._known: Known | None = None
         self.n_entries = 0
 
-    def add(self, leaves: Any) -> Codes | None:
+    def add(self, leaves: Any, numbered: Numbered | None = None) -> Codes | None:
         """The file-wide codes of a chunk's values; None, and nothing added, if there would be too many entries.
 
         Args:
             leaves: as for `number`.
+            numbered: what `number` made of them, if they are the first and that is known.
         """
+        if numbered is not None and numbered.known is not None and len(numbered.entries) <= FILE_ENTRIES:
+            self._known = numbered.known
+            self._keep(numbered.entries)
+            return numbered.codes
         if self._leaf.dtype is not None and preferred():
             return self._added(
                 leaves if isinstance(leaves, np.ndarray) else arrays.numbers(leaves, self._leaf.dtype)
             )
-        self._table = None
+        self._known = None
         numbered = number(leaves, self._leaf, by_frequency=self._by_frequency)
         came = _patterns(numbered.entries)
         if self._parts:
@@ -170,13 +193,13 @@ class FileEntries:
 
     def _added(self, numbers: NDArray[Any]) -> Codes | None:
         """As `add`, in one pass over the values."""
-        if self._table is None:
-            self._table = Distinct()
+        if self._known is None:
+            self._known = Known()
             for part in self._parts:
-                self._table.assign(part)
-        fresh, codes = _numbered(self._table, numbers, by_frequency=self._by_frequency)
-        if self._table.n_entries > FILE_ENTRIES:
-            self._table = None
+                self._known.add(part, by_frequency=True)  # each came once: they stay in their order
+        fresh, codes = self._known.add(numbers, by_frequency=self._by_frequency)
+        if self.n_entries + len(fresh) > FILE_ENTRIES:
+            self._known = None
             return None
         self._keep(fresh)
         return codes

@@ -62,8 +62,8 @@ class Distinct:
     >>> table = Distinct()
     >>> table.assign(np.array([30, 10, 30])).tolist(), table.assign(np.array([20, 10])).tolist()
     ([1, 2, 1], [3, 2])
-    >>> table.reorder(0, np.array([1, 2, 0])).tolist(), table.entries(np.dtype(np.int64)).tolist()
-    ([0, 3, 1, 2], [10, 20, 30])
+    >>> table.entries(np.dtype(np.int64)).tolist()
+    [30, 10, 20]
     """
 
     def __init__(self) -> None:
@@ -82,18 +82,6 @@ class Distinct:
             if state[1] == len(stored):
                 return found
             self._reserve(_GROWTH * len(self._keys))
-
-    def reorder(self, first: int, order: NDArray[np.intp]) -> NDArray[np.uint32]:
-        """Renumber the entries from `first` on (0 is the first): `order` lists them, counted from there, by new number.
-
-        Returns:
-            uint32[1 + n_entries]: the new number of each old one.
-        """
-        new = np.arange(self.n_entries + 1, dtype=np.uint32)
-        new[order + (first + 1)] = np.arange(first + 1, self.n_entries + 1, dtype=np.uint32)
-        self._entries[first : self.n_entries] = self._entries[order + first]
-        self._numbers = new[self._numbers]
-        return new
 
     def entries(self, dtype: np.dtype[np.generic], first: int = 0) -> Array:
         """All entries from `first` on by number, of the dtype that they had."""
