@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from headrace.storage import arrays, sequences
+from headrace.storage import arrays, nested_columns, sequences
 from headrace.storage.chunk import ColumnRules, ColumnWriter, Encoded, Slides
 from headrace.storage.encodings import prefer_kernels
 from headrace.storage.flatten import Cuts, page_cuts, valid_cuts
@@ -205,6 +205,28 @@ class GroupWriter:
             offsets, items, valid_cuts(array, cuts), restart, oldest_first=oldest_first
         )
         return Slides(edits, cuts)
+
+
+def shredded(
+    tops: Sequence[pa.Array], types: Sequence[ColumnType], page_blocks: int
+) -> tuple[list[pa.Array], list[Cuts | None]]:
+    """One array per flat column, and where the pages of nested columns and their parts end."""
+    flat: list[pa.Array] = []
+    cuts: list[Cuts | None] = []
+    parts: list[pa.Array] = []
+    part_cuts: list[Cuts | None] = []
+    for array, type_ in zip(tops, types, strict=True):
+        if not type_.is_nested:
+            flat.append(array)
+            cuts.append(None)
+            continue
+        arrays_of = nested_columns.shred(array, type_)
+        ends = nested_columns.boundaries(arrays_of, type_, page_cuts(array, page_blocks))
+        flat.append(arrays_of[0])
+        cuts.append(ends[0])
+        parts += arrays_of[1:]
+        part_cuts += ends[1:]
+    return flat + parts, cuts + part_cuts
 
 
 def take(lists: pa.Array, order: NDArray[np.int64]) -> pa.Array:
