@@ -52,6 +52,11 @@ def pick(n: int, twin: Callable[P, None], compiled: Kernel[P]) -> Callable[P, No
     return compiled if n > SMALL_VALUES or _preferred else twin
 
 
+def preferred() -> bool:
+    """Whether `prefer_kernels` has been called."""
+    return _preferred
+
+
 def prefer_kernels() -> None:
     """Use kernels for short streams too, from now on and in this process.
 

@@ -25,7 +25,7 @@ and Boytsov (2015), whose OptPFD also weighs every width. No children: exception
 """
 
 import struct
-from typing import Any, ClassVar, Final, NamedTuple, TypeAlias
+from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,18 +47,15 @@ from headrace.storage.encodings.contract import (
     Child,
     Encoding,
     Stats,
-    above,
-    bit_lengths,
     bits,
-    block_extremes,
     blocks_touched,
     checked_bools,
     checked_target,
     ordered,
 )
+from headrace.storage.encodings.counting import above, bit_lengths, block_extremes
 from headrace.storage.encodings.errors import CorruptStream
 
-Counts: TypeAlias = "int | NDArray[np.intp]"
 _HEADER: Final = struct.Struct("<IBBBBII")
 
 
@@ -252,25 +249,24 @@ class PFOR(Encoding):
 
 def _smallest(n: int, itemsize: int, counts: NDArray[np.intp]) -> _Layout:
     """The layout of the smallest payload for values of which counts[k] have k bits above their base."""
-    widths = np.arange(len(counts))
     widest = len(counts) - 1
+    widths = np.arange(widest + 1)
     exceptions = n - np.cumsum(counts)
+    position_width = max(0, n - 1).bit_length()
+    # `bitpack.n_words` of all widths at once: of the values, of the exceptions' positions and of their high bits.
+    whole, rows = n // BLOCK_VALUES, -(-(n % BLOCK_VALUES) // LANES)
+    blocks, more = exceptions // BLOCK_VALUES, (exceptions % BLOCK_VALUES + (LANES - 1)) // LANES
     cost = (
-        _n_words(n, widths)
-        + _n_words(exceptions, max(0, n - 1).bit_length())
-        + _n_words(exceptions, widest - widths)
+        whole * widths
+        + (rows * widths + 63) // 64
+        + blocks * (position_width + widest - widths)
+        + (more * position_width + 63) // 64
+        + (more * (widest - widths) + 63) // 64
     )
-    assert isinstance(cost, np.ndarray)
     # Of equals the widest, which has the fewest exceptions.
     width = widest - int(cost[::-1].argmin())
     n_exceptions = int(exceptions[width])
     return _layout(n, width, itemsize, widest - width, n_exceptions, n_exceptions)
-
-
-def _n_words(n: Counts, width: Counts) -> Counts:
-    """`bitpack.n_words` of many counts or widths at once."""
-    whole, rows = n // BLOCK_VALUES, -(-(n % BLOCK_VALUES) // LANES)
-    return LANES * (whole * width + -(-rows * width // 64))
 
 
 def _exceptional(differences: Array, width: int) -> NDArray[np.uint32]:
