@@ -80,6 +80,9 @@ _DECODE_NS: Final = {
     "zstd": (0.0, 0.9),
 }
 
+CHILD_NS: Final = 5_000.0
+"""To find a child in its parent's payload and call its decoder, however few its values are."""
+
 GATHER_NS: Final = 0.5
 """To fetch one value of a dictionary, when its code is decoded."""
 
@@ -119,6 +122,11 @@ class Plan:
         """For people: ``byte_split(zstd(plain), plain)``."""
         inner = ", ".join(map(str, self.children))
         return f"{self.encoding.name}({inner})" if inner else self.encoding.name
+
+    @property
+    def n_children(self) -> int:
+        """Streams below this one, at any depth."""
+        return len(self.children) + sum(child.n_children for child in self.children)
 
     def cost(self, profile: Profile) -> float:
         """What the profile minimises, in nanoseconds."""
@@ -345,8 +353,8 @@ def _plans(
         if plan is None or (in_place and not _erasable(plan)):
             return None
         scale = len(values) / len(some)
-        size, decode_ns = round(plan.predicted_bytes * scale), plan.decode_ns * scale
-        return replace(plan, predicted_bytes=size, decode_ns=decode_ns)
+        decode_ns = plan.decode_ns * scale + CHILD_NS * plan.n_children
+        return replace(plan, predicted_bytes=round(plan.predicted_bytes * scale), decode_ns=decode_ns)
 
     for name in _names(values.dtype, kind):
         if not search.considers(name, values, counted, found):
@@ -356,7 +364,8 @@ def _plans(
         encoding = search.encoding(name)
         size = packed_bytes(counted.n, (counted.max or 0).bit_length()) if codes else encoding.size(counted)
         if size is not None and name not in _COMPOSITE:
-            found.add(Plan(encoding, size, _own_ns(name, values)))
+            own_children = 2 if name == "rle" else 0  # which are no choice, and so not in its plan
+            found.add(Plan(encoding, size, _own_ns(name, values) + CHILD_NS * own_children))
         elif name in ("sparse_bool", "mainly_constant"):
             # What is rare is not in a sample, so all values are split; where nothing is rare, a sample says as much.
             common = (
