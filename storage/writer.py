@@ -233,7 +233,8 @@ class Writer:
         if self._off - self._synced >= SYNC_BYTES:
             # What is on disk by then need not be waited for when the file is closed.
             self._file.flush()
-            durable.sync_file(self._file.fileno())
+            file = self._file.fileno()
+            durable.sync_file(file)
             self._synced = self._off
 
     def _write_chunk(self, index: int, encoded: Encoded) -> None:

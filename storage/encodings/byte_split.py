@@ -43,6 +43,29 @@ _PLAIN_ID: Final = 1
 
 
 @kernel
+def _split(stored: Array, turn: int, planes: Array) -> None:
+    """uint[n], 0 or 1 -> uint8[itemsize, n]: the bytes of each value, rotated left by `turn`."""
+    n = np.uint64(len(stored))
+    for place in range(np.uint64(stored.itemsize)):
+        if turn and place == np.uint64(0):
+            top = np.uint64(8 * stored.itemsize - 1)
+            for i in range(n):
+                planes[place, i] = (stored[i] << np.uint64(1)) | (stored[i] >> top)
+        else:
+            down = np.uint64(8) * place - np.uint64(turn)
+            for i in range(n):
+                planes[place, i] = stored[i] >> down
+
+
+def _split_numpy(stored: Array, turn: int, planes: Array) -> None:
+    """The numpy twin of `_split`."""
+    if turn:
+        one, top = stored.dtype.type(1), stored.dtype.type(8 * stored.itemsize - 1)
+        stored = (stored << one) | (stored >> top)
+    planes[:] = stored.view(np.uint8).reshape(-1, stored.itemsize).T
+
+
+@kernel
 def _join2(p0: Array, p1: Array, turn: int, out: Array) -> None:
     """2 x uint8[n], 0 or 1 -> uint16[n], rotated right by `turn`."""
     # Two loops and no run-time shift: known shifts by 1 and 15 become one rotation, at more than twice the speed.
@@ -130,12 +153,11 @@ class ByteSplit(Encoding):
             raise refuse_encode(
                 self.name, f"it needs one value or more of 2, 4 or 8 bytes, got {values.dtype}"
             )
+        stored.flags.writeable = False  # always, so that the kernel compiles for one layout
         turn = int(values.dtype.kind == "f")
-        if turn:
-            one, top = stored.dtype.type(1), stored.dtype.type(8 * size - 1)
-            stored = (stored << one) | (stored >> top)
-        planes = stored.view(np.uint8).reshape(-1, size)
-        children = [write(np.ascontiguousarray(planes[:, place]), child) for place in range(size)]
+        planes = np.empty((size, len(stored)), np.uint8)
+        pick(len(stored), _split_numpy, _split)(stored, turn, planes)
+        children = [write(plane, child) for plane in planes]
         return b"".join((_HEADER.pack(len(stored), size, turn, 0), *children))
 
     def decode(self, payload: Bytes, out: Array, depth: int = 0) -> None:

@@ -25,7 +25,7 @@ _GROWTH: Final = 4
 
 @kernel
 def _assign(
-    stored: Array, keys: Array, numbers: Array, shift: int, entries: Array, found: Array, state: Array
+    stored: Array, keys: Array, numbers: Array, shift: np.uint64, entries: Array, found: Array, state: Array
 ) -> None:
     """uint[n] -> uint32[n] numbers; stops early when half of the table's slots are taken.
 
@@ -68,6 +68,7 @@ class Distinct:
 
     def __init__(self) -> None:
         self.n_entries = 0
+        self._entries = np.empty(0, np.uint64)
         self._reserve(SLOTS)
 
     def assign(self, values: Array) -> NDArray[np.uint32]:
@@ -90,7 +91,7 @@ class Distinct:
 
     def _reserve(self, slots: int) -> None:
         """A table of so many slots, with the entries of the one before."""
-        known = self._entries[: self.n_entries] if self.n_entries else np.empty(0, np.uint64)
+        known = self._entries[: self.n_entries]
         self._keys, self._numbers = np.empty(slots, np.uint64), np.zeros(slots, np.uint32)
         self._entries = np.empty(slots // 2, np.uint64)
         self._shift = np.uint64(65 - slots.bit_length())

@@ -366,15 +366,18 @@ def _grow(symbols: Symbols, tokens: Array) -> Symbols:
     words[_BYTE:], lengths[_BYTE:] = np.arange(_BYTE), 1
     uses = np.bincount(tokens, minlength=2 * _BYTE)
     used = np.flatnonzero(uses)
-    together = np.bincount(tokens[:-1].astype(np.int64) << 9 | tokens[1:], minlength=1)
-    joined = np.flatnonzero(together > 1)  # seen once, a pair saves less than its place in the table costs
+    pairs = np.sort(tokens[:-1].astype(np.int32) << 9 | tokens[1:])
+    begins = np.flatnonzero(np.diff(pairs, prepend=-1))
+    together = np.diff(begins, append=len(pairs))
+    often = together > 1  # seen once, a pair saves less than its place in the table costs
+    joined, together = pairs[begins[often]].astype(np.int64), together[often]
     first, second = joined >> 9, joined & 511
     fits = lengths[first] + lengths[second] <= SYMBOL_BYTES
-    joined, first, second = joined[fits], first[fits], second[fits]
+    together, first, second = together[fits], first[fits], second[fits]
     shift = (8 * lengths[first]).astype(np.uint64)
     candidates = np.concatenate((words[used], words[first] | words[second] << shift))
     sizes = np.concatenate((lengths[used], lengths[first] + lengths[second]))
-    counts = np.concatenate((uses[used], together[joined]))
+    counts = np.concatenate((uses[used], together))
     # The same bytes may come about in several ways.
     order = np.lexsort((candidates, sizes))
     candidates, sizes, counts = candidates[order], sizes[order], counts[order]

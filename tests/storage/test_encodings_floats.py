@@ -429,6 +429,21 @@ def test_join_equals_twin_and_plain_python(size: int, turn: int, n: int) -> None
     assert results[0] == results[1] == results[2]
 
 
+@pytest.mark.parametrize("size", [2, 4, 8])
+@pytest.mark.parametrize("turn", [0, 1])
+@pytest.mark.parametrize("n", [1, 33, 500])
+def test_split_equals_twin_and_plain_python(size: int, turn: int, n: int) -> None:
+    stored = noise(np.dtype(f"u{size}"), n)
+    stored.flags.writeable = False
+    results = []
+    for function in (byte_split._split_numpy, byte_split._split, byte_split._split.function):
+        planes = np.zeros((size, n), np.uint8)
+        with np.errstate(over="ignore"):
+            function(stored, turn, planes)
+        results.append(planes.tobytes())
+    assert results[0] == results[1] == results[2]
+
+
 @pytest.mark.parametrize("exponent", [-9, -1, 0, 2, 18])
 @pytest.mark.parametrize("size", [4, 8])
 def test_divide_equals_twin_and_plain_python(exponent: int, size: int) -> None:
