@@ -134,6 +134,11 @@ class FileEntries:
         codes[1:] = found + 1
         return codes[numbered.codes]
 
+    def keep_order(self, came: Entries) -> bool:
+        """Add distinct entries in their order; whether it agrees with the order of those before."""
+        codes = self.add(Numbered(came, np.arange(1, len(came) + 1, dtype=np.uint32)))
+        return codes is not None and bool((np.diff(codes.astype(np.int64)) > 0).all())
+
     def entries(self) -> Entries:
         """All entries, by code."""
         if isinstance(self._parts[0], np.ndarray):

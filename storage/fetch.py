@@ -130,6 +130,15 @@ class ChunkReader:
             self._dictionaries = Dictionaries(own, shared)
         return self._dictionaries
 
+    def order(self) -> pa.Array | None:
+        """The entries of an ordered dictionary as its writer had them; None of other columns."""
+        if not self.column.type.is_ordered or self._file_entries is None:
+            return None
+        values = self._file_entries.get().values
+        if isinstance(values, pa.Array):
+            return values
+        return arrays.fixed(values, None, len(values), self.column.type.leaf)
+
     def place(self, number: int) -> Place:
         """Where one of the pages lies."""
         chunk = self.chunk

@@ -93,12 +93,9 @@ def _sparse(reader: ChunkReader, page: Page, rows: Rows, counter: Counter) -> Pi
     values = page.streams.get(VALUES)
     if values is not None and values[0] == RLE.id and len(rows) * BLOCK_ROWS > n:
         return None  # runs are spread out in less time than they are searched for so many rows
-    if (
-        leaf.dtype is None
-        and CODES not in page.streams
-        and not (LENGTHS in page.streams and BYTES in page.streams)
-    ):
-        return None
+    lengths_role = ITEM_LENGTHS if type_.is_list else LENGTHS
+    if leaf.dtype is None and CODES not in page.streams and lengths_role not in page.streams:
+        return None  # bytes of one width, or words
     if type_.is_list and ITEM_VALIDITY in page.streams:
         return None
     if type_.is_list and type_.size is None and is_sequence(page):

@@ -15,6 +15,7 @@ from headrace.storage.reader import File
 from headrace.storage.writer import Writer
 
 from .bits import same_array
+from .every_type import FLAT_TYPES, NESTED_TYPES, array, bits
 from .forge import Forged
 from .test_footer import delete, numbered
 
@@ -180,3 +181,31 @@ def test_a_table_of_many_files(tmp_path: Path) -> None:
     assert found.to_pydict() == {"s": [str(i) for i in rows], "x": rows}
     with pytest.raises(IndexError, match=r"0\.\.299"):
         table.take([300])
+
+
+def test_every_type_from_several_files(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    types = [type_ for type_ in [*FLAT_TYPES, *NESTED_TYPES] if type_ != pa.struct([])][::3]
+    types += [
+        pa.string_view(),
+        pa.binary_view(),
+        pa.list_(pa.string_view()),
+        pa.list_view(pa.int64()),
+        pa.struct([]),
+    ]
+    names = [f"c{at}" for at in range(len(types))]
+    parts = [
+        pa.table([array(rng, type_, 30, 0.3 if nulls else 0.0) for type_ in types], names=names)
+        for nulls in (0, 1, 0)
+    ]
+    table = storage.write(tmp_path / "t", parts[0], seed=1)
+    for number, part in enumerate(parts[1:]):
+        table.append(part, seed=2 + number)
+    rows = [89, 3, 31, 3, 60, 0]
+    found = table.take(rows)
+    assert found.schema.equals(table.schema)
+    for name in names:
+        kept = [bits(part[name].chunk(0)) for part in parts]
+        got = found[name].chunk(0)
+        got.validate(full=True)
+        assert bits(got) == [kept[row // 30][row % 30] for row in rows], (name, got.type)
