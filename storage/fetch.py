@@ -179,22 +179,27 @@ class ChunkReader:
 
         ``leader`` has the pages whose edits these follow, if they do.
         """
-        return self.decoded(self.pages(range(first, last)), first, leader)
+        pages = self.pages(range(first, last))
+        return self.decoded(pages, first, self.led_by(pages, first, leader))
 
-    def decoded(self, pages: Sequence[Page], first: int, leader: ChunkReader | None = None) -> Piece:
+    def led_by(self, pages: Sequence[Page], first: int, leader: ChunkReader | None) -> list[Page] | None:
+        """The leader's pages whose edits these follow, from page ``first`` on; None if they have their own."""
+        if leader is None or not any(is_sequence(page) and SEQ_MODE not in page.streams for page in pages):
+            return None
+        last = first + len(pages)
+        theirs, mine = leader.chunk.pages[first:last], self.chunk.pages[first:last]
+        if [page.n_rows for page in theirs] != [page.n_rows for page in mine]:
+            self.place(first).fail("rows of the list it follows", mine, theirs)
+        return leader.pages(range(first, last))
+
+    def decoded(self, pages: Sequence[Page], first: int, leaders: Sequence[Page] | None = None) -> Piece:
         """The rows of consecutive pages that were read already, from page ``first`` on."""
-        type_, last = self.column.type, first + len(pages)
+        type_ = self.column.type
         if not type_.is_list or type_.size is not None or not any(is_sequence(page) for page in pages):
             array = decode_pages(pages, type_, self.dictionaries)
             if not self.nulls_expected and array.null_count:
                 self._refuse_nulls(first, array)
             return array
-        leaders = None
-        if leader is not None and any(SEQ_MODE not in page.streams for page in pages):
-            theirs, mine = leader.chunk.pages[first:last], self.chunk.pages[first:last]
-            if [page.n_rows for page in theirs] != [page.n_rows for page in mine]:
-                self.place(first).fail("rows of the list it follows", mine, theirs)
-            leaders = leader.pages(range(first, last))
         found = decode_lists(pages, leaders, type_, self.dictionaries)
         valid = found.valid if isinstance(found, Views) else None
         if not self.nulls_expected and valid is not None and not valid.all():
