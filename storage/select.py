@@ -167,7 +167,7 @@ def choose(
     """
     if not len(values):
         return PLAIN
-    plans = _plans(values, profile, kind, in_place, seed, depth=int(nested))
+    plans = _plans(values, profile, kind, in_place, seed, depth=int(nested), only=only)
     insisted = [plan for plan in plans if plan.encoding.name == only]
     return min(insisted or plans or [_PACKED], key=lambda plan: plan.cost(profile))
 
@@ -280,7 +280,13 @@ _COMPOSITE: Final = ("delta", "zigzag", "byte_split", "alp", "sparse_bool", "mai
 
 
 def _plans(
-    values: Array, profile: Profile, kind: str, in_place: bool, seed: int, depth: int = 0
+    values: Array,
+    profile: Profile,
+    kind: str,
+    in_place: bool,
+    seed: int,
+    depth: int = 0,
+    only: str | None = None,
 ) -> list[Plan]:
     counted = stats(values, count_distinct=False)
     few = sample(values, seed, run=TEXT_RUN_BYTES if kind == "text" else profile.run_values)
@@ -292,7 +298,7 @@ def _plans(
         if (
             (in_place and not encoding.in_place)
             or not encoding.can_encode(counted)
-            or not _promising(name, counted, profile)
+            or not (name == only or _promising(name, counted, profile))
         ):
             continue
         # A dictionary's own estimate is of values; these are codes already.
