@@ -27,6 +27,15 @@ CLOSE_S = 5.0
 REASON_CHARS = 160
 
 
+def environment() -> dict[str, str]:
+    """This process's environment, but that Python keeps its byte code.
+
+    Rivals were installed by pip, which compiles them; ours runs from the checkout, and where byte code is never written it
+    would be compiled anew by every process, in the time of its first read.
+    """
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 class ContestantFailed(Exception):
     """The contestant said so, ended, or did not answer in time."""
 
@@ -59,6 +68,7 @@ class Process:
             self._process = subprocess.Popen(
                 command,
                 cwd=ROOT,
+                env=environment(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

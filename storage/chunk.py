@@ -18,7 +18,7 @@ import pyarrow as pa
 from headrace.storage import arrays, page, select
 from headrace.storage.encodings.contract import Array
 from headrace.storage.encodings.sequence import Edits
-from headrace.storage.entries import Entries, FileEntries, countable, number, worth_counting
+from headrace.storage.entries import SAMPLE, Entries, FileEntries, countable, number, worth_counting
 from headrace.storage.errors import SchemaMismatch
 from headrace.storage.exact import plain
 from headrace.storage.flatten import Cuts, Flat, Rows, leaf_flats, page_cuts, split
@@ -36,6 +36,8 @@ COUNT_ALL = 1 << 16
 WIDE_BYTES = 5
 REPLAN = 1.05
 """A plan that needs so much more per value than where it was made is made anew."""
+REPLAN_BYTES = 64
+"""Unless that is less than a choice is worth."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,8 @@ class ColumnWriter:
     def __init__(self, type_: ColumnType, rules: ColumnRules) -> None:
         self.type, self.rules = type_, rules
         self.file_entries: FileEntries | None = None
-        self._plans: dict[int, tuple[Plan, float]] = {}
+        self._plans: dict[tuple[int, bool], tuple[Plan, float]] = {}
+        self._fresh: dict[int, tuple[Array, Plan]] = {}
         self._coded: bool | None = None
         self._kind: Kind | None = None
         # Lists, and parts of nested columns, have no order that a filter could use.
@@ -174,6 +177,7 @@ class ColumnWriter:
             coded, entries = self._coded_or(direct, values, rows.leaf_cuts)
             streams += [self.streams(flat) for flat in coded]
         pages = self._pages(array, rows, streams)
+        self._fresh.clear()
         return Encoded(pages, array.null_count, entries, rows.item_validity is not None, report)
 
     def write_sequence(self, array: pa.Array, slides: Slides) -> Encoded:
@@ -190,7 +194,9 @@ class ColumnWriter:
         else:
             coded, entries = self._coded_or(direct, literals, literal_cuts)
             streams += [self.streams(flat) for flat in coded]
-        return Encoded(self._pages(array, rows, streams, slides), array.null_count, entries, report=report)
+        pages = self._pages(array, rows, streams, slides)
+        self._fresh.clear()
+        return Encoded(pages, array.null_count, entries, report=report)
 
     def _pages(
         self, array: pa.Array, rows: Rows, streams: list[list[Stream | None]], slides: Slides | None = None
@@ -216,16 +222,26 @@ class ColumnWriter:
             pages.append(PageBody(body, n, nulls, of_page(part, self.type) if self._bounded else None))
         return pages
 
-    def streams(self, flat: Flat) -> list[Stream | None]:
-        """One encoded stream per page; None where a page has none of this role."""
-        kept = self._plans.get(flat.role)
-        plan = kept[0] if kept is not None else self._choose(flat)
+    def streams(self, flat: Flat, *, entries: bool = False) -> list[Stream | None]:
+        """One encoded stream per page; None where a page has none of this role.
+
+        Args:
+            flat: the role's values.
+            entries: whether they are a dictionary's, which are planned on their own.
+        """
+        key = flat.role, entries
+        kept = self._plans.get(key)
+        plan = kept[0] if kept is not None else self._choose(flat, entries=entries)
         found, per_value = _encode(flat, plan)
-        if kept is not None and per_value > kept[1] * REPLAN:
-            plan, kept = self._choose(flat), None
+        if (
+            kept is not None
+            and per_value > kept[1] * REPLAN
+            and (per_value - kept[1]) * len(flat.values) > REPLAN_BYTES
+        ):
+            plan, kept = self._choose(flat, entries=entries), None
             found, per_value = _encode(flat, plan)
         if kept is None and len(flat.values):
-            self._plans[flat.role] = (plan, per_value)
+            self._plans[key] = (plan, per_value)
         return found
 
     def _narrowed(self, flat: Flat, wanted: Quantisation) -> tuple[list[Stream | None], Report]:
@@ -248,12 +264,19 @@ class ColumnWriter:
             found.append(Stream(flat.role, encoding.id, len(values), encoding.encode(values, child)))
         return found, report
 
-    def _choose(self, flat: Flat) -> Plan:
+    def _choose(self, flat: Flat, *, entries: bool = False) -> Plan:
+        """The cascade of a stream, which is asked for once to see whether a dictionary pays, and again to write it."""
+        fresh = self._fresh.get(flat.role)
+        if fresh is not None and fresh[0] is flat.values:
+            return fresh[1]
         rules = self.rules
-        only = rules.encoding if flat.role in (page.VALUES, page.BYTES) else None
-        return select.choose(
+        only = rules.encoding if flat.role in (page.VALUES, page.BYTES) and not entries else None
+        plan = select.choose(
             flat.values, rules.profile, kind=flat.kind, in_place=rules.in_place, only=only, seed=rules.seed
         )
+        if not entries:
+            self._fresh[flat.role] = flat.values, plan
+        return plan
 
     def _coded_or(
         self, direct: list[Flat], leaves: Any, cuts: Cuts
@@ -264,14 +287,16 @@ class ColumnWriter:
         if not self.type.is_ordered and (given or self._coded is False or not countable(self.type.leaf)):
             return direct, None
         if self._coded is None and rules.encoding is None and not self._repeats(direct[0], leaves):
+            # Of a few values nothing follows for the next row group.
+            self._coded = False if len(leaves) >= SAMPLE else None
             return direct, None
         by_frequency = profile.name == "size" and not self.type.is_ordered
-        numbered = number(leaves, self.type.leaf, by_frequency=by_frequency)
-        codes = Flat(page.CODES, numbered.codes, cuts, "codes")
         if self.file_entries is not None:
-            shared = self.file_entries.add(numbered)
+            shared = self.file_entries.add(leaves)
             if shared is not None:
                 return [Flat(page.CODES, shared, cuts, "codes", page.FILE_DICTIONARY)], None
+        numbered = number(leaves, self.type.leaf, by_frequency=by_frequency)
+        codes = Flat(page.CODES, numbered.codes, cuts, "codes")
         entries = self.entries_body(numbered.entries)
         if self._coded is None or len(numbered.entries) * 2 > len(leaves):
             plans = [self._choose(flat) for flat in direct]
@@ -289,8 +314,10 @@ class ColumnWriter:
                 and len(entries) > SMALL_ENTRIES_BYTES
                 and numbered.shared()
             ):
-                self.file_entries = FileEntries(self.type.leaf)
-                return self._coded_or(direct, leaves, cuts)
+                self.file_entries = FileEntries(self.type.leaf, by_frequency=by_frequency)
+                shared = self.file_entries.add(leaves, numbered)
+                if shared is not None:
+                    return [Flat(page.CODES, shared, cuts, "codes", page.FILE_DICTIONARY)], None
         return [codes], (entries, len(numbered.entries))
 
     def _repeats(self, direct: Flat, leaves: Any) -> bool:
@@ -304,13 +331,7 @@ class ColumnWriter:
         """A dictionary's entries as a page without nonce: one row per entry, codes counting from 1."""
         cuts = np.array([0, len(entries)], np.int64)
         flats = leaf_flats(entries, self.type, cuts, items=False)
-        rules = self.rules
-        streams = []
-        for flat in flats:
-            plan = select.choose(
-                flat.values, rules.profile, kind=flat.kind, in_place=rules.in_place, seed=rules.seed
-            )
-            streams += [one for one in _encode(flat, plan)[0] if one is not None]
+        streams = [one for flat in flats for one in self.streams(flat, entries=True) if one is not None]
         return page.assemble(len(entries), page.NO_NULLS, 0, streams)
 
 

@@ -9,7 +9,6 @@ once it was put, so for those there is nothing to sync.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,6 +85,8 @@ def staged(final: Place) -> Iterator[Path]:
         return
     if final.exists():
         raise FileExistsError(f"{final}: the store has an object of this name")
+    import tempfile  # for writers to stores alone
+
     with tempfile.TemporaryDirectory(prefix="headrace-") as folder:
         written = Path(folder, final.name)
         yield written

@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from headrace.storage import arrays
+from headrace.storage.encodings._jit import preferred
+from headrace.storage.encodings.distinct import Distinct
 from headrace.storage.logical import Leaf
 
 SAMPLE = 2048
@@ -33,6 +35,8 @@ class Numbered:
 
     entries: Entries
     codes: Codes
+    known: Known | None = None
+    """What the next values would be looked up in."""
 
     def shared(self) -> bool:
         """Whether the second half of the values brings few entries that the first has not had.
@@ -40,10 +44,33 @@ class Numbered:
         If so, so will the next row group, and one dictionary for all of them saves most of theirs.
         """
         half = len(self.codes) // 2
-        first = np.zeros(len(self.entries) + 1, np.bool_)
+        first, second = (np.zeros(len(self.entries) + 1, np.bool_) for _ in range(2))
         first[self.codes[:half]] = True
-        second = np.unique(self.codes[half:])
-        return float(np.count_nonzero(first[second])) > SHARED * len(second)
+        second[self.codes[half:]] = True
+        return int(np.count_nonzero(first & second)) > SHARED * int(np.count_nonzero(second))
+
+
+class Known:
+    """Numbers that have a code, and their codes."""
+
+    def __init__(self) -> None:
+        self._table = Distinct()
+        self._codes = np.zeros(1, np.uint32)  # of each of the table's numbers
+
+    def add(self, numbers: NDArray[Any], *, by_frequency: bool = False) -> tuple[NDArray[Any], Codes]:
+        """The values that had no code, in the order of those that they get, as `number` orders them, and all codes."""
+        table, first = self._table, len(self._codes)
+        found = table.assign(numbers)
+        fresh = table.entries(numbers.dtype, first - 1)
+        if by_frequency:
+            order = np.argsort(-np.bincount(found, minlength=first + len(fresh))[first:], kind="stable")
+        else:
+            order = np.argsort(fresh.view(f"u{fresh.itemsize}"))
+        codes = np.empty(first + len(fresh), np.uint32)
+        codes[:first] = self._codes
+        codes[order + first] = np.arange(first, len(codes), dtype=np.uint32)
+        self._codes = codes
+        return fresh[order], codes[found]
 
 
 def countable(leaf: Leaf) -> bool:
@@ -61,8 +88,14 @@ def worth_counting(leaves: Any) -> bool:
     step = max(1, n // SAMPLE)
     few = leaves[::step] if isinstance(leaves, np.ndarray) else leaves.take(_arrow(np.arange(0, n, step)))
     # Half of a sample being distinct says little about all of it when it is a small part: there the bound is loose.
-    distinct = len(np.unique(few)) if isinstance(few, np.ndarray) else len(few.unique())
+    distinct = _n_distinct(few) if isinstance(few, np.ndarray) else len(few.unique())
     return distinct * 2 <= len(few) or (step > 1 and distinct * 8 <= len(few) * 7)
+
+
+def _n_distinct(few: NDArray[Any]) -> int:
+    """By sorting, which is quicker for a few values than to look for equals."""
+    ascending = np.sort(few.view(f"u{few.itemsize}"))
+    return 1 + int(np.count_nonzero(ascending[1:] != ascending[:-1]))
 
 
 def number(leaves: Any, leaf: Leaf, *, by_frequency: bool = False) -> Numbered:
@@ -73,13 +106,16 @@ def number(leaves: Any, leaf: Leaf, *, by_frequency: bool = False) -> Numbered:
         leaf: their type.
         by_frequency: True makes codes of few distinct bytes, for a general-purpose compressor behind them.
     """
+    order = None
     if leaf.dtype is None:
         encoded = leaves.dictionary_encode()
         entries: Entries = encoded.dictionary
         indices = arrays.numbers(encoded.indices, np.dtype(np.int32))
-        order = None
     else:
         numbers = leaves if isinstance(leaves, np.ndarray) else arrays.numbers(leaves, leaf.dtype)
+        if preferred():
+            known = Known()
+            return Numbered(*known.add(numbers, by_frequency=by_frequency), known)
         # Bit patterns, so that NaNs and zeros of both signs keep theirs.
         encoded = _arrow(np.ascontiguousarray(numbers).view(f"u{numbers.itemsize}")).dictionary_encode()
         patterns = arrays.numbers(encoded.dictionary, np.dtype(f"u{numbers.itemsize}"))
@@ -100,50 +136,90 @@ def number(leaves: Any, leaf: Leaf, *, by_frequency: bool = False) -> Numbered:
 class FileEntries:
     """A dictionary over the row groups of one column: new values get the next codes, known ones keep theirs."""
 
-    def __init__(self, leaf: Leaf) -> None:
-        self._leaf = leaf
+    def __init__(self, leaf: Leaf, *, by_frequency: bool = False) -> None:
+        """
+        Args:
+            leaf: type of the values.
+            by_frequency: as for `number`, among the values that come together.
+        """
+        self._leaf, self._by_frequency = leaf, by_frequency
         self._parts: list[Entries] = []
-        self._known: pa.Array | None = None
+        self._known: Known | None = None
         self.n_entries = 0
 
-    def add(self, numbered: Numbered) -> Codes | None:
-        """The file-wide codes of a chunk's values; None, and nothing added, if there would be too many entries."""
-        came = numbered.entries
-        patterns = (
-            _arrow(np.ascontiguousarray(came).view(f"u{came.itemsize}"))
-            if isinstance(came, np.ndarray)
-            else came
-        )
-        if self._known is None:
-            found = np.full(len(came), -1, np.int64)
-        else:
-            where = pc.index_in(patterns, value_set=self._known).fill_null(-1)
+    def add(self, leaves: Any, numbered: Numbered | None = None) -> Codes | None:
+        """The file-wide codes of a chunk's values; None, and nothing added, if there would be too many entries.
+
+        Args:
+            leaves: as for `number`.
+            numbered: what `number` made of them, if they are the first and that is known.
+        """
+        if numbered is not None and numbered.known is not None and len(numbered.entries) <= FILE_ENTRIES:
+            self._known = numbered.known
+            self._keep(numbered.entries)
+            return numbered.codes
+        if self._leaf.dtype is not None and preferred():
+            return self._added(
+                leaves if isinstance(leaves, np.ndarray) else arrays.numbers(leaves, self._leaf.dtype)
+            )
+        numbered = number(leaves, self._leaf, by_frequency=self._by_frequency)
+        found = self._found(numbered.entries)
+        if found is None:
+            return None
+        codes = np.zeros(len(found) + 1, np.uint32)
+        codes[1:] = found + 1
+        return codes[numbered.codes]
+
+    def keep_order(self, came: Entries) -> bool:
+        """Add distinct entries in their order; whether it agrees with the order of those before."""
+        found = self._found(came)
+        return found is not None and bool((np.diff(found) > 0).all())
+
+    def _found(self, came: Entries) -> NDArray[np.int64] | None:
+        """Where distinct values are among the entries, behind which new ones are put in the order in which they came."""
+        self._known = None
+        patterns, found = _patterns(came), np.full(len(came), -1, np.int64)
+        if self._parts:
+            known = pa.concat_arrays([_patterns(part) for part in self._parts])
+            where = pc.index_in(patterns, value_set=known).fill_null(-1)
             found = arrays.numbers(where, np.dtype(np.int32)).astype(np.int64)
         fresh = found < 0
         n_fresh = int(np.count_nonzero(fresh))
         if self.n_entries + n_fresh > FILE_ENTRIES:
             return None
         found[fresh] = self.n_entries + np.arange(n_fresh)
-        self._parts.append(
-            came[fresh] if isinstance(came, np.ndarray) else came.filter(arrays.mask_array(fresh))
-        )
-        self.n_entries += n_fresh
-        new = patterns.filter(arrays.mask_array(fresh))
-        self._known = new if self._known is None else pa.concat_arrays([self._known, new])
-        codes = np.zeros(len(came) + 1, np.uint32)
-        codes[1:] = found + 1
-        return codes[numbered.codes]
-
-    def keep_order(self, came: Entries) -> bool:
-        """Add distinct entries in their order; whether it agrees with the order of those before."""
-        codes = self.add(Numbered(came, np.arange(1, len(came) + 1, dtype=np.uint32)))
-        return codes is not None and bool((np.diff(codes.astype(np.int64)) > 0).all())
+        self._keep(came[fresh] if isinstance(came, np.ndarray) else came.filter(arrays.mask_array(fresh)))
+        return found
 
     def entries(self) -> Entries:
         """All entries, by code."""
         if isinstance(self._parts[0], np.ndarray):
             return np.concatenate(self._parts)
         return pa.concat_arrays(self._parts)
+
+    def _added(self, numbers: NDArray[Any]) -> Codes | None:
+        """As `add`, in one pass over the values."""
+        if self._known is None:
+            self._known = Known()
+            for part in self._parts:
+                self._known.add(part, by_frequency=True)  # each came once: they stay in their order
+        fresh, codes = self._known.add(numbers, by_frequency=self._by_frequency)
+        if self.n_entries + len(fresh) > FILE_ENTRIES:
+            self._known = None
+            return None
+        self._keep(fresh)
+        return codes
+
+    def _keep(self, fresh: Entries) -> None:
+        self._parts.append(fresh)
+        self.n_entries += len(fresh)
+
+
+def _patterns(entries: Entries) -> pa.Array:
+    """Entries as Arrow compares them bit by bit."""
+    if isinstance(entries, np.ndarray):
+        return _arrow(np.ascontiguousarray(entries).view(f"u{entries.itemsize}"))
+    return entries
 
 
 def _arrow(numbers: NDArray[Any]) -> pa.Array:

@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from headrace.storage import logical, typecode
@@ -235,6 +234,8 @@ def _numbered(array: pa.Array, type_: pa.DataType, fail: Fail, entries: pa.Array
         encoded = _bits(array).dictionary_encode()
         indices, values = encoded.indices, encoded.dictionary
     else:
+        import pyarrow.compute as pc  # a third of Arrow's import, and seldom needed
+
         indices, values = pc.index_in(_bits(array), value_set=_bits(entries), skip_nulls=True), entries
         if indices.null_count != array.null_count:
             fail("values outside the dictionary", 0, indices.null_count - array.null_count)

@@ -7,7 +7,7 @@ are copied out of the file before anything points into them, so what is handed o
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from headrace.storage.encodings import prefer_kernels
 from headrace.storage.encodings.dictionary import table
 from headrace.storage.footer import Chunk, Column, DictRow, PageRow
 from headrace.storage.logical import Leaf
+from headrace.storage.number_read import pages_of_numbers
 from headrace.storage.page import LENGTHS, NO_NULLS, NULL_ROW_BYTES, SEQ_MODE, VALUES
 from headrace.storage.page_read import Part, decode_pages, leaf_array
 from headrace.storage.page_streams import (
@@ -34,6 +35,9 @@ from headrace.storage.source import Source
 from headrace.storage.views import Piece, Views, decode_lists, is_sequence
 
 SPAN_BYTES = 32 << 20  # read at once at most
+LOCAL_SPAN_BYTES = (
+    512 << 10
+)  # of a local file: what is hashed and decoded while a processor's cache still holds it
 GAP_BYTES = 16 << 10  # between pages that are still read in one piece
 
 KERNELS_FROM_VALUES = 8_000_000
@@ -144,16 +148,20 @@ class ChunkReader:
         chunk = self.chunk
         return Place(self.source.name, self.column.name, chunk.first_page + number, chunk.pages[number].off)
 
-    def pages(self, numbers: Sequence[int]) -> list[Page]:
-        """Some pages, read and checked, their streams not yet decoded. Numbers count within the chunk and ascend."""
-        found, room = self._pages(numbers), self.column.type.null_bytes
-        if room > NULL_ROW_BYTES:
-            for page in found:
-                if page.validity != NO_NULLS:
-                    page.claim("room of nulls", page.n_rows * room)
-        return found
+    def pages(self, numbers: Sequence[int], *, lasting: bool = True) -> Iterator[Page]:
+        """Some pages in turn, read and checked, their streams not yet decoded.
 
-    def _pages(self, numbers: Sequence[int]) -> list[Page]:
+        Args:
+            numbers: ascending, counted within the chunk.
+            lasting: whether pages are used after the next one was asked for; else they share memory.
+        """
+        room = self.column.type.null_bytes
+        for page in self._pages(numbers, lasting):
+            if room > NULL_ROW_BYTES and page.validity != NO_NULLS:
+                page.claim("room of nulls", page.n_rows * room)
+            yield page
+
+    def _pages(self, numbers: Sequence[int], lasting: bool) -> Iterator[Page]:
         rows, source, stored = self.chunk.pages, self.source, 0
         if self.chunk.dictionary is not None or self._file_entries is not None:
             for entries in (self.dictionaries.chunk, self.dictionaries.file):
@@ -161,26 +169,35 @@ class ChunkReader:
         if len(numbers) == 1:
             row, place = rows[numbers[0]], self.place(numbers[0])
             data = checked(source.read(row.off, row.used_len), row.hash, place)
-            return [Page(data, row.n_rows, place, stored, self.column.stored)]
-        found = []
-        for first, last in _spans(rows, numbers):
-            start = rows[numbers[first]].off
-            end = rows[numbers[last - 1]]
-            data = memoryview(source.read(start, end.off + end.used_len - start))
+            yield Page(data, row.n_rows, place, stored, self.column.stored)
+            return
+        spans = []
+        for first, last in _spans(rows, numbers, SPAN_BYTES if source.remote else LOCAL_SPAN_BYTES):
+            start, end = rows[numbers[first]].off, rows[numbers[last - 1]]
+            spans.append((first, last, start, end.off + end.used_len - start))
+        buffer = memoryview(bytearray(0 if lasting else max([span[3] for span in spans], default=0)))
+        for first, last, start, length in spans:
+            read = source.read(start, length) if lasting else source.read_into(buffer, start, length)
+            data = memoryview(read)
             for number in numbers[first:last]:
                 row, place = rows[number], self.place(number)
                 part = data[row.off - start : row.off - start + row.used_len]
-                page = Page(checked(part, row.hash, place), row.n_rows, place, stored, self.column.stored)
-                found.append(page)
-        return found
+                yield Page(checked(part, row.hash, place), row.n_rows, place, stored, self.column.stored)
 
     def piece(self, first: int, last: int, leader: ChunkReader | None = None) -> Piece:
         """The rows of pages ``first`` up to ``last``, in the column's plain form.
 
         ``leader`` has the pages whose edits these follow, if they do.
         """
-        pages = self.pages(range(first, last))
-        return self.decoded(pages, first, self.led_by(pages, first, leader))
+        type_ = self.column.type
+        if last - first > 1 and not type_.is_nested:
+            # Rows without nulls, whose place in the array is known before their pages are read.
+            pages = self.pages(range(first, last), lasting=False)
+            numbers = pages_of_numbers(pages, self.chunk.pages[first:last], type_)
+            if numbers is not None:
+                return numbers
+        found = list(self.pages(range(first, last)))
+        return self.decoded(found, first, self.led_by(found, first, leader))
 
     def led_by(self, pages: Sequence[Page], first: int, leader: ChunkReader | None) -> list[Page] | None:
         """The leader's pages whose edits these follow, from page ``first`` on; None if they have their own."""
@@ -190,7 +207,7 @@ class ChunkReader:
         theirs, mine = leader.chunk.pages[first:last], self.chunk.pages[first:last]
         if [page.n_rows for page in theirs] != [page.n_rows for page in mine]:
             self.place(first).fail("rows of the list it follows", mine, theirs)
-        return leader.pages(range(first, last))
+        return list(leader.pages(range(first, last)))
 
     def decoded(self, pages: Sequence[Page], first: int, leaders: Sequence[Page] | None = None) -> Piece:
         """The rows of consecutive pages that were read already, from page ``first`` on."""
@@ -235,14 +252,14 @@ class ChunkReader:
         return found
 
 
-def _spans(rows: Sequence[PageRow], numbers: Sequence[int]) -> list[tuple[int, int]]:
+def _spans(rows: Sequence[PageRow], numbers: Sequence[int], span_bytes: int) -> list[tuple[int, int]]:
     """Which of the pages are read in one piece: (first, last) positions in ``numbers``."""
     spans = []
     first = 0
     for at in range(1, len(numbers)):
         before, row = rows[numbers[at - 1]], rows[numbers[at]]
         gap = row.off - before.off - before.used_len
-        if not 0 <= gap <= GAP_BYTES or row.off + row.used_len - rows[numbers[first]].off > SPAN_BYTES:
+        if not 0 <= gap <= GAP_BYTES or row.off + row.used_len - rows[numbers[first]].off > span_bytes:
             spans.append((first, at))
             first = at
     spans.append((first, len(numbers)))

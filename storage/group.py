@@ -20,8 +20,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from headrace.storage import arrays, sequences
+from headrace.storage import arrays, nested_columns, sequences
 from headrace.storage.chunk import ColumnRules, ColumnWriter, Encoded, Slides
+from headrace.storage.encodings import prefer_kernels
 from headrace.storage.flatten import Cuts, page_cuts, valid_cuts
 from headrace.storage.logical import ColumnType, column_type
 
@@ -29,6 +30,7 @@ SEQUENCE = "sequence"
 SEQUENCE_PAGE_BYTES = 16 << 20  # each page repeats the history it starts with
 SEQUENCE_BLOCKS = 8
 PARALLEL_VALUES = 1 << 18  # fewer are encoded before threads have started
+MANY_BYTES = 1 << 26  # of Arrow memory: to write so much takes longer than to load a compiler
 Order: TypeAlias = "NDArray[np.int64] | None"
 
 
@@ -69,6 +71,7 @@ class GroupWriter:
         """Columns of which some page has no edits of its own, and the column that has them."""
         self.writers = [ColumnWriter(column.type, column.rules) for column in columns]
         self._cluster_by = cluster_by
+        self._n_bytes = 0
         # Parts of nested columns have rows of their own number, of which nothing says whose they are.
         self._sliding = [
             index
@@ -99,6 +102,9 @@ class GroupWriter:
         Returns:
             The chunks, and the values of the hidden column if clusters have been made in this file.
         """
+        self._n_bytes += sum(one.nbytes for one in flat)
+        if self._n_bytes >= MANY_BYTES:
+            prefer_kernels()
         keys = self._keys(flat) if self._sliding else None
         order = sequences.clustered_order(keys.numbers) if keys is not None and keys.scattered else None
         if self.clustered is None:
@@ -209,6 +215,28 @@ class GroupWriter:
             offsets, items, valid_cuts(array, cuts), restart, oldest_first=oldest_first
         )
         return Slides(edits, cuts)
+
+
+def shredded(
+    tops: Sequence[pa.Array], types: Sequence[ColumnType], page_blocks: int
+) -> tuple[list[pa.Array], list[Cuts | None]]:
+    """One array per flat column, and where the pages of nested columns and their parts end."""
+    flat: list[pa.Array] = []
+    cuts: list[Cuts | None] = []
+    parts: list[pa.Array] = []
+    part_cuts: list[Cuts | None] = []
+    for array, type_ in zip(tops, types, strict=True):
+        if not type_.is_nested:
+            flat.append(array)
+            cuts.append(None)
+            continue
+        arrays_of = nested_columns.shred(array, type_)
+        ends = nested_columns.boundaries(arrays_of, type_, page_cuts(array, page_blocks))
+        flat.append(arrays_of[0])
+        cuts.append(ends[0])
+        parts += arrays_of[1:]
+        part_cuts += ends[1:]
+    return flat + parts, cuts + part_cuts
 
 
 def take(lists: pa.Array, order: NDArray[np.int64]) -> pa.Array:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from uuid import uuid4
 
 import pyarrow as pa
@@ -40,6 +41,12 @@ from headrace.storage.manifest import (
     since,
 )
 from headrace.storage.objects import ObjectPath, Place
+
+
+@lru_cache(maxsize=16)
+def _parsed(data: bytes) -> pa.Schema:
+    """The schema that a file's bytes describe; a table is opened more often than its schema changes."""
+    return stored_schema(pa.ipc.read_schema(pa.py_buffer(data)))
 
 
 @dataclass(frozen=True)
@@ -143,7 +150,7 @@ class Log:
                 f"{path}: expected hash {manifest.schema_blake3}, got {digest(data)}; restore it"
             )
         try:
-            return stored_schema(pa.ipc.read_schema(pa.py_buffer(data)))
+            return _parsed(data)
         except (pa.ArrowException, OSError, UnsupportedType) as error:
             raise CorruptManifest(f"{path}: not a schema the store can hold: {error}") from error
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from headrace.storage import arrays
 from headrace.storage.logical import ColumnType, Leaf
+from headrace.storage.number_read import page_of_numbers
 from headrace.storage.page import (
     ALL_NULL,
     BYTES,
@@ -49,7 +50,7 @@ class Part(NamedTuple):
 def decode_pages(pages: Sequence[Page], type_: ColumnType, dictionaries: Dictionaries) -> pa.Array:
     """Consecutive pages, none of which holds a sequence, as one array of ``type_``'s plain Arrow type."""
     if len(pages) == 1 and not type_.is_list:
-        plain = _plain_numbers(pages[0], type_.leaf)
+        plain = page_of_numbers(pages[0], type_.leaf)
         if plain is not None:
             return plain
     parts, valid = page_rows(pages)
@@ -60,19 +61,6 @@ def decode_pages(pages: Sequence[Page], type_: ColumnType, dictionaries: Diction
     for page_ in pages:
         page_.done()
     return array
-
-
-def _plain_numbers(page_: Page, leaf: Leaf) -> pa.Array | None:
-    """The commonest page, numbers without nulls and dictionary, by the shortest way; None for any other."""
-    dtype, n = leaf.dtype, page_.n_rows
-    if page_.validity or dtype is None or dtype.kind == "b" or len(page_.streams) != 1 or not n:
-        return None
-    page_.claim("values", n * dtype.itemsize)
-    if VALUES not in page_.streams:
-        return None
-    buffer = pa.allocate_buffer(n * dtype.itemsize)
-    page_.into(VALUES, np.frombuffer(buffer, dtype))
-    return pa.Array.from_buffers(leaf.arrow, n, [None, buffer])
 
 
 def page_rows(pages: Sequence[Page]) -> tuple[list[Part], Mask | None]:

@@ -2,7 +2,8 @@
 
 An expression decides which rows come out; conditions only say which pages cannot hold such a row. Conditions come from
 tuples, or are read back from an expression's text, which Arrow offers as the only way to look into it: what is read is
-built again and compared with the expression, so a misread one is never used.
+built again and compared with the expression, so a misread one is never used. Arrow's compute functions take a third of
+its import, so they are loaded by the first filter and by nothing before.
 """
 
 from __future__ import annotations
@@ -10,19 +11,22 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from headrace.storage import exact
 from headrace.storage.errors import NoSuchColumn
+
+if TYPE_CHECKING:
+    import pyarrow.compute as pc
 
 Condition = tuple[str, str, Any]
 Filter: TypeAlias = "pc.Expression | Sequence[Condition] | Sequence[Sequence[Condition]]"
 AnyOf: TypeAlias = tuple[tuple[Condition, ...], ...]
 """One of the inner tuples must hold, all of its conditions."""
 
+_COMPARISONS = frozenset({"==", "!=", "<", "<=", ">", ">="})
 _MAX_TERMS = 64  # conditions that an expression is multiplied out to; beyond, no page is left out
 _TOKEN = re.compile(
     r'\s*(?:(?P<sign>[()]|==|!=|<=|>=|<|>)|(?P<text>"(?:[^"\\]|\\.)*")|(?P<word>[^\s()=!<>"]+))'
@@ -54,7 +58,7 @@ def parse_filter(given: Filter | None) -> pc.Expression | None:
     Raises:
         ValueError: an unknown op or another shape.
     """
-    if given is None or isinstance(given, pc.Expression):
+    if given is None or _is_expression(given):
         return given
     groups = _groups(given)
     return _expression(groups) if groups else None
@@ -74,14 +78,15 @@ def predicate(given: pc.Expression, schema: pa.Schema, conditions: AnyOf | None 
     any_of = conditions or conditions_of(given)
     if any_of is not None:
         names = list(dict.fromkeys(name for group in any_of for name, _, _ in group))
-        if set(names) <= set(schema.names) and _fits(given, schema, names):
+        known = set(names) <= set(schema.names)
+        if known and (_is_plain(any_of, schema) or _fits(given, schema, names)):
             return Predicate(given, any_of, tuple(names))
     return Predicate(given, any_of, tuple(filter_columns(given, schema)))
 
 
 def tuples_of(given: Filter | None) -> AnyOf | None:
     """The conditions of a filter that was written as tuples; None for others."""
-    if given is None or isinstance(given, pc.Expression):
+    if given is None or _is_expression(given):
         return None
     return tuple(
         tuple((name, "==" if op == "=" else op, value) for name, op, value in group)
@@ -89,9 +94,16 @@ def tuples_of(given: Filter | None) -> AnyOf | None:
     )
 
 
+def _is_expression(given: object) -> bool:
+    import pyarrow.compute as pc
+
+    return isinstance(given, pc.Expression)
+
+
 def conditions_of(expression: pc.Expression) -> AnyOf | None:
     """The conditions an expression consists of, if it is made of comparisons, ``and`` and ``or`` alone.
 
+    >>> import pyarrow.compute as pc
     >>> conditions_of((pc.field("a") == 4) & (pc.field("b") < 2.5))
     ((('a', '==', 4), ('b', '<', 2.5)),)
     """
@@ -217,6 +229,8 @@ def _expression(groups: Sequence[Sequence[Condition]]) -> pc.Expression:
 
 
 def _term(condition: Any) -> pc.Expression:
+    import pyarrow.compute as pc
+
     match condition:
         case (str(name), str(op), value):
             field = pc.field(name)
@@ -260,6 +274,24 @@ def filter_columns(expression: pc.Expression, schema: pa.Schema) -> list[str]:
     return [
         name for name in named if not _fits(expression, schema, [other for other in named if other != name])
     ]
+
+
+def _is_plain(any_of: AnyOf, schema: pa.Schema) -> bool:
+    """Whether every condition compares a column with a value of its own kind, so that no trial is needed."""
+    return all(
+        op in _COMPARISONS and _same_kind(schema.field(name).type, value)
+        for group in any_of
+        for name, op, value in group
+    )
+
+
+def _same_kind(type_: pa.DataType, value: Any) -> bool:
+    kind = type(value)  # not isinstance: True is no number here
+    if pa.types.is_integer(type_):
+        return kind is int
+    if pa.types.is_float32(type_) or pa.types.is_float64(type_):
+        return kind is float or kind is int
+    return kind is str and bool(pa.types.is_string(type_))
 
 
 def _fits(expression: pc.Expression, schema: pa.Schema, names: Sequence[str]) -> bool:

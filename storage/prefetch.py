@@ -11,11 +11,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from headrace.storage.errors import CorruptFooter, CorruptPage
 from headrace.storage.group_read import Selected, Step
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 MEMORY_BYTES = 512 << 20
 BUNDLE_BYTES = 2 << 20
@@ -46,6 +48,8 @@ def default_threads() -> int:
 
 def pool(threads: int) -> ThreadPoolExecutor:
     """A pool of so many threads, made once per process: also in one that was forked, where no thread survives."""
+    from concurrent.futures import ThreadPoolExecutor  # which small reads do without
+
     key = (os.getpid(), threads)
     with _lock:
         found = _pools.get(key)

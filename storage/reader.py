@@ -20,19 +20,24 @@ from numpy.typing import NDArray
 from headrace.storage.errors import BadFile, CorruptFooter, CorruptPage
 from headrace.storage.fetch import FileEntries
 from headrace.storage.footer import Column, Footer
-from headrace.storage.group_read import Group, Step, arrow_schema, batches_of, record_batch, take_mask
+from headrace.storage.group_read import (
+    ColumnRows,
+    Group,
+    Step,
+    arrow_schema,
+    batches_of,
+    record_batch,
+    take_mask,
+)
 from headrace.storage.layout import GROUP_ROWS
 from headrace.storage.objects import Location
 from headrace.storage.predicate import Predicate
 from headrace.storage.prefetch import MEMORY_BYTES, ahead, default_threads, pool
 from headrace.storage.source import Source, open_source
 from headrace.storage.take import Counter
-from headrace.storage.views import join, pick
+from headrace.storage.views import Piece, join, pick
 
 AsStored: TypeAlias = bool | Collection[str]
-TAKE_BYTES = (
-    2 << 20
-)  # of touched chunks as they are stored; from there on columns are taken by several threads
 
 
 class File:
@@ -166,7 +171,7 @@ class File:
             columns: names, in the order wanted, or patterns; None is all.
             list_view: lists come as Arrow's ListView; else as List.
             as_stored: as for ``batches``.
-            threads: at most so many; None is the number of processors, up to 8.
+            threads: at most so many, for a remote file; None is the number of processors, up to 8.
 
         Raises:
             IndexError: a row that is deleted, or that the file never had.
@@ -208,23 +213,14 @@ class File:
                 gone = int(local[group.deleted[local]][0]) + number * size
                 raise IndexError(f"{self.path}: row {gone} was deleted; ask for rows that a scan returns")
             wanted.append((group, local))
-        counters = [Counter() for _ in found]
+        tasks = [(part, local, Counter()) for group, local in wanted for part in group.parts]
+        pieces = _taken(tasks, threads if self.source.remote else 1)
+        self.blocks_taken += sum([counter.blocks for _, _, counter in tasks])
         order = None if len(back) == len(distinct) and (np.diff(at) > 0).all() else back
-
-        def column(index: int) -> pa.Array:
-            parts = [group.parts[index] for group, _ in wanted]
-            pieces = [
-                part.take_piece(local, counters[index])
-                for part, (_, local) in zip(parts, wanted, strict=True)
-            ]
-            whole = join(pieces)
-            return parts[0].finish(whole if order is None else pick(whole, order))
-
-        if threads > 1 and sum(part.stored_bytes for group, _ in wanted for part in group.parts) > TAKE_BYTES:
-            columns = list(pool(threads).map(column, range(len(found))))
-        else:
-            columns = [column(index) for index in range(len(found))]
-        self.blocks_taken += sum(counter.blocks for counter in counters)
+        columns = []
+        for index, part in enumerate(wanted[0][0].parts):
+            whole = join(pieces[index :: len(found)])
+            columns.append(part.finish(whole if order is None else pick(whole, order)))
         return record_batch(columns, schema, len(at))
 
     def is_stale(self) -> bool:
@@ -234,6 +230,16 @@ class File:
         self.footer = Footer(self.source)
         self._file_entries.clear()
         return True
+
+
+_TakeTask = tuple[ColumnRows, "NDArray[np.int64]", Counter]
+
+
+def _taken(tasks: Sequence[_TakeTask], threads: int) -> list[Piece]:
+    """Each task's rows; several threads wait for a network, but would only wait for each other where there is none."""
+    if threads < 2 or len(tasks) < 2:
+        return [part.take_piece(rows, counter) for part, rows, counter in tasks]
+    return list(pool(threads).map(lambda task: task[0].take_piece(*task[1:]), tasks))
 
 
 class _Steps:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from headrace.storage import exact
@@ -30,6 +29,8 @@ from headrace.storage.reader import File
 from headrace.storage.views import view_type
 
 if TYPE_CHECKING:
+    import pyarrow.compute as pc
+
     from headrace.storage.quantise import Kind
 
 
@@ -210,12 +211,14 @@ def checked_file(root: Place, entry: DataFile, schema: pa.Schema, columns: Seque
             raise CorruptManifest(
                 f"{path}: expected uuid, rows and root {expected}, got {came}; restore the right file"
             )
-        fields = schema if columns is None else [schema.field(name) for name in columns]
-        differing = {str(field) for field in file.schema(columns)} ^ {str(field) for field in fields}
-        if differing:
-            raise SchemaMismatch(
-                f"{path}: columns differ from the table's: {sorted(differing)}; stage its rows through this table"
-            )
+        wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+        found = file.schema(columns)
+        if not found.equals(wanted):
+            differing = {str(field) for field in found} ^ {str(field) for field in wanted}
+            if differing:  # else the order alone
+                raise SchemaMismatch(
+                    f"{path}: columns differ from the table's: {sorted(differing)}; stage its rows through this table"
+                )
     except BaseException:
         file.close()
         raise

@@ -12,8 +12,8 @@ decoding as in Nimble's read factors. The nanoseconds are our own measurements (
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -28,6 +28,8 @@ RUN_VALUES: Final = 64
 TEXT_RUN_BYTES: Final = 1024
 LARGEST_SAVING: Final = 0.8
 """What compressors of bytes leave at least a fifth of: a byte that costs more to decode than that is worth is not tried."""
+HINTED: Final = 1.25
+"""How far a sample may be off the mark."""
 SLACK: Final = 1.01
 """No stream is written larger than so many times its plain bytes."""
 
@@ -167,7 +169,7 @@ def choose(
     """
     if not len(values):
         return PLAIN
-    plans = _plans(values, profile, kind, in_place, seed, depth=int(nested), only=only)
+    plans = _plans(values, profile, kind, in_place, seed, depth=int(nested), pruned=only is None, only=only)
     insisted = [plan for plan in plans if plan.encoding.name == only]
     return min(insisted or plans or [_PACKED], key=lambda plan: plan.cost(profile))
 
@@ -176,7 +178,9 @@ def explain(
     values: Array, profile: Profile, *, kind: str = "values", in_place: bool = False, seed: int = 0
 ) -> list[Candidate]:
     """How `choose` comes to its answer: one candidate per encoding that can write these values, best first."""
-    plans = sorted(_plans(values, profile, kind, in_place, seed), key=lambda plan: plan.cost(profile))
+    chosen = str(choose(values, profile, kind=kind, in_place=in_place, seed=seed))
+    plans = _plans(values, profile, kind, in_place, seed, pruned=False)
+    plans.sort(key=lambda plan: (str(plan) != chosen, plan.cost(profile)))
     return [
         Candidate(plan.encoding.name, str(plan), plan.predicted_bytes, plan.decode_ns / 1000, at == 0)
         for at, plan in enumerate(plans)
@@ -225,36 +229,42 @@ class _Search:
 
     profile: Profile
     in_place: bool
+    pruned: bool = True
+    """Whether encodings are left out that cannot cost less than what has been found, whatever a trial would say."""
 
     def best(self, values: Array, depth: int, parent: str) -> Plan:
         """The plan of a child stream, from all of its (few) values."""
-        if not len(values):
-            return PLAIN
-        names = [name for name in _names(values.dtype, "values") if name in _CHILDREN or name in _BOOLS]
-        if parent == "zstd":
+        if not len(values) or parent == "zstd":
             # A compressor finds more in bytes than in bits that were packed before it.
-            names = ["plain"]
-        elif parent == "byte_split":
-            names = [name for name in names if name != "byte_split"]
+            return replace(PLAIN, predicted_bytes=values.nbytes, decode_ns=_own_ns("plain", values))
         counted = stats(values, count_distinct=False, count_bit_lengths=True)
-        plans = self.plans(values, counted, names, depth)
-        return min(plans, key=lambda plan: plan.cost(self.profile), default=PLAIN)
-
-    def plans(self, values: Array, counted: Stats, names: Sequence[str], depth: int) -> Iterator[Plan]:
-        """One plan for each encoding that can write these values."""
-        for name in names:
-            encoding = self.profile.zstd if name == "zstd" else _BY_NAME[name]
-            if self.in_place and not encoding.in_place:
+        found = _Found(self.profile, self.pruned)
+        for name in _names(values.dtype, "values"):
+            if (name not in _CHILDREN and name not in _BOOLS) or name == parent == "byte_split":
                 continue
-            if encoding.can_encode(counted) and _promising(name, counted, self.profile):
-                plan = self.trial(encoding, values, counted, depth)
-                if plan is not None:
-                    yield plan
+            if self.considers(name, values, counted, found):
+                found.add(self.trial(self.encoding(name), values, counted, depth))
+        return found.best or PLAIN
+
+    def encoding(self, name: str) -> Encoding:
+        """An encoding as the profile wants it."""
+        return self.profile.zstd if name == "zstd" else _BY_NAME[name]
+
+    def considers(
+        self, name: str, values: Array, counted: Stats, found: _Found, *, insisted: bool = False
+    ) -> bool:
+        """Whether an encoding may be used, can be used, and might cost less than what has been found or is insisted on."""
+        encoding = self.encoding(name)
+        return (
+            (encoding.in_place or not self.in_place)
+            and encoding.can_encode(counted)
+            and (insisted or _promising(name, counted, self.profile))
+            and not found.beats(_floor(name, values, self.profile))
+        )
 
     def trial(self, encoding: Encoding, values: Array, counted: Stats, depth: int) -> Plan | None:
         """What `encoding` makes of `values`, by its closed form if it has one."""
-        per_value, per_byte = _DECODE_NS[encoding.name]
-        own_ns = per_value * len(values) + per_byte * values.nbytes
+        own_ns = _own_ns(encoding.name, values)
         size = encoding.size(counted)
         if size is not None and encoding.name not in _COMPOSITE:
             return Plan(encoding, size, own_ns)
@@ -265,7 +275,10 @@ class _Search:
         def child(inner: Array) -> tuple[int, bytes]:
             plan = self.best(inner, depth + 1, encoding.name)
             children.append(plan)
-            return _encode(plan, inner)
+            if encoding.name == "zstd" or plan.encoding.name == "rle":
+                return _encode(plan, inner)
+            # Where its length is known, that is all that its parent's depends on.
+            return plan.encoding.id, bytes(plan.predicted_bytes)
 
         try:
             payload = encoding.encode(values, child)
@@ -276,7 +289,41 @@ class _Search:
         )
 
 
+@dataclass
+class _Found:
+    """The plans of a stream so far."""
+
+    profile: Profile
+    pruned: bool
+    plans: list[Plan] = field(default_factory=list)
+    best: Plan | None = None
+    """The cheapest; the first of equals."""
+
+    def add(self, plan: Plan | None) -> None:
+        """One more."""
+        if plan is None:
+            return
+        self.plans.append(plan)
+        if self.best is None or plan.cost(self.profile) < self.best.cost(self.profile):
+            self.best = plan
+
+    def beats(self, cost: float) -> bool:
+        """Whether what costs at least so much need not be tried."""
+        return self.pruned and self.best is not None and self.best.cost(self.profile) <= cost
+
+
 _COMPOSITE: Final = ("delta", "zigzag", "byte_split", "alp", "sparse_bool", "mainly_constant", "fsst", "zstd")
+
+
+def _own_ns(name: str, values: Array) -> float:
+    per_value, per_byte = _DECODE_NS[name]
+    return per_value * len(values) + per_byte * values.nbytes
+
+
+def _floor(name: str, values: Array, profile: Profile) -> float:
+    """What an encoding costs at least: its own decoding, and of varint a byte for each value."""
+    least = len(values) if name == "varint" else 0
+    return _own_ns(name, values) + least * profile.ns_per_byte
 
 
 def _plans(
@@ -286,46 +333,54 @@ def _plans(
     in_place: bool,
     seed: int,
     depth: int = 0,
+    *,
+    pruned: bool = True,
     only: str | None = None,
 ) -> list[Plan]:
     counted = stats(values, count_distinct=False)
     few = sample(values, seed, run=TEXT_RUN_BYTES if kind == "text" else profile.run_values)
     few_counted = stats(few, count_distinct=False, count_bit_lengths=True)
-    search = _Search(profile, in_place)
-    found = []
+    search = _Search(profile, in_place, pruned)
+    found = _Found(profile, pruned)
+
+    def tried(name: str, some: Array, some_counted: Stats) -> Plan | None:
+        plan = search.trial(search.encoding(name), some, some_counted, depth)
+        if plan is None or (in_place and not _erasable(plan)):
+            return None
+        scale = len(values) / len(some)
+        size, decode_ns = round(plan.predicted_bytes * scale), plan.decode_ns * scale
+        return replace(plan, predicted_bytes=size, decode_ns=decode_ns)
+
     for name in _names(values.dtype, kind):
-        encoding = profile.zstd if name == "zstd" else _BY_NAME[name]
-        if (
-            (in_place and not encoding.in_place)
-            or not encoding.can_encode(counted)
-            or not (name == only or _promising(name, counted, profile))
-        ):
+        if not search.considers(name, values, counted, found, insisted=name == only):
             continue
         # A dictionary's own estimate is of values; these are codes already.
         codes = name == "dictionary" and kind == "codes"
+        encoding = search.encoding(name)
         size = packed_bytes(counted.n, (counted.max or 0).bit_length()) if codes else encoding.size(counted)
         if size is not None and name not in _COMPOSITE:
-            per_value, per_byte = _DECODE_NS[name]
-            found.append(Plan(encoding, size, per_value * len(values) + per_byte * values.nbytes))
-            continue
-        if name in ("sparse_bool", "mainly_constant"):
-            tried = values  # what is rare is not in a sample, and splitting it off is cheap
-        elif name == "delta":
-            tried = sample(values, seed, run=BLOCK_VALUES, runs=2)  # differences do not cross blocks
-        else:
-            tried = few
-        trial_counted = few_counted if tried is few else stats(tried, count_distinct=False)
-        plan = search.trial(encoding, tried, trial_counted, depth)
-        if plan is not None and (not in_place or _erasable(plan)):
-            scale = len(values) / len(tried)
-            found.append(
-                replace(
-                    plan,
-                    predicted_bytes=round(plan.predicted_bytes * scale),
-                    decode_ns=plan.decode_ns * scale,
-                )
+            found.add(Plan(encoding, size, _own_ns(name, values)))
+        elif name in ("sparse_bool", "mainly_constant"):
+            # What is rare is not in a sample, so all values are split; where nothing is rare, a sample says as much.
+            common = (
+                pruned and name == "mainly_constant" and few_counted.n < counted.n and not _one_rules(few)
             )
-    return found
+            hint = tried(name, few, few_counted) if common else None
+            if hint is None or not found.beats(hint.cost(profile) / HINTED):
+                found.add(tried(name, values, counted))
+        elif name == "delta":  # differences do not cross blocks
+            some = sample(values, seed, run=BLOCK_VALUES, runs=2)
+            found.add(tried(name, some, stats(some, count_distinct=False)))
+        else:
+            found.add(tried(name, few, few_counted))
+    return found.plans
+
+
+def _one_rules(few: Array) -> bool:
+    """Whether most of a sample is one value."""
+    stored = few.view(f"u{few.itemsize}")
+    middle = np.partition(stored, len(stored) // 2)[len(stored) // 2]
+    return bool(np.count_nonzero(stored == middle) * 10 > len(stored) * 9)
 
 
 def _erasable(plan: Plan) -> bool:
@@ -354,6 +409,9 @@ def _promising(name: str, counted: Stats, profile: Profile) -> bool:
         return counted.n_runs * 3 < counted.n
     if name == "mainly_constant":
         return counted.n_runs * 10 < counted.n * 9
+    if name == "sparse_bool":
+        # Each rare value makes two runs at most; where one in five is rare, its gap takes more than five bits.
+        return counted.n_runs * 5 < counted.n * 2
     if name == "byte_split":
         # Of integers, bit-packing saves the empty planes already; the others repay only a compressor.
         return counted.width_bits > 8 and (counted.dtype.kind == "f" or profile.ns_per_byte > 2)

@@ -12,7 +12,6 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
 
@@ -89,6 +88,10 @@ class Source(ABC):
             )
         return data
 
+    def read_into(self, buffer: memoryview, offset: int, length: int) -> bytes | memoryview:
+        """As ``read``, by way of a buffer that is large enough: what is returned lasts until that is used again."""
+        return self.read(offset, length)
+
     def read_ranges(self, ranges: Sequence[Range]) -> list[bytes]:
         """What ``read`` returns for each range, in order, with ranges that lie close together read as one.
 
@@ -138,6 +141,15 @@ class LocalSource(Source):
             parts.append(data)
         return b"".join(parts)
 
+    def read_into(self, buffer: memoryview, offset: int, length: int) -> bytes | memoryview:
+        """Saves new memory for each read, whose pages cost as much as the reading."""
+        if os.preadv(self._fd, [buffer[:length]], offset) != length:
+            return self.read(offset, length)  # which goes on, or says where the file ends
+        with self._count:
+            self.reads += 1
+            self.bytes_read += length
+        return buffer[:length]
+
     def close(self) -> None:
         super().close()
         if self._fd >= 0:
@@ -159,6 +171,8 @@ class RemoteSource(Source):
     def _read_spans(self, spans: list[Range]) -> list[bytes]:
         if len(spans) < 2:
             return super()._read_spans(spans)
+        from concurrent.futures import ThreadPoolExecutor  # which local files do without
+
         with ThreadPoolExecutor(min(len(spans), REQUESTS_AT_ONCE), "headrace-read") as pool:
             return list(pool.map(lambda span: self.read(*span), spans))
 

@@ -47,7 +47,7 @@ from pyspark.sql.streaming.datasource import ReadLimit, SupportsTriggerAvailable
 from pyspark.sql.types import StructType
 
 from headrace.storage import table as tables
-from headrace.storage.create import create
+from headrace.storage.beginning import create
 from headrace.storage.errors import NoSuchColumn, SchemaMismatch, TableExists, TableNotFound, TaskLost
 from headrace.storage.layout import GROUP_ROWS
 from headrace.storage.manifest import DATA, DataFile

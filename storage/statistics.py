@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from headrace.storage import arrays
 from headrace.storage.logical import BYTES, ColumnType, Leaf
@@ -86,6 +85,8 @@ def _float_bounds(values: Any) -> tuple[tuple[bytes, bytes] | None, bool]:
 def _text_bounds(present: pa.Array, leaf: Leaf) -> tuple[bytes, bytes] | None:
     if leaf.storage != BYTES:
         return None
+    import pyarrow.compute as pc  # by writers of strings alone: a third of Arrow's import
+
     found = pc.min_max(present.view(pa.binary()) if present.type != pa.binary() else present)
     low, high = (bytes(found[name].as_buffer())[:_PREFIX_BYTES] for name in ("min", "max"))
     return low.ljust(_PREFIX_BYTES, b"\0"), high.ljust(_PREFIX_BYTES, b"\0")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
-from headrace.storage.select import Profile
+if TYPE_CHECKING:
+    from headrace.storage.select import Profile
 
 
 class Storing(TypedDict, total=False):

@@ -35,7 +35,6 @@ from headrace.storage.predicate import Filter, parse_filter, tuples_of
 from headrace.storage.prefetch import MEMORY_BYTES
 from headrace.storage.scan import Scan, checked_file
 from headrace.storage.storing import Storing
-from headrace.storage.writer import Writer
 
 Key = tuple[str, int]
 
@@ -175,12 +174,7 @@ class Table:
         as_stored: bool = False,
         threads: int | None = None,
     ) -> pa.Table:
-        """Rows by number over all files, in any order, as often as they are named; see ``Scan.take``.
-
-        Raises:
-            IndexError: a row that is deleted, or that there never was.
-            NoSuchColumn: naming the first one missing and what comes nearest.
-        """
+        """Rows by number over all files, in any order, as often as they are named; errors as of ``scan`` and ``Scan.take``."""
         return self.scan(columns, list_view=list_view, as_stored=as_stored, threads=threads).take(rows)
 
     def _named(self, columns: Sequence[str] | None) -> tuple[str, ...]:
@@ -244,6 +238,10 @@ class Table:
         Raises:
             SchemaMismatch: listing the columns that differ; nothing is left behind.
         """
+        from headrace.storage.writer import (
+            Writer,
+        )  # half of what the store imports, and readers need none of it
+
         noted = msgspec.json.decode(msgspec.json.encode(dict(tags or {})))
         identity = Entropy(seed).take(16)
         name = f"{DATA}/{identity.hex()}.hrc"

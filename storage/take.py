@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from headrace.storage import arrays
 from headrace.storage.encodings.dictionary import look_up
-from headrace.storage.encodings.rle import RLE
 from headrace.storage.fetch import ChunkReader, count_values
 from headrace.storage.layout import BLOCK_ROWS
 from headrace.storage.logical import Leaf
@@ -77,7 +76,7 @@ def take_rows(reader: ChunkReader, rows: Rows, counter: Counter, leader: ChunkRe
         ends = np.fromiter((page.first_row + page.n_rows for page in pages), np.int64, len(pages))
         touched, firsts = np.unique(np.searchsorted(ends, rows, side="right"), return_index=True)
         numbers, bounds = touched.tolist(), [*firsts.tolist(), len(rows)]
-    found = reader.pages(numbers)
+    found = reader.pages(numbers, lasting=False)
     pieces: list[Piece] = []
     for at, (number, page) in enumerate(zip(numbers, found, strict=True)):
         local = rows[bounds[at] : bounds[at + 1]] - pages[number].first_row
@@ -110,9 +109,6 @@ def _sparse(reader: ChunkReader, page: Page, rows: Rows, counter: Counter) -> Pi
     leaf = type_.leaf
     if len(rows) * DENSE > n or page.validity == ALL_NULL or type_.is_nested:
         return None
-    values = page.streams.get(VALUES)
-    if values is not None and values[0] == RLE.id and len(rows) * BLOCK_ROWS > n:
-        return None  # runs are spread out in less time than they are searched for so many rows
     lengths_role = ITEM_LENGTHS if type_.is_list else LENGTHS
     if leaf.dtype is None and CODES not in page.streams and lengths_role not in page.streams:
         return None  # bytes of one width, or words

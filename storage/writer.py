@@ -1,6 +1,7 @@
 """Arrow batches to one file: row groups are encoded as they fill, the footer is written when the file is closed.
 
-At most one row group of rows is held in memory. A file is created under a name that must not exist, and is synced
+At most one row group of rows is held in memory, and the pages of the one before it, which are hashed, written and synced
+while the next is encoded. A file is created under a name that must not exist, and is synced
 before ``close`` returns; its folder and its place in a table are the table's concern. The layout is ``FORMAT.md``'s;
 with ``seed`` equal input gives equal bytes. What lies in pages is ``group``'s and ``chunk``'s part, sections are
 ``sections``'.
@@ -11,6 +12,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Collection, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -24,8 +26,7 @@ from headrace.storage.chunk import MAX_BLOCKS, ColumnRules, ColumnWriter, Encode
 from headrace.storage.entropy import Entropy
 from headrace.storage.errors import SchemaMismatch, TooLarge, UnsupportedType
 from headrace.storage.fit import fit
-from headrace.storage.flatten import Cuts, page_cuts
-from headrace.storage.group import FlatColumn, GroupWriter
+from headrace.storage.group import FlatColumn, GroupWriter, shredded
 from headrace.storage.layout import GROUP_ROWS, LEAF_BYTES, Header, Trailer, aligned
 from headrace.storage.logical import ColumnType, column_type, stored_schema
 from headrace.storage.quantise import Quantisation, can_quantise, parse
@@ -36,6 +37,7 @@ _PAGE = struct.Struct("<QIIIIHHI16s")
 _DICT = struct.Struct("<QIIIIII16s")
 
 
+SYNC_BYTES = 1 << 24  # less is synced when the file is closed
 _CLUSTER = column_type(pa.uint32(), "")
 
 
@@ -126,7 +128,9 @@ class Writer:
         self._stored = [StoredColumn() for _ in range(len(self._columns) + 1)]
         self._dicts = bytearray()
         self._file = self.path.open("xb")
-        self._off = 0
+        self._off = self._synced = 0
+        self._behind = ThreadPoolExecutor(1)
+        self._written: Future[None] | None = None
         self._put(self._header.pack())
 
     def _flat_columns(
@@ -207,36 +211,31 @@ class Writer:
                     f"column {field.name!r}: {self._pending_rows} rows together exceed 2 GiB ({error}); "
                     "write with a smaller group_rows"
                 ) from error
-        flat, cuts = self._shredded(tops)
+        flat, cuts = shredded(tops, self._types, self._page_blocks)
         chunks, hidden = self._group.write(flat, cuts, self._pending_rows)
+        self._settle()
+        self._written = self._behind.submit(self._write_chunks, chunks, hidden)
+        self._rows += self._pending_rows
+        self._pending, self._pending_rows = [], 0
+
+    def _settle(self) -> None:
+        """Wait until the last row group is written; raises what kept it from being so."""
+        written, self._written = self._written, None
+        if written is not None:
+            written.result()
+
+    def _write_chunks(self, chunks: list[Encoded], hidden: pa.Array | None) -> None:
         for index, encoded in enumerate(chunks):
             self._write_chunk(index, encoded)
         if hidden is not None:
             self._write_chunk(len(self._columns), self._hidden.write(hidden))
         else:
             self._stored[-1].chunks.append(None)
-        self._rows += self._pending_rows
-        self._pending, self._pending_rows = [], 0
-
-    def _shredded(self, tops: list[pa.Array]) -> tuple[list[pa.Array], list[Cuts | None]]:
-        """One array per flat column, and where the pages of nested columns and their parts end."""
-        flat: list[pa.Array] = []
-        cuts: list[Cuts | None] = []
-        parts: list[pa.Array] = []
-        part_cuts: list[Cuts | None] = []
-        for array, type_ in zip(tops, self._types, strict=True):
-            if not type_.is_nested:
-                flat.append(array)
-                cuts.append(None)
-                continue
-            arrays = nested_columns.shred(array, type_)
-            rows = page_cuts(array, self._page_blocks)
-            ends = nested_columns.boundaries(arrays, type_, rows)
-            flat.append(arrays[0])
-            cuts.append(ends[0])
-            parts += arrays[1:]
-            part_cuts += ends[1:]
-        return flat + parts, cuts + part_cuts
+        if self._off - self._synced >= SYNC_BYTES:
+            # What is on disk by then need not be waited for when the file is closed.
+            self._file.flush()
+            durable.sync_file(self._file.fileno())
+            self._synced = self._off
 
     def _write_chunk(self, index: int, encoded: Encoded) -> None:
         self._pad(layout.ALIGN_BYTES)
@@ -287,6 +286,7 @@ class Writer:
 
     def abort(self) -> None:
         """Remove the unfinished file."""
+        self._behind.shutdown()
         self._file.close()
         self.path.unlink(missing_ok=True)
 
@@ -294,6 +294,8 @@ class Writer:
         """Write the rest and the footer, and sync the file."""
         if self._pending_rows:
             self._write_group()
+        self._settle()
+        self._behind.shutdown()
         self._write_file_entries()
         self._header = replace(self._header, required_features=self._features())
         self._pad(layout.ALIGN_BYTES)

@@ -109,7 +109,7 @@ STORAGE = (
     Mutant(
         "a first writer that came second believes it made the table",
         "storage",
-        "storage/create.py",
+        "storage/beginning.py",
         "    if not Log(planned.path).publish(first):\n        raise _exists(planned.path)\n",
         "    Log(planned.path).publish(first)\n",
         (f"{TABLES}::test_of_first_writers_at_once_one_makes_the_table",),
@@ -117,7 +117,7 @@ STORAGE = (
     Mutant(
         "a first writer that came second leaves its file in the other one's table",
         "storage",
-        "storage/create.py",
+        "storage/beginning.py",
         "        inside(planned.path, staged.path, DATA).unlink()\n",
         "",
         (f"{TABLES}::test_of_first_writers_at_once_one_makes_the_table",),

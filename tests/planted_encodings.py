@@ -126,8 +126,8 @@ ENCODED = (
     _mutant(
         "what cannot be erased in place is chosen where all must be",
         "select.py",
-        "            (in_place and not encoding.in_place)\n            or not encoding.can_encode(counted)",
-        "            not encoding.can_encode(counted)",
+        "            (encoding.in_place or not self.in_place)\n            and encoding.can_encode(counted)",
+        "            encoding.can_encode(counted)",
         f"{SELECT}::test_in_place_gives_only_what_can_be_erased_in_place",
         f"{GROUPS}::test_compliance_keeps_what_is_personal_erasable_in_place",
     ),

@@ -23,7 +23,8 @@ from headrace.storage.encodings.bitpack import BitPack
 from headrace.storage.encodings.byte_split import ByteSplit
 from headrace.storage.encodings.cast import Cast
 from headrace.storage.encodings.constant import Constant
-from headrace.storage.encodings.contract import DTYPES, Encoding, Stats, stats
+from headrace.storage.encodings.contract import DTYPES, Encoding, Stats
+from headrace.storage.encodings.counting import stats
 from headrace.storage.encodings.delta import Delta
 from headrace.storage.encodings.dictionary import Dictionary
 from headrace.storage.encodings.errors import CannotEncode, CorruptStream, EncodingError, UnsupportedArray

@@ -26,17 +26,18 @@ class Kernel(Generic[P]):
 
     def __init__(self, function: Callable[P, None]) -> None:
         self.function = function
-        self._compiled: Callable[P, None] | None = None
+        self.loaded: Callable[P, None] | None = None
+        """What numba made of it, once it has."""
 
     @property
     def ready(self) -> bool:
         """Whether numba has been loaded for this kernel."""
-        return self._compiled is not None
+        return self.loaded is not None
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> None:
-        if self._compiled is None:
-            self._compiled = _compile(self.function)
-        self._compiled(*args, **kwargs)
+        if self.loaded is None:
+            self.loaded = _compile(self.function)
+        self.loaded(*args, **kwargs)
 
 
 def kernel(function: Callable[P, None]) -> Kernel[P]:
@@ -46,7 +47,14 @@ def kernel(function: Callable[P, None]) -> Kernel[P]:
 
 def pick(n: int, twin: Callable[P, None], compiled: Kernel[P]) -> Callable[P, None]:
     """The kernel for n values if they are many, or if it is loaded anyway; else its numpy twin."""
-    return compiled if n > SMALL_VALUES or compiled.ready or _preferred else twin
+    if compiled.loaded is not None:
+        return compiled.loaded
+    return compiled if n > SMALL_VALUES or _preferred else twin
+
+
+def preferred() -> bool:
+    """Whether `prefer_kernels` has been called."""
+    return _preferred
 
 
 def prefer_kernels() -> None:

@@ -38,13 +38,12 @@ from headrace.storage.encodings.contract import (
     Encoding,
     Stats,
     bits,
-    block_extremes,
     blocks_touched,
     checked_bools,
     checked_target,
     ordered,
-    range_bits,
 )
+from headrace.storage.encodings.counting import block_extremes, range_bits
 from headrace.storage.encodings.errors import CorruptStream
 
 LANES: Final = 16

@@ -30,6 +30,7 @@ from headrace.storage.encodings.contract import (
     Encoding,
     Stats,
     bits,
+    blocks_touched,
     checked_target,
     refuse_encode,
 )
@@ -154,10 +155,15 @@ class ByteSplit(Encoding):
     def take(self, payload: Bytes, n: int, at: NDArray[np.int64], out: Array, depth: int = 0) -> int:
         target = checked_target(payload, out)
         turn, children = _children(payload, n, out.itemsize)
-        planes = [np.empty(len(at), np.uint8) for _ in children]
-        blocks = [part.take(n, at, plane, depth) for part, plane in zip(children, planes, strict=True)]
+        planes = []
+        for part in children:
+            if part.encoding.id == _PLAIN_ID and len(part.payload) == n:
+                planes.append(part.payload[at])
+                continue
+            planes.append(np.empty(len(at), np.uint8))
+            part.take(n, at, planes[-1], depth)
         _join_numpy(*planes, turn, target)
-        return max(blocks)
+        return blocks_touched(at)
 
     def erase(self, payload: Bytes, n: int, dtype: np.dtype[Any], at: NDArray[np.int64]) -> None:
         _, children = _children(payload, n, dtype.itemsize)

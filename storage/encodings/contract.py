@@ -1,7 +1,7 @@
-"""What an encoding must do, and what is counted about values before one is chosen.
+"""What an encoding must do, and what it may know about values before one is chosen.
 
 An encoding turns a *stream*, a flat array without nulls, into a *payload*, a run of bytes that needs nothing else to
-be read back but the number of values and their dtype, which the page knows. The writer counts `stats` once,
+be read back but the number of values and their dtype, which the page knows. The writer counts `Stats` once (`counting`),
 `headrace.storage.select` compares sizes, one encoding writes; the reader looks the encoding up by its wire id and
 lets it fill an array of its own.
 
@@ -32,6 +32,8 @@ DTYPES: Final = tuple(
     )
 )
 
+_DTYPES: Final = frozenset(DTYPES)
+
 BLOCK_VALUES: Final = 1024
 """The unit of bit-packing and of its base: 64 rows of 16 lanes, see `bitpack`."""
 
@@ -47,7 +49,7 @@ MAX_DEPTH: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What `stats` counted about one stream; sizes are computed from this alone.
+    """What `counting.stats` counted about one stream; sizes are computed from this alone.
 
     `min` and `max` are in the order of `ordered(values)`: numbers for integers, 0 and 1 for bools, bit patterns for
     floats. They say how far apart stored integers lie and are not meant for filters.
@@ -180,40 +182,9 @@ def blocks_touched(at: NDArray[np.int64]) -> int:
     return int(np.count_nonzero(np.bincount(at // BLOCK_VALUES)))
 
 
-def stats(values: Array, *, count_distinct: bool = True, count_bit_lengths: bool = False) -> Stats:
-    """Count what sizes are computed from.
-
-    Args:
-        values: any 1-D array with a dtype in `DTYPES`.
-        count_distinct: False leaves `n_distinct` None and spares the costliest count, of use to dictionaries only.
-        count_bit_lengths: True fills `bit_lengths`, of use to bit-packing with exceptions only.
-
-    Raises:
-        UnsupportedArray: another shape or dtype.
-
-    >>> stats(np.array([7, 7, 9], dtype=np.int16))
-    Stats(n=3, dtype=dtype('int16'), min=7, max=9, n_runs=2, n_distinct=2, width_bits=2, bit_lengths=None)
-    """
-    integers = ordered(values)
-    n = len(integers)
-    if n == 0:
-        return Stats(0, values.dtype, None, None, 0, 0, 0, (0,) if count_bit_lengths else None)
-    lows, highs = block_extremes(integers)
-    return Stats(
-        n=n,
-        dtype=values.dtype,
-        min=int(lows.min()),
-        max=int(highs.max()),
-        n_runs=1 + int(np.count_nonzero(integers[1:] != integers[:-1])),
-        n_distinct=_count_distinct(integers) if count_distinct else None,
-        width_bits=range_bits(lows, highs),
-        bit_lengths=tuple(bit_lengths(above(values, lows)).tolist()) if count_bit_lengths else None,
-    )
-
-
 def checked(values: Array) -> Array:
     """`values` as a contiguous array, if streams can hold it at all."""
-    if values.ndim != 1 or values.dtype not in DTYPES:
+    if values.ndim != 1 or values.dtype not in _DTYPES:
         raise UnsupportedArray(
             f"a stream is a 1-D array of one of {', '.join(map(str, DTYPES))}; got {values.ndim}-D {values.dtype}; "
             "flatten lists and cast other types first"
@@ -235,60 +206,11 @@ def ordered(values: Array) -> Array:
     return checked(values) if values.dtype.kind == "i" else bits(values)
 
 
-def block_extremes(integers: Array) -> tuple[Array, Array]:
-    """Smallest and largest of each 1,024-value block: two arrays of n_blocks values."""
-    whole = len(integers) // BLOCK_VALUES
-    blocks = integers[: whole * BLOCK_VALUES].reshape(whole, BLOCK_VALUES)
-    lows, highs = blocks.min(axis=1), blocks.max(axis=1)
-    rest = integers[whole * BLOCK_VALUES :]
-    if not len(rest):
-        return lows, highs
-    return np.append(lows, rest.min()), np.append(highs, rest.max())
-
-
-def range_bits(lows: Array, highs: Array) -> int:
-    """Bits of the widest of the ranges `highs - lows`; 0 for no ranges."""
-    # The difference of two signed integers always fits their unsigned type, modulo its size.
-    return int((bits(highs) - bits(lows)).max(initial=0)).bit_length()
-
-
-def above(values: Array, lows: Array) -> Array:
-    """How far each value lies above its block's `lows`: unsigned integers of the values' size."""
-    stored, bases = bits(values), bits(lows)
-    differences = np.empty_like(stored)
-    whole = len(stored) // BLOCK_VALUES * BLOCK_VALUES
-    shape = (-1, BLOCK_VALUES)
-    np.subtract(
-        stored[:whole].reshape(shape),
-        bases[: whole // BLOCK_VALUES, None],
-        out=differences[:whole].reshape(shape),
-    )
-    if whole < len(stored):
-        np.subtract(stored[whole:], bases[-1], out=differences[whole:])
-    return differences
-
-
-def bit_lengths(differences: Array) -> NDArray[np.intp]:
-    """[k]: how many unsigned integers have k bits, from 0 to the widest."""
-    counts = np.zeros(1023 + 65, np.intp)
-    # A few blocks at a time, so that what numpy makes in between stays in the cache.
-    for start in range(0, len(differences), 8 * BLOCK_VALUES):
-        some = differences[start : start + 8 * BLOCK_VALUES]
-        # A float's exponent is its integer's bit length, if rounding cannot carry into the next power of two: so the
-        # bit below the highest is cleared first.
-        exponents = (some & ~(some >> np.uint8(1))).astype(np.float64).view(np.int64)
-        exponents >>= 52
-        counts += np.bincount(exponents, minlength=len(counts))
-    # Exponents are biased by 1,023, so an integer of one bit has 1,023; zero has 0.
-    lengths = np.append(counts[:1], counts[1023:])
-    return lengths[: 1 + int(np.flatnonzero(lengths).max(initial=0))]
-
-
 def checked_target(payload: Bytes, out: Array) -> Array:
     """`out` as unsigned integers, if a decoder can fill it from `payload`."""
     if payload.ndim != 1 or payload.dtype != np.uint8 or not payload.flags.c_contiguous:
         raise UnsupportedArray(f"a payload is a contiguous uint8 array, got {payload.ndim}-D {payload.dtype}")
-    if out.ndim != 1 or out.dtype not in DTYPES or not out.flags.c_contiguous or not out.flags.writeable:
+    if out.ndim != 1 or out.dtype not in _DTYPES or not out.flags.c_contiguous or not out.flags.writeable:
         raise UnsupportedArray(
             "values are decoded into a 1-D, contiguous, writeable array of one of "
             f"{', '.join(map(str, DTYPES))}; got {out.ndim}-D {out.dtype}"
@@ -307,12 +229,3 @@ def refuse_encode(encoding: str, why: str) -> CannotEncode:
     return CannotEncode(
         f"{encoding} cannot write these values: {why}; ask can_encode first, or select.choose"
     )
-
-
-def _count_distinct(integers: Array) -> int | None:
-    seen = np.unique(integers[:DISTINCT_CAP])
-    for start in range(DISTINCT_CAP, len(integers), DISTINCT_CAP):
-        seen = np.union1d(seen, integers[start : start + DISTINCT_CAP])
-        if len(seen) > DISTINCT_CAP:
-            return None
-    return len(seen)

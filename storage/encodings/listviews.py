@@ -107,8 +107,13 @@ def _views(
         for copy in range(max(copies, np.int64(1))):
             fresh = np.uint64(new[n_new])
             to, start = np.uint64(at), np.uint64(n_literals)
-            for i in range(fresh):
-                child[to + i] = literals[start + i]
+            # One or two are the rule, and less than what a loop takes to begin.
+            if fresh > np.uint64(0):
+                child[to] = literals[start]
+                if fresh > np.uint64(1):
+                    child[to + np.uint64(1)] = literals[start + np.uint64(1)]
+                    for i in range(np.uint64(2), fresh):
+                        child[to + i] = literals[start + i]
             at += np.int64(new[n_new])
             n_literals += np.int64(new[n_new])
             n_new += 1

@@ -25,12 +25,12 @@ and Boytsov (2015), whose OptPFD also weighs every width. No children: exception
 """
 
 import struct
-from typing import Any, ClassVar, Final, NamedTuple, TypeAlias
+from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.storage.encodings._jit import words
+from headrace.storage.encodings._jit import kernel, pick, words
 from headrace.storage.encodings.bitpack import (
     LANES,
     clear_words,
@@ -47,19 +47,97 @@ from headrace.storage.encodings.contract import (
     Child,
     Encoding,
     Stats,
-    above,
-    bit_lengths,
     bits,
-    block_extremes,
     blocks_touched,
     checked_bools,
     checked_target,
     ordered,
 )
+from headrace.storage.encodings.counting import above, bit_lengths, block_extremes
 from headrace.storage.encodings.errors import CorruptStream
 
-Counts: TypeAlias = "int | NDArray[np.intp]"
 _HEADER: Final = struct.Struct("<IBBBBII")
+
+
+@kernel
+def _unpack_exceptions(
+    slots: Array, position_width: int, parts: Array, high_width: int, n: int, positions: Array, highs: Array
+) -> None:
+    """uint64[n_words] at 1..32 bits, uint64[n_words] at 1..64 bits -> uint32[1 + k], uint64[k].
+
+    Behind the positions: 1 if they ascend to below n, else 0.
+    """
+    keep_position = ~np.uint64(0) >> np.uint64(64 - position_width)
+    keep_high = ~np.uint64(0) >> np.uint64(64 - high_width)
+    least = np.uint64(0)
+    for i in range(len(highs)):
+        row, lane = (i & 1023) >> 4, i & 15
+        bit = row * position_width
+        word = np.uint64((i >> 10) * position_width * 16 + (bit >> 6) * 16 + lane)
+        found = slots[word] >> np.uint64(bit & 63)
+        if (bit & 63) + position_width > 64:
+            found |= slots[word + np.uint64(16)] << np.uint64(64 - (bit & 63))
+        found &= keep_position
+        if found < least or found >= np.uint64(n):
+            positions[len(highs)] = 0
+            return
+        positions[i] = found
+        least = found + np.uint64(1)
+        bit = row * high_width
+        word = np.uint64((i >> 10) * high_width * 16 + (bit >> 6) * 16 + lane)
+        found = parts[word] >> np.uint64(bit & 63)
+        if (bit & 63) + high_width > 64:
+            found |= parts[word + np.uint64(16)] << np.uint64(64 - (bit & 63))
+        highs[i] = found & keep_high
+    positions[len(highs)] = 1
+
+
+def _unpack_exceptions_numpy(
+    slots: Array, position_width: int, parts: Array, high_width: int, n: int, positions: Array, highs: Array
+) -> None:
+    """The numpy twin of `_unpack_exceptions`."""
+    at = np.arange(len(highs))
+    bases = np.zeros(-(-len(highs) // BLOCK_VALUES), np.uint64)
+    found = positions[:-1]
+    take_words(slots, bases, position_width, at, found)
+    take_words(parts, bases, high_width, at, highs)
+    positions[-1] = found[-1] < n and (found[1:] > found[:-1]).all()
+
+
+@kernel
+def _add_highs(positions: Array, highs: Array, width: int, out: Array) -> None:
+    """uint32[k] within out, uint64[k], 0..63 -> added to uint[n]."""
+    shift = np.uint64(width)
+    for i in range(len(highs)):
+        out[np.uint64(positions[i])] += highs[i] << shift
+
+
+@kernel
+def _add_taken(positions: Array, highs: Array, width: int, at: Array, out: Array) -> None:
+    """uint32[k] ascending, uint64[k], 0..63, int64[m] -> added to uint[m] where a position is among the k."""
+    shift = np.uint64(width)
+    for i in range(len(at)):
+        low, high = 0, len(positions)
+        while low < high:
+            middle = (low + high) >> 1
+            if np.int64(positions[middle]) < at[i]:
+                low = middle + 1
+            else:
+                high = middle
+        if low < len(positions) and np.int64(positions[low]) == at[i]:
+            out[i] += highs[low] << shift
+
+
+def _add_taken_numpy(positions: Array, highs: Array, width: int, at: Array, out: Array) -> None:
+    """The numpy twin of `_add_taken`."""
+    found = np.minimum(np.searchsorted(positions, at), len(positions) - 1)
+    hit = np.flatnonzero(positions[found] == at)
+    out[hit] += (highs[found[hit]] << np.uint64(width)).astype(out.dtype)
+
+
+def _add_highs_numpy(positions: Array, highs: Array, width: int, out: Array) -> None:
+    """The numpy twin of `_add_highs`."""
+    out[positions] += (highs << np.uint64(width)).astype(out.dtype)
 
 
 class _Layout(NamedTuple):
@@ -71,31 +149,26 @@ class _Layout(NamedTuple):
     high_width: int
     n_exceptions: int
     n_slots: int
-
-    @property
-    def bases_end(self) -> int:
-        return _HEADER.size + 8 * -(-self.n // BLOCK_VALUES)
-
-    @property
-    def packed_end(self) -> int:
-        return self.bases_end + 8 * n_words(self.n, self.width)
-
-    @property
-    def positions_end(self) -> int:
-        return self.packed_end + 8 * n_words(self.n_slots, self.position_width)
-
-    @property
-    def end(self) -> int:
-        return self.positions_end + 8 * n_words(self.n_slots, self.high_width)
-
-    @property
-    def position_width(self) -> int:
-        return max(0, self.n - 1).bit_length()
+    position_width: int
+    bases_end: int
+    packed_end: int
+    positions_end: int
+    end: int
 
     def pack(self) -> bytes:
         return _HEADER.pack(
             self.n, self.width, self.itemsize, self.high_width, 0, self.n_exceptions, self.n_slots
         )
+
+
+def _layout(n: int, width: int, itemsize: int, high_width: int, n_exceptions: int, n_slots: int) -> _Layout:
+    position_width = max(0, n - 1).bit_length()
+    bases_end = _HEADER.size + 8 * -(-n // BLOCK_VALUES)
+    packed_end = bases_end + 8 * n_words(n, width)
+    positions_end = packed_end + 8 * n_words(n_slots, position_width)
+    end = positions_end + 8 * n_words(n_slots, high_width)
+    header = (n, width, itemsize, high_width, n_exceptions, n_slots)
+    return _Layout(*header, position_width, bases_end, packed_end, positions_end, end)
 
 
 class PFOR(Encoding):
@@ -127,7 +200,8 @@ class PFOR(Encoding):
         bases, packed = _low_parts(payload, layout)
         unpack_words(packed, bases, layout.width, target)
         positions, highs = _exceptions(payload, layout)
-        target[positions] += highs.astype(target.dtype) << target.dtype.type(layout.width)
+        if len(highs):
+            pick(len(highs), _add_highs_numpy, _add_highs)(positions, highs, layout.width, target)
         checked_bools(out, self.name)
 
     def take(self, payload: Bytes, n: int, at: NDArray[np.int64], out: Array, depth: int = 0) -> int:
@@ -137,9 +211,7 @@ class PFOR(Encoding):
         take_words(packed, bases, layout.width, at, target)
         positions, highs = _exceptions(payload, layout)
         if len(positions):
-            found = np.minimum(np.searchsorted(positions, at), len(positions) - 1)
-            hit = np.flatnonzero(positions[found] == at)
-            target[hit] += highs[found[hit]].astype(target.dtype) << target.dtype.type(layout.width)
+            pick(len(at), _add_taken_numpy, _add_taken)(positions, highs, layout.width, at, target)
         checked_bools(out, self.name)
         return blocks_touched(at)
 
@@ -177,25 +249,24 @@ class PFOR(Encoding):
 
 def _smallest(n: int, itemsize: int, counts: NDArray[np.intp]) -> _Layout:
     """The layout of the smallest payload for values of which counts[k] have k bits above their base."""
-    widths = np.arange(len(counts))
     widest = len(counts) - 1
+    widths = np.arange(widest + 1)
     exceptions = n - np.cumsum(counts)
+    position_width = max(0, n - 1).bit_length()
+    # `bitpack.n_words` of all widths at once: of the values, of the exceptions' positions and of their high bits.
+    whole, rows = n // BLOCK_VALUES, -(-(n % BLOCK_VALUES) // LANES)
+    blocks, more = exceptions // BLOCK_VALUES, (exceptions % BLOCK_VALUES + (LANES - 1)) // LANES
     cost = (
-        _n_words(n, widths)
-        + _n_words(exceptions, max(0, n - 1).bit_length())
-        + _n_words(exceptions, widest - widths)
+        whole * widths
+        + (rows * widths + 63) // 64
+        + blocks * (position_width + widest - widths)
+        + (more * position_width + 63) // 64
+        + (more * (widest - widths) + 63) // 64
     )
-    assert isinstance(cost, np.ndarray)
     # Of equals the widest, which has the fewest exceptions.
     width = widest - int(cost[::-1].argmin())
     n_exceptions = int(exceptions[width])
-    return _Layout(n, width, itemsize, widest - width, n_exceptions, n_exceptions)
-
-
-def _n_words(n: Counts, width: Counts) -> Counts:
-    """`bitpack.n_words` of many counts or widths at once."""
-    whole, rows = n // BLOCK_VALUES, -(-(n % BLOCK_VALUES) // LANES)
-    return LANES * (whole * width + -(-rows * width // 64))
+    return _layout(n, width, itemsize, widest - width, n_exceptions, n_exceptions)
 
 
 def _exceptional(differences: Array, width: int) -> NDArray[np.uint32]:
@@ -259,7 +330,7 @@ def _opened(payload: Bytes, n: int, itemsize: int) -> _Layout:
             f"pfor: expected at most {8 * itemsize} bits and {n} exceptions, "
             f"found {width} + {high_width} and {n_exceptions} of {n_slots}"
         )
-    layout = _Layout(n, width, itemsize, high_width, n_exceptions, n_slots)
+    layout = _layout(n, width, itemsize, high_width, n_exceptions, n_slots)
     if len(payload) != layout.end:
         raise CorruptStream(f"pfor: expected {layout.end} bytes as its header says, found {len(payload)}")
     return layout
@@ -271,15 +342,26 @@ def _low_parts(payload: Bytes, layout: _Layout) -> tuple[Array, Array]:
 
 
 def _exceptions(payload: Bytes, layout: _Layout) -> tuple[Array, Array]:
-    """Positions (uint32) and high bits (uint64) of the exceptions."""
-    bases = words(np.zeros(8 * -(-layout.n_slots // BLOCK_VALUES), np.uint8), "<u8")
-    positions = np.empty(layout.n_slots, np.uint32)
-    highs = np.empty(layout.n_slots, np.uint64)
-    slots = words(payload[layout.packed_end : layout.positions_end], "<u8")
-    unpack_words(slots, bases, layout.position_width, positions)
-    parts = words(payload[layout.positions_end : layout.end], "<u8")
-    unpack_words(parts, bases, layout.high_width, highs)
-    positions = positions[: layout.n_exceptions]
-    if len(positions) and (int(positions[-1]) >= layout.n or (positions[1:] <= positions[:-1]).any()):
+    """Positions (uint32) and high bits (uint64) of the exceptions; the highs fit above the width.
+
+    Raises:
+        CorruptStream: positions do not ascend, or leave the stream; or there are exceptions without high bits.
+    """
+    k, position_width, end = layout.n_exceptions, layout.position_width, layout.positions_end
+    positions, highs = np.empty(k + 1, np.uint32), np.empty(k, np.uint64)
+    if not k:
+        return positions[:0], highs
+    if not layout.high_width:
+        raise CorruptStream(f"pfor: expected no exceptions without high bits, found {k}")
+    if not position_width:  # of one value
+        positions[:] = 0, k == 1
+        highs[:] = words(payload[end : end + 8], "<u8") & np.uint64((1 << layout.high_width) - 1)
+    else:
+        slots = words(payload[layout.packed_end : end], "<u8")
+        parts = words(payload[end : layout.end], "<u8")
+        pick(k, _unpack_exceptions_numpy, _unpack_exceptions)(
+            slots, position_width, parts, layout.high_width, layout.n, positions, highs
+        )
+    if not positions[k]:
         raise CorruptStream(f"pfor: expected positions that ascend to at most {layout.n - 1}, found others")
-    return positions, highs[: layout.n_exceptions]
+    return positions[:k], highs

@@ -97,16 +97,16 @@ class RLE(Encoding):
         target = checked_target(payload, out)
         n = len(out)
         n_runs, packed_ends, packed_values = _opened(payload, n)
-        ends = np.empty(n_runs, np.uint32)
+        ends = _ends(packed_ends, n_runs, n)
         values = np.empty(n_runs, out.dtype)
-        _BITPACK.decode(packed_ends, ends)
         _BITPACK.decode(packed_values, values)
-        if n and (ends[0] == 0 or ends[-1] != n or (ends[1:] <= ends[:-1]).any()):
-            raise CorruptStream(f"rle: expected run ends that ascend from above 0 to {n}, found others")
         pick(n, _expand_numpy, _expand)(ends, bits(values), target)
 
     def take(self, payload: Bytes, n: int, at: NDArray[np.int64], out: Array, depth: int = 0) -> int:
-        """As `Encoding.take`: the blocks of 1,024 runs that a search leads to, their ends and what of their values is asked for."""
+        """As `Encoding.take`: the blocks of 1,024 runs that a search leads to, their ends and what of their values is asked for.
+
+        Where they are about all blocks, all are unpacked in one go.
+        """
         checked_target(payload, out)
         n_runs, packed_ends, packed_values = _opened(payload, n)
         if not len(at):
@@ -117,6 +117,11 @@ class RLE(Encoding):
         firsts = words(bases, "<u8")
         if firsts[0] == 0 or firsts[-1] > n or (firsts[1:] <= firsts[:-1]).any():
             raise CorruptStream(f"rle: expected run ends that ascend from above 0 to {n}, found others")
+        if len(at) >= len(firsts):
+            runs = np.searchsorted(_ends(packed_ends, n_runs, n), at, side="right")
+            touched = _BITPACK.take(packed_values, n_runs, runs, out)
+            checked_bools(out, self.name)
+            return max(len(firsts), touched)
         block = np.searchsorted(firsts, at.astype(np.uint64), side="right") - 1
         runs = np.zeros(len(at), np.int64)
         searched = np.unique(block[block >= 0])
@@ -141,6 +146,15 @@ class RLE(Encoding):
             ("ends", BitPack.id, ends, n_runs, np.dtype(np.uint32)),
             ("values", BitPack.id, values, n_runs, dtype),
         )
+
+
+def _ends(packed: Bytes, n_runs: int, n: int) -> NDArray[np.uint32]:
+    """All run ends, checked to ascend to n."""
+    ends = np.empty(n_runs, np.uint32)
+    _BITPACK.decode(packed, ends)
+    if n and (ends[0] == 0 or ends[-1] != n or (ends[1:] <= ends[:-1]).any()):
+        raise CorruptStream(f"rle: expected run ends that ascend from above 0 to {n}, found others")
+    return ends
 
 
 def _opened(payload: Bytes, n: int) -> tuple[int, Bytes, Bytes]:

@@ -31,6 +31,7 @@ from headrace.storage.encodings import (
     bitpack,
     delta,
     dictionary,
+    pfor,
     rle,
     stats,
     varint,
@@ -53,6 +54,9 @@ KERNELS = {
     "unpack and gather": (dictionary._unpack_gather_numpy, dictionary._unpack_gather),
     "integrate": (delta._integrate_numpy, delta._integrate),
     "varint": (varint._decode_numpy, varint._decode),
+    "exceptions": (pfor._unpack_exceptions_numpy, pfor._unpack_exceptions),
+    "add highs": (pfor._add_highs_numpy, pfor._add_highs),
+    "add taken": (pfor._add_taken_numpy, pfor._add_taken),
 }
 
 
@@ -67,7 +71,7 @@ def encoded_values(encoding: Encoding, values: Array) -> Array | None:
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Forces one of the two fast paths, whatever the length."""
     chosen: str = request.param
-    for module in (bitpack, dictionary, rle):
+    for module in (bitpack, dictionary, pfor, rle):
         monkeypatch.setattr(module, "pick", lambda n, twin, compiled: twin if chosen == "numpy" else compiled)
     return chosen
 
@@ -256,6 +260,36 @@ def arguments(name: str, size: int) -> Iterator[tuple[Array | int, ...]]:
             packed = bitpack.pack_words(rng.integers(0, 9, n, dtype=np.uint32), np.zeros(1, np.uint64), 4)
             scratch, found = np.empty(1024, np.uint32), np.array([0, 2**32 - 1], np.uint32)
             yield packed, 4, noise(np.dtype(f"u{size}"), 9), scratch, found, np.empty(n, f"u{size}")
+        elif name in ("exceptions", "add highs", "add taken"):
+            high_width = min(8 * size, 63)
+            positions = np.flatnonzero(rng.random(n) < 0.3).astype(np.uint32)
+            highs = rng.integers(0, 2**high_width - 1, len(positions), dtype=np.uint64, endpoint=True)
+            if name == "add highs":
+                yield positions, highs, 64 - high_width, noise(np.dtype(f"u{size}"), n)
+            elif name == "add taken":
+                if len(positions):
+                    yield (
+                        positions,
+                        highs,
+                        64 - high_width,
+                        rng.permutation(n),
+                        noise(np.dtype(f"u{size}"), n),
+                    )
+            elif len(positions):
+                bases, width = np.zeros(1, np.uint64), max(1, (n - 1).bit_length())
+                slots, parts = (
+                    bitpack.pack_words(positions, bases, width),
+                    bitpack.pack_words(highs, bases, high_width),
+                )
+                yield (
+                    slots,
+                    width,
+                    parts,
+                    high_width,
+                    n,
+                    np.empty(len(highs) + 1, np.uint32),
+                    np.empty_like(highs),
+                )
         elif name == "gather":
             yield (
                 noise(np.dtype(f"u{size}"), 9),
@@ -521,10 +555,11 @@ PROLOGUE = """
 import sys, warnings
 import numpy as np
 from headrace.storage import encodings
-from headrace.storage.encodings import bitpack, delta, dictionary, rle, varint
+from headrace.storage.encodings import bitpack, delta, dictionary, pfor, rle, varint
 
 def round_trips(n):
     values = np.repeat(np.arange(n, dtype=np.int32), 3)[:n] - 5
+    values[::97] = 2**30
     for encoding in [encodings.BY_ID[number] for number in (0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 13, 14)]:
         given = np.zeros(n, np.int32) if encoding.name == "constant" else values
         given = values % 7 == 0 if encoding.name in ("bitmap", "sparse_bool") else given
@@ -575,7 +610,7 @@ import numba
 warnings.simplefilter("error")
 encodings.prefer_kernels()
 round_trips(2_000)
-kernels = (bitpack._pack, bitpack._unpack, dictionary._gather, dictionary._unpack_gather)
+kernels = (bitpack._pack, bitpack._unpack, dictionary._gather, dictionary._unpack_gather, pfor._add_highs)
 assert all(kernel.ready for kernel in (*kernels, rle._expand, delta._integrate, varint._decode))
 """,
         NUMBA_DISABLE_JIT="1",

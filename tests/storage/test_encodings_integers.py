@@ -18,6 +18,7 @@ from headrace.storage.encodings import (
     bitpack,
     delta,
     dictionary,
+    pfor,
     rle,
     stats,
     varint,
@@ -39,7 +40,7 @@ PATHS = ("numpy", "kernel")
 
 def force(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have one of the two fast paths taken, whatever the length."""
-    for module in (bitpack, delta, dictionary, rle, varint):
+    for module in (bitpack, delta, dictionary, pfor, rle, varint):
         monkeypatch.setattr(module, "pick", lambda n, twin, compiled: twin if path == "numpy" else compiled)
 
 
