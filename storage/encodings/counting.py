@@ -76,7 +76,7 @@ _TOTALS: Final = 4
 
 
 @kernel
-def _measure(stored: Array, sign: int, lows: Array, highs: Array, counts: Array) -> None:
+def _measure(stored: Array, sign: np.uint64, lows: Array, highs: Array, counts: Array) -> None:
     """uint[n], the highest bit if the order is of signed integers, else 0 -> uint[n_blocks], uint[n_blocks], uint64[4 or 68].
 
     counts: values unlike the one before; smallest and largest, both with `sign` flipped; the widest block's range; from
@@ -119,7 +119,7 @@ def _measure(stored: Array, sign: int, lows: Array, highs: Array, counts: Array)
     counts[3] = widest
 
 
-def _measure_numpy(stored: Array, sign: int, lows: Array, highs: Array, counts: Array) -> None:
+def _measure_numpy(stored: Array, sign: np.uint64, lows: Array, highs: Array, counts: Array) -> None:
     """The numpy twin of `_measure`."""
     integers = stored.view(f"i{stored.itemsize}") if sign else stored
     lowest, highest = _extremes(integers)

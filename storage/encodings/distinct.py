@@ -25,7 +25,7 @@ _GROWTH: Final = 4
 
 @kernel
 def _assign(
-    stored: Array, keys: Array, numbers: Array, shift: int, entries: Array, found: Array, state: Array
+    stored: Array, keys: Array, numbers: Array, shift: np.uint64, entries: Array, found: Array, state: Array
 ) -> None:
     """uint[n] -> uint32[n] numbers; stops early when half of the table's slots are taken.
 
