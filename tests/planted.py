@@ -62,8 +62,8 @@ STORAGE = (
         "a data file is not synced",
         "storage",
         "storage/writer.py",
-        "durable.sync_file(self._file.fileno())",
-        "self._file.fileno()",
+        "durable.sync_file(self._file.fileno())\n        self._file.close()",
+        "self._file.fileno()\n        self._file.close()",
         (POWER,),
     ),
     Mutant(

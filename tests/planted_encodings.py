@@ -23,8 +23,8 @@ ENCODED = (
     _mutant(
         "an exception's high bits are added to the value before it",
         "encodings/pfor.py",
-        "        target[positions] += highs",
-        "        target[positions - 1] += highs",
+        "    out[positions] += (highs",
+        "    out[positions - 1] += (highs",
         f"{INTEGERS}::test_exceptions_at_every_width",
     ),
     _mutant(
@@ -185,8 +185,8 @@ ENCODED = (
     _mutant(
         "nulls of wide lists take memory that nothing pays for",
         "fetch.py",
-        "        if room > NULL_ROW_BYTES:",
-        "        if room < 0:",
+        "if room > NULL_ROW_BYTES and",
+        "if room < 0 and",
         f"{BOMBS}::test_no_bomb_goes_off",
     ),
 )
