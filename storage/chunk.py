@@ -15,16 +15,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from headrace.storage import page, select
+from headrace.storage import arrays, page, select
+from headrace.storage.decode_cost import GATHER_NS
 from headrace.storage.encodings.contract import Array
 from headrace.storage.encodings.sequence import Edits
 from headrace.storage.entries import SAMPLE, Entries, FileEntries, countable, number, worth_counting
+from headrace.storage.errors import SchemaMismatch
+from headrace.storage.exact import plain
 from headrace.storage.flatten import Cuts, Flat, Rows, leaf_flats, page_cuts, split
 from headrace.storage.logical import ColumnType
 from headrace.storage.page import Stream
 from headrace.storage.quantise import Kind, Quantisation, Report, encoder, for_chunk
 from headrace.storage.select import Plan, Profile
 from headrace.storage.statistics import of_page
+from headrace.storage.typecode import is_list
 
 MAX_BLOCKS = 64
 SMALL_ENTRIES_BYTES = 1 << 14
@@ -125,6 +129,33 @@ class ColumnWriter:
         self._kind: Kind | None = None
         # Lists, and parts of nested columns, have no order that a filter could use.
         self._bounded = rules.statistics and not (type_.is_list or type_.is_nested)
+
+    def keep_order(self, array: pa.Array, name: str) -> None:
+        """Take over the entries of an ordered dictionary, which all pages' codes will refer to.
+
+        Args:
+            array: rows as they came, a dictionary or lists of one; other types of the same shape have no order to keep.
+            name: of the column, for errors.
+
+        Raises:
+            SchemaMismatch: the order of the entries contradicts that of earlier rows, or they are more than indices reach.
+        """
+        leaf, wanted = self.type.leaf, self.type.dictionary
+        if self.file_entries is None:
+            self.file_entries, self._coded = FileEntries(leaf), True
+        items = array.values if self.type.is_list and is_list(array.type) else array
+        if not pa.types.is_dictionary(items.type) or wanted is None:
+            return
+        came = plain(items.dictionary, leaf.arrow).drop_null().unique()
+        agrees = self.file_entries.keep_order(
+            came if leaf.dtype is None else arrays.numbers(came, leaf.dtype)
+        )
+        most = 2 ** (wanted.index_type.bit_width - pa.types.is_signed_integer(wanted.index_type))
+        if not agrees or self.file_entries.n_entries > most:
+            raise SchemaMismatch(
+                f"column {name!r} is an ordered dictionary by {wanted.index_type}: expected its entries in one order "
+                f"throughout the file, at most {most}, got {came.to_pylist()[:8]} after others; give all batches the same ones"
+            )
 
     def write(self, array: pa.Array, cuts: Cuts | None = None) -> Encoded:
         """One chunk.
@@ -253,17 +284,14 @@ class ColumnWriter:
     ) -> tuple[list[Flat], tuple[bytes, int] | None]:
         """Values as codes into a dictionary if that pays, and its entries; else as they are."""
         rules, profile = self.rules, self.rules.profile
-        if (
-            rules.encoding not in (None, "dictionary")
-            or self._coded is False
-            or not countable(self.type.leaf)
-        ):
+        given = rules.encoding not in (None, "dictionary")
+        if not self.type.is_ordered and (given or self._coded is False or not countable(self.type.leaf)):
             return direct, None
         if self._coded is None and rules.encoding is None and not self._repeats(direct[0], leaves):
             # Of a few values nothing follows for the next row group.
             self._coded = False if len(leaves) >= SAMPLE else None
             return direct, None
-        by_frequency = profile.name == "size"
+        by_frequency = profile.name == "size" and not self.type.is_ordered
         if self.file_entries is not None:
             shared = self.file_entries.add(leaves)
             if shared is not None:
@@ -274,7 +302,7 @@ class ColumnWriter:
         if self._coded is None or len(numbered.entries) * 2 > len(leaves):
             plans = [self._choose(flat) for flat in direct]
             code_plan = self._choose(codes)
-            gathered = select.GATHER_NS * len(leaves) + code_plan.cost(profile)
+            gathered = GATHER_NS * len(leaves) + code_plan.cost(profile)
             pays = sum(plan.cost(profile) for plan in plans) > gathered + len(entries) * profile.ns_per_byte
             pays |= rules.encoding == "dictionary"
             if self._coded is None:

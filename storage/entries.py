@@ -162,28 +162,34 @@ class FileEntries:
             return self._added(
                 leaves if isinstance(leaves, np.ndarray) else arrays.numbers(leaves, self._leaf.dtype)
             )
-        self._known = None
         numbered = number(leaves, self._leaf, by_frequency=self._by_frequency)
-        came = _patterns(numbered.entries)
+        found = self._found(numbered.entries)
+        if found is None:
+            return None
+        codes = np.zeros(len(found) + 1, np.uint32)
+        codes[1:] = found + 1
+        return codes[numbered.codes]
+
+    def keep_order(self, came: Entries) -> bool:
+        """Add distinct entries in their order; whether it agrees with the order of those before."""
+        found = self._found(came)
+        return found is not None and bool((np.diff(found) > 0).all())
+
+    def _found(self, came: Entries) -> NDArray[np.int64] | None:
+        """Where distinct values are among the entries, behind which new ones are put in the order in which they came."""
+        self._known = None
+        patterns, found = _patterns(came), np.full(len(came), -1, np.int64)
         if self._parts:
             known = pa.concat_arrays([_patterns(part) for part in self._parts])
-            where = pc.index_in(came, value_set=known).fill_null(-1)
+            where = pc.index_in(patterns, value_set=known).fill_null(-1)
             found = arrays.numbers(where, np.dtype(np.int32)).astype(np.int64)
-        else:
-            found = np.full(len(came), -1, np.int64)
         fresh = found < 0
         n_fresh = int(np.count_nonzero(fresh))
         if self.n_entries + n_fresh > FILE_ENTRIES:
             return None
         found[fresh] = self.n_entries + np.arange(n_fresh)
-        self._keep(
-            numbered.entries[fresh]
-            if isinstance(numbered.entries, np.ndarray)
-            else numbered.entries.filter(arrays.mask_array(fresh))
-        )
-        codes = np.zeros(len(came) + 1, np.uint32)
-        codes[1:] = found + 1
-        return codes[numbered.codes]
+        self._keep(came[fresh] if isinstance(came, np.ndarray) else came.filter(arrays.mask_array(fresh)))
+        return found
 
     def entries(self) -> Entries:
         """All entries, by code."""

@@ -71,22 +71,43 @@ def plain_type(field: pa.Field) -> pa.DataType:
 def take(array: pa.Array, rows: pa.Array) -> pa.Array:
     """Some rows of an array of any type; Arrow itself gathers no string and binary views."""
 
-    def fail(what: str, expected: object, got: object) -> NoReturn:
-        raise AssertionError(f"{what}: expected {expected}, got {got}, of an array that is {array.type}")
+    return array.take(rows) if not _has(is_view, array.type) else gathered([array], rows)
 
-    if not _has_views(array.type):
-        return array.take(rows)
-    found = plain(array, logical.column_type(array.type, "").plain).take(rows)
-    return restore(found, array.type, fail)
+
+def gathered(parts: Sequence[pa.Array], rows: pa.Array) -> pa.Array:
+    """Some rows of arrays of one type behind each other; Arrow joins no dictionaries within lists as it should."""
+    type_ = parts[0].type
+
+    def fail(what: str, expected: object, got: object) -> NoReturn:
+        raise AssertionError(f"{what}: expected {expected}, got {got}, of arrays that are {type_}")
+
+    if not _has(is_view, type_) and not _has(pa.types.is_dictionary, type_):
+        return pa.concat_arrays(parts).take(rows)
+    column = logical.column_type(type_, "")
+    whole = pa.concat_arrays([plain(part, column.plain) for part in parts]).take(rows)
+    entries = None
+    if column.is_ordered:
+        came = [(part.values if column.is_list else part).dictionary for part in parts]
+        entries = pa.concat_arrays([plain(one, column.leaf.arrow) for one in came]).drop_null()
+        indices = numbers(_bits(entries).dictionary_encode().indices, np.dtype(np.int32))
+        _, firsts = np.unique(indices, return_index=True)
+        entries = entries.take(pa.Array.from_buffers(pa.int64(), len(firsts), [None, pa.py_buffer(firsts)]))
+    return restore(whole, type_, fail, entries)
+
+
+def is_view(type_: pa.DataType) -> bool:
+    """Whether values are strings or binary in views."""
+    return bool(type_ == pa.string_view() or type_ == pa.binary_view())
 
 
 @lru_cache(maxsize=4096)
-def _has_views(type_: pa.DataType) -> bool:
+def _has(kind: Callable[[pa.DataType], bool], type_: pa.DataType) -> bool:
+    """Whether some part of a type is of a kind."""
     if pa.types.is_struct(type_):
-        return any(_has_views(type_.field(i).type) for i in range(type_.num_fields))
+        return any(_has(kind, type_.field(i).type) for i in range(type_.num_fields))
     if typecode.is_list(type_):
-        return _has_views(type_.value_type)
-    return bool(type_ == pa.string_view() or type_ == pa.binary_view())
+        return _has(kind, type_.value_type)
+    return kind(type_)
 
 
 def list_parts(

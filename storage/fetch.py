@@ -134,6 +134,15 @@ class ChunkReader:
             self._dictionaries = Dictionaries(own, shared)
         return self._dictionaries
 
+    def order(self) -> pa.Array | None:
+        """The entries of an ordered dictionary as its writer had them; None of other columns."""
+        if not self.column.type.is_ordered or self._file_entries is None:
+            return None
+        values = self._file_entries.get().values
+        if isinstance(values, pa.Array):
+            return values
+        return arrays.fixed(values, None, len(values), self.column.type.leaf)
+
     def place(self, number: int) -> Place:
         """Where one of the pages lies."""
         chunk = self.chunk
@@ -187,22 +196,27 @@ class ChunkReader:
             numbers = pages_of_numbers(pages, self.chunk.pages[first:last], type_)
             if numbers is not None:
                 return numbers
-        return self.decoded(list(self.pages(range(first, last))), first, leader)
+        found = list(self.pages(range(first, last)))
+        return self.decoded(found, first, self.led_by(found, first, leader))
 
-    def decoded(self, pages: Sequence[Page], first: int, leader: ChunkReader | None = None) -> Piece:
+    def led_by(self, pages: Sequence[Page], first: int, leader: ChunkReader | None) -> list[Page] | None:
+        """The leader's pages whose edits these follow, from page ``first`` on; None if they have their own."""
+        if leader is None or not any(is_sequence(page) and SEQ_MODE not in page.streams for page in pages):
+            return None
+        last = first + len(pages)
+        theirs, mine = leader.chunk.pages[first:last], self.chunk.pages[first:last]
+        if [page.n_rows for page in theirs] != [page.n_rows for page in mine]:
+            self.place(first).fail("rows of the list it follows", mine, theirs)
+        return list(leader.pages(range(first, last)))
+
+    def decoded(self, pages: Sequence[Page], first: int, leaders: Sequence[Page] | None = None) -> Piece:
         """The rows of consecutive pages that were read already, from page ``first`` on."""
-        type_, last = self.column.type, first + len(pages)
+        type_ = self.column.type
         if not type_.is_list or type_.size is not None or not any(is_sequence(page) for page in pages):
             array = decode_pages(pages, type_, self.dictionaries)
             if not self.nulls_expected and array.null_count:
                 self._refuse_nulls(first, array)
             return array
-        leaders = None
-        if leader is not None and any(SEQ_MODE not in page.streams for page in pages):
-            theirs, mine = leader.chunk.pages[first:last], self.chunk.pages[first:last]
-            if [page.n_rows for page in theirs] != [page.n_rows for page in mine]:
-                self.place(first).fail("rows of the list it follows", mine, theirs)
-            leaders = list(leader.pages(range(first, last)))
         found = decode_lists(pages, leaders, type_, self.dictionaries)
         valid = found.valid if isinstance(found, Views) else None
         if not self.nulls_expected and valid is not None and not valid.all():

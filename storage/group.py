@@ -79,6 +79,16 @@ class GroupWriter:
             if _may_slide(column) and (cluster_by is None or column.top == index)
         ]
 
+    def keep_orders(self, batch: pa.RecordBatch) -> None:
+        """Note the entries of ordered dictionaries, in the form in which rows came.
+
+        Raises:
+            SchemaMismatch: their order contradicts that of earlier rows.
+        """
+        for column, writer in zip(self.columns, self.writers, strict=True):
+            if column.type.is_ordered:
+                writer.keep_order(batch.column(column.name), column.name)
+
     def write(
         self, flat: Sequence[pa.Array], cuts: Sequence[Cuts | None], n_rows: int
     ) -> tuple[list[Encoded], pa.Array | None]:

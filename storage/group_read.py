@@ -268,7 +268,7 @@ class ColumnRows:
 
     def take_piece(self, rows: Rows, counter: Counter) -> Piece:
         """As ``take``, in plain form."""
-        if len(self._nodes) > 1:
+        if self.reader.column.type.is_nested:
             first, last = int(rows[0]), int(rows[-1]) + 1
             counter.add(sum(node.chunk.pages[-1].first_row for node in self._nodes if node.chunk.pages))
             return pick(join(self._pieces(first, last)), rows - first)
@@ -288,7 +288,8 @@ class ColumnRows:
         if isinstance(piece, pa.Array) and not self._as_views and column.type.is_exact:
             found = piece
         else:
-            found = finish(piece, column.type, self.reader.place(0).fail, as_views=self._as_views)
+            order, fail = self.reader.order(), self.reader.place(0).fail
+            found = finish(piece, column.type, fail, as_views=self._as_views, entries=order)
         return found if column.stored is None else column.stored.finish(found)
 
     def _pieces(self, first: int, last: int) -> list[Piece]:

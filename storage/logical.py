@@ -171,6 +171,11 @@ class ColumnType:
         return bool(self.arrow.equals(self.plain, check_metadata=True))
 
     @property
+    def is_ordered(self) -> bool:
+        """Whether its values, or a list's items, are a dictionary whose entries keep their order."""
+        return self.dictionary is not None and bool(self.dictionary.ordered)
+
+    @property
     def dictionary(self) -> pa.DataType | None:
         """The dictionary type of the column's values or of a list's items, or None."""
         arrow = self.arrow.value_type if self.is_list else self.arrow
@@ -306,7 +311,7 @@ def stored_schema(schema: pa.Schema) -> pa.Schema:
     """``schema`` as readers will see it: exact types, no metadata of columns, nullability kept.
 
     Raises:
-        UnsupportedType: for a type the store cannot hold, or for two columns of one name.
+        UnsupportedType: for a type the store cannot hold as it is, or for two columns of one name.
     """
     names = schema.names
     if len(set(names)) != len(names):
@@ -314,4 +319,5 @@ def stored_schema(schema: pa.Schema) -> pa.Schema:
         raise UnsupportedType(f"column names must be unique, these come twice: {twice}; rename them")
     for field in schema:
         column_type(field.type, field.name)
+        typecode.refuse_lost_order(field.type, field.name)
     return pa.schema([pa.field(field.name, field.type, field.nullable) for field in schema])

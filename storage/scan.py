@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from headrace.storage import exact
 from headrace.storage.errors import CorruptManifest, ErasedDataReturned, SchemaMismatch
 from headrace.storage.layout import GROUP_ROWS
 from headrace.storage.logical import column_type
@@ -162,8 +163,12 @@ class Scan:
         table = pa.Table.from_batches(parts, schema=self.schema)
         if len(parts) < 2:
             return table
-        back = np.argsort(np.concatenate(places))
-        return table.take(pa.Array.from_buffers(pa.int64(), len(back), [None, pa.py_buffer(back)]))
+        order = np.argsort(np.concatenate(places))
+        back = pa.Array.from_buffers(pa.int64(), len(order), [None, pa.py_buffer(order)])
+        if not table.num_columns:
+            return table
+        columns = [exact.gathered(column.chunks, back) for column in table.columns]
+        return pa.Table.from_arrays(columns, schema=self.schema)
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         """The Arrow PyCapsule stream that pyarrow, polars and DuckDB take."""

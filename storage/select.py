@@ -18,9 +18,10 @@ from typing import Final
 
 import numpy as np
 
-from headrace.storage.encodings import ALL, BY_ID, CannotEncode, Encoding, Stats, stats
+from headrace.storage.decode_cost import CHILD_NS, DECODE_NS, own_ns
+from headrace.storage.encodings import ALL, CannotEncode, Encoding, Stats, stats
 from headrace.storage.encodings.bitpack import packed_bytes
-from headrace.storage.encodings.contract import BLOCK_VALUES, MAX_DEPTH, Array, Bytes
+from headrace.storage.encodings.contract import BLOCK_VALUES, MAX_DEPTH, Array
 from headrace.storage.encodings.zstd import Zstd
 
 RUNS: Final = 16
@@ -58,33 +59,6 @@ PROFILES: Final = {
         Profile("compliance", 2.0, Zstd(3), in_place=True, file_dictionaries=False),
     )
 }
-
-# Nanoseconds to decode one value, children not counted, and one byte of output: what costs by the value, such as a
-# branch, and what costs by the byte, such as a copy.
-_DECODE_NS: Final = {
-    "constant": (0.0, 0.02),
-    "plain": (0.0, 0.03),
-    "bitpack": (0.25, 0.03),
-    "pfor": (0.3, 0.03),
-    "dictionary": (0.35, 0.03),
-    "rle": (0.1, 0.05),
-    "delta": (0.2, 0.05),
-    "zigzag": (0.1, 0.03),
-    "varint": (2.0, 0.0),
-    "byte_split": (0.1, 0.05),
-    "alp": (0.3, 0.05),
-    "bitmap": (0.1, 0.05),
-    "sparse_bool": (0.05, 0.03),
-    "mainly_constant": (0.2, 0.05),
-    "fsst": (0.0, 0.6),
-    "zstd": (0.0, 0.9),
-}
-
-CHILD_NS: Final = 5_000.0
-"""To find a child in its parent's payload and call its decoder, however few its values are."""
-
-GATHER_NS: Final = 0.5
-"""To fetch one value of a dictionary, when its code is decoded."""
 
 _INTEGERS: Final = (
     "constant",
@@ -177,7 +151,7 @@ def choose(
     """
     if not len(values):
         return PLAIN
-    plans = _plans(values, profile, kind, in_place, seed, depth=int(nested), pruned=only is None)
+    plans = _plans(values, profile, kind, in_place, seed, depth=int(nested), pruned=only is None, only=only)
     insisted = [plan for plan in plans if plan.encoding.name == only]
     return min(insisted or plans or [_PACKED], key=lambda plan: plan.cost(profile))
 
@@ -244,7 +218,7 @@ class _Search:
         """The plan of a child stream, from all of its (few) values."""
         if not len(values) or parent == "zstd":
             # A compressor finds more in bytes than in bits that were packed before it.
-            return replace(PLAIN, predicted_bytes=values.nbytes, decode_ns=_own_ns("plain", values))
+            return replace(PLAIN, predicted_bytes=values.nbytes, decode_ns=own_ns("plain", values))
         counted = stats(values, count_distinct=False, count_bit_lengths=True)
         found = _Found(self.profile, self.pruned)
         for name in _names(values.dtype, "values"):
@@ -258,22 +232,24 @@ class _Search:
         """An encoding as the profile wants it."""
         return self.profile.zstd if name == "zstd" else _BY_NAME[name]
 
-    def considers(self, name: str, values: Array, counted: Stats, found: _Found) -> bool:
-        """Whether an encoding may be used, can be used, and might cost less than what has been found."""
+    def considers(
+        self, name: str, values: Array, counted: Stats, found: _Found, *, insisted: bool = False
+    ) -> bool:
+        """Whether an encoding may be used, can be used, and might cost less than what has been found or is insisted on."""
         encoding = self.encoding(name)
         return (
             (encoding.in_place or not self.in_place)
             and encoding.can_encode(counted)
-            and _promising(name, counted, self.profile)
+            and (insisted or _promising(name, counted, self.profile))
             and not found.beats(_floor(name, values, self.profile))
         )
 
     def trial(self, encoding: Encoding, values: Array, counted: Stats, depth: int) -> Plan | None:
         """What `encoding` makes of `values`, by its closed form if it has one."""
-        own_ns = _own_ns(encoding.name, values)
+        ns = own_ns(encoding.name, values)
         size = encoding.size(counted)
         if size is not None and encoding.name not in _COMPOSITE:
-            return Plan(encoding, size, own_ns)
+            return Plan(encoding, size, ns)
         if depth + 1 >= MAX_DEPTH:
             return None
         children: list[Plan] = []
@@ -290,9 +266,7 @@ class _Search:
             payload = encoding.encode(values, child)
         except CannotEncode:
             return None
-        return Plan(
-            encoding, len(payload), own_ns + sum(part.decode_ns for part in children), tuple(children)
-        )
+        return Plan(encoding, len(payload), ns + sum(part.decode_ns for part in children), tuple(children))
 
 
 @dataclass
@@ -321,15 +295,10 @@ class _Found:
 _COMPOSITE: Final = ("delta", "zigzag", "byte_split", "alp", "sparse_bool", "mainly_constant", "fsst", "zstd")
 
 
-def _own_ns(name: str, values: Array) -> float:
-    per_value, per_byte = _DECODE_NS[name]
-    return per_value * len(values) + per_byte * values.nbytes
-
-
 def _floor(name: str, values: Array, profile: Profile) -> float:
     """What an encoding costs at least: its own decoding, and of varint a byte for each value."""
     least = len(values) if name == "varint" else 0
-    return _own_ns(name, values) + least * profile.ns_per_byte
+    return own_ns(name, values) + least * profile.ns_per_byte
 
 
 def _plans(
@@ -341,6 +310,7 @@ def _plans(
     depth: int = 0,
     *,
     pruned: bool = True,
+    only: str | None = None,
 ) -> list[Plan]:
     counted = stats(values, count_distinct=False)
     few = sample(values, seed, run=TEXT_RUN_BYTES if kind == "text" else profile.run_values)
@@ -357,7 +327,7 @@ def _plans(
         return replace(plan, predicted_bytes=round(plan.predicted_bytes * scale), decode_ns=decode_ns)
 
     for name in _names(values.dtype, kind):
-        if not search.considers(name, values, counted, found):
+        if not search.considers(name, values, counted, found, insisted=name == only):
             continue
         # A dictionary's own estimate is of values; these are codes already.
         codes = name == "dictionary" and kind == "codes"
@@ -365,7 +335,7 @@ def _plans(
         size = packed_bytes(counted.n, (counted.max or 0).bit_length()) if codes else encoding.size(counted)
         if size is not None and name not in _COMPOSITE:
             own_children = 2 if name == "rle" else 0  # which are no choice, and so not in its plan
-            found.add(Plan(encoding, size, _own_ns(name, values) + CHILD_NS * own_children))
+            found.add(Plan(encoding, size, own_ns(name, values) + CHILD_NS * own_children))
         elif name in ("sparse_bool", "mainly_constant"):
             # What is rare is not in a sample, so all values are split; where nothing is rare, a sample says as much.
             common = (
@@ -408,7 +378,7 @@ def _names(dtype: np.dtype[np.generic], kind: str) -> Sequence[str]:
 
 def _promising(name: str, counted: Stats, profile: Profile) -> bool:
     """Cheap reasons not to try."""
-    per_byte = _DECODE_NS[name][1]
+    per_byte = DECODE_NS[name][1]
     if name in ("zstd", "fsst") and per_byte > profile.ns_per_byte * LARGEST_SAVING:
         return False
     if name == "rle":
@@ -422,10 +392,3 @@ def _promising(name: str, counted: Stats, profile: Profile) -> bool:
         # Of integers, bit-packing saves the empty planes already; the others repay only a compressor.
         return counted.width_bits > 8 and (counted.dtype.kind == "f" or profile.ns_per_byte > 2)
     return name != "constant" or counted.n_runs == 1
-
-
-def describe(number: int, payload: Bytes, n: int, dtype: np.dtype[np.generic]) -> str:
-    """The cascade of a written stream, read off its payload, in the words of `Plan`."""
-    encoding = BY_ID[number]
-    inner = [describe(child, part, m, kind) for _, child, part, m, kind in encoding.parts(payload, n, dtype)]
-    return f"{encoding.name}({', '.join(inner)})" if inner else encoding.name

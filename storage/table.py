@@ -174,12 +174,7 @@ class Table:
         as_stored: bool = False,
         threads: int | None = None,
     ) -> pa.Table:
-        """Rows by number over all files, in any order, as often as they are named; see ``Scan.take``.
-
-        Raises:
-            IndexError: a row that is deleted, or that there never was.
-            NoSuchColumn: naming the first one missing and what comes nearest.
-        """
+        """Rows by number over all files, in any order, as often as they are named; errors as of ``scan`` and ``Scan.take``."""
         return self.scan(columns, list_view=list_view, as_stored=as_stored, threads=threads).take(rows)
 
     def _named(self, columns: Sequence[str] | None) -> tuple[str, ...]:

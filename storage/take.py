@@ -8,6 +8,7 @@ and so is a page of which many rows are wanted.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,26 @@ from headrace.storage.encodings.dictionary import look_up
 from headrace.storage.fetch import ChunkReader, count_values
 from headrace.storage.layout import BLOCK_ROWS
 from headrace.storage.logical import Leaf
-from headrace.storage.page import ALL_NULL, BYTES, CODES, ITEM_LENGTHS, ITEM_VALIDITY, LENGTHS, VALUES
+from headrace.storage.page import (
+    ALL_NULL,
+    BYTES,
+    CODES,
+    ITEM_LENGTHS,
+    ITEM_VALIDITY,
+    LENGTHS,
+    SEQ_KEEP,
+    SEQ_MODE,
+    SEQ_NEW,
+    SEQ_SKIP,
+    VALUES,
+)
 from headrace.storage.page_read import Mask, row_validity
 from headrace.storage.page_streams import Page
 from headrace.storage.views import Piece, Views, is_sequence, join, pick
 
 DENSE = 4
 """Of a page of which a row in so many is wanted, all are decoded: that is faster than to pick values out of blocks."""
+_CONTROLS = frozenset({SEQ_MODE, SEQ_NEW, SEQ_SKIP, SEQ_KEEP})
 _U32, _U8 = np.dtype("u4"), np.dtype("u1")
 Rows = NDArray[np.int64]
 
@@ -39,6 +53,11 @@ class Counter:
     def add(self, n_values: int) -> None:
         """A whole stream was decoded."""
         self.blocks += -(-n_values // BLOCK_ROWS)
+
+    def add_streams(self, page: Page, roles: Iterable[int]) -> None:
+        """Whole streams of a page were decoded."""
+        for role in roles:
+            self.add(page.count(role))
 
 
 def take_rows(reader: ChunkReader, rows: Rows, counter: Counter, leader: ChunkReader | None = None) -> Piece:
@@ -63,11 +82,12 @@ def take_rows(reader: ChunkReader, rows: Rows, counter: Counter, leader: ChunkRe
         local = rows[bounds[at] : bounds[at + 1]] - pages[number].first_row
         piece = _sparse(reader, page, local, counter)
         if piece is None:
-            if leader is not None:
-                counter.add(page.n_rows)
-            counter.add(sum(stream[3] for stream in page.streams.values()))
+            leaders = reader.led_by([page], number, leader)
+            counter.add_streams(page, page.streams)
+            for led in leaders or ():
+                counter.add_streams(led, _CONTROLS & led.streams.keys())
             count_values(page.n_rows)
-            piece = pick(reader.decoded([page], number, leader), local)
+            piece = pick(reader.decoded([page], number, leaders), local)
             if isinstance(piece, Views) and len(local) * DENSE <= page.n_rows:
                 piece = piece.to_list(reader.column.type.leaf.arrow)  # so that few items are joined below
         pieces.append(piece)
@@ -89,12 +109,9 @@ def _sparse(reader: ChunkReader, page: Page, rows: Rows, counter: Counter) -> Pi
     leaf = type_.leaf
     if len(rows) * DENSE > n or page.validity == ALL_NULL or type_.is_nested:
         return None
-    if (
-        leaf.dtype is None
-        and CODES not in page.streams
-        and not (LENGTHS in page.streams and BYTES in page.streams)
-    ):
-        return None
+    lengths_role = ITEM_LENGTHS if type_.is_list else LENGTHS
+    if leaf.dtype is None and CODES not in page.streams and lengths_role not in page.streams:
+        return None  # bytes of one width, or words
     if type_.is_list and ITEM_VALIDITY in page.streams:
         return None
     if type_.is_list and type_.size is None and is_sequence(page):

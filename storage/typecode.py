@@ -113,6 +113,24 @@ def refuse(arrow: pa.DataType, name: str, depth: int = 0) -> None:
     )
 
 
+def refuse_lost_order(arrow: pa.DataType, name: str, depth: int = 0) -> None:
+    """Nothing, for a type of which files can keep the order of all ordered dictionaries.
+
+    Raises:
+        UnsupportedType: one lies deeper than in the items of a column's lists.
+    """
+    if pa.types.is_dictionary(arrow) and arrow.ordered and depth > 1:
+        raise UnsupportedType(
+            f"column {name!r} has an ordered dictionary, {arrow}, within structs or lists of lists, where the order of its "
+            "entries would be lost; make it a column, or cast it to an unordered one"
+        )
+    if pa.types.is_struct(arrow):
+        for index in range(arrow.num_fields):
+            refuse_lost_order(arrow.field(index).type, name, depth + 2)
+    elif is_list(arrow):
+        refuse_lost_order(arrow.value_type, name, depth + 1)
+
+
 def _is_leaf(arrow: pa.DataType) -> bool:
     found = number(arrow)
     return found not in (None, NULL, STRUCT, DICTIONARY, FIXED_LIST, *_LISTS)

@@ -64,9 +64,9 @@ class Views:
         valid = None if self.valid is None else self.valid[rows]
         return Views(self.items, self.starts[rows], self.sizes[rows], valid)
 
-    def to_list_view(self, type_: pa.DataType, fail: Fail) -> pa.Array:
-        """An Arrow ListView of the exact type, its items shared between rows."""
-        items = restore(self.items, type_.value_type, fail)
+    def to_list_view(self, type_: pa.DataType, fail: Fail, entries: pa.Array | None = None) -> pa.Array:
+        """An Arrow ListView of the exact type, its items shared between rows; ``entries`` as for ``exact.restore``."""
+        items = restore(self.items, type_.value_type, fail, entries)
         wide = np.int64 if pa.types.is_large_list_view(type_) else np.int32
         buffers = [arrays.bitmap(self.valid), _buffer(self.starts, wide), _buffer(self.sizes, wide)]
         return pa.Array.from_buffers(type_, len(self), buffers, children=[items])
@@ -162,7 +162,9 @@ def join(pieces: Sequence[Piece]) -> Piece:
     return Views(items, np.concatenate(starts), np.concatenate([part.sizes for part in parts]), valid)
 
 
-def finish(piece: Piece, type_: ColumnType, fail: Fail, *, as_views: bool = False) -> pa.Array:
+def finish(
+    piece: Piece, type_: ColumnType, fail: Fail, *, as_views: bool = False, entries: pa.Array | None = None
+) -> pa.Array:
     """Rows in the form they are handed out in.
 
     Args:
@@ -170,16 +172,17 @@ def finish(piece: Piece, type_: ColumnType, fail: Fail, *, as_views: bool = Fals
         type_: the column's.
         fail: reports values that are not of that type; raises.
         as_views: whether lists come as ListView.
+        entries: of an ordered dictionary, in their order.
     """
     target = view_type(type_) if as_views else type_.arrow
     is_view = pa.types.is_list_view(target) or pa.types.is_large_list_view(target)
     if is_view and (as_views or isinstance(piece, Views)) and type_.is_list:
-        return (piece if isinstance(piece, Views) else of_lists(piece)).to_list_view(target, fail)
+        return (piece if isinstance(piece, Views) else of_lists(piece)).to_list_view(target, fail, entries)
     if isinstance(piece, Views):
         piece = piece.to_list(type_.leaf.arrow)
     if type_.is_exact:
         return piece
-    return restore(piece, target, fail)
+    return restore(piece, target, fail, entries)
 
 
 def view_type(type_: ColumnType) -> pa.DataType:

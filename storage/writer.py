@@ -191,6 +191,7 @@ class Writer:
         """
         for batch in data.to_batches() if isinstance(data, pa.Table) else [data]:
             fitted = fit(batch, self.schema)
+            self._group.keep_orders(batch)
             while fitted.num_rows:
                 take = min(fitted.num_rows, self._group_rows - self._pending_rows)
                 self._pending.append(fitted[:take])

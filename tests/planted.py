@@ -6,29 +6,8 @@ notice it, few and quick; that others would fail too is not looked at.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """One planted defect.
-
-    Attributes:
-        name: what is wrong, in a few words.
-        room: storage, streaming, learners or jobs.
-        file: the module, relative to the root of the project.
-        old: its text that is replaced, which must stand there exactly once.
-        new: the defect.
-        tests: ids of the tests that must notice.
-    """
-
-    name: str
-    room: str
-    file: str
-    old: str
-    new: str
-    tests: tuple[str, ...]
-
+from .mutant import Mutant
+from .planted_encodings import ENCODED
 
 ENCODINGS = "tests/storage/test_encodings.py"
 CORRUPTION = "tests/storage/test_corruption.py"
@@ -83,8 +62,8 @@ STORAGE = (
         "a data file is not synced",
         "storage",
         "storage/writer.py",
-        "durable.sync_file(self._file.fileno())",
-        "self._file.fileno()",
+        "durable.sync_file(self._file.fileno())\n        self._file.close()",
+        "self._file.fileno()\n        self._file.close()",
         (POWER,),
     ),
     Mutant(
@@ -388,4 +367,6 @@ JOBS = (
     ),
 )
 
-MUTANTS = STORAGE + STREAMING + LEARNERS + JOBS
+MUTANTS = STORAGE + ENCODED + STREAMING + LEARNERS + JOBS
+
+__all__ = ["MUTANTS", "Mutant"]

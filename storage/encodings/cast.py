@@ -138,6 +138,51 @@ _WIDEN: Final = {
 }
 
 
+@kernel
+def _round_fp8(exact: Array, mantissa_bits: int, bias: int, largest: int, beyond: int, codes: Array) -> None:
+    """Bits of float32, uint32[n] -> uint8[n]; codes above `largest` become `beyond`."""
+    lowest = np.uint32(128 - bias)  # float32's biased exponent of the smallest normal number
+    drop = np.uint32(23 - mantissa_bits)
+    for i in range(np.uint64(len(exact))):
+        magnitude = np.uint32(exact[i] & np.uint32(0x7FFFFFFF))
+        exponent = np.uint32(magnitude >> np.uint32(23))
+        fraction = np.uint32(magnitude & np.uint32(0x7FFFFF))
+        if exponent > np.uint32(0):
+            fraction |= np.uint32(1 << 23)
+        exponent = max(exponent, np.uint32(1))
+        # Below the smallest normal number the mantissa loses a bit per power of two, down to none.
+        lost = np.uint32(min(np.uint32(lowest - min(exponent, lowest)), np.uint32(mantissa_bits + 2)))
+        shift = np.uint32(drop + lost)
+        half = np.uint32(np.uint32(1) << np.uint32(shift - np.uint32(1)))
+        even = np.uint32((fraction >> shift) & np.uint32(1))
+        kept = np.uint32(np.uint32(fraction + half - np.uint32(1) + even) >> shift)
+        code = np.uint32(kept + np.uint32((max(exponent, lowest) - lowest) << np.uint32(mantissa_bits)))
+        if code > np.uint32(largest):
+            code = np.uint32(beyond)
+        if magnitude > np.uint32(0x7F800000):
+            code = np.uint32(0x7F)
+        codes[i] = np.uint8(code | np.uint32((exact[i] >> np.uint32(31)) << np.uint32(7)))
+
+
+def _round_fp8_numpy(
+    exact: Array, mantissa_bits: int, bias: int, largest: int, beyond: int, codes: Array
+) -> None:
+    """The numpy twin of `_round_fp8`."""
+    magnitude = exact & np.uint32(0x7FFFFFFF)
+    lowest = 128 - bias
+    exponent = (magnitude >> np.uint32(23)).astype(np.int32)
+    fraction = (magnitude & np.uint32(0x7FFFFF)) | np.where(exponent, np.uint32(1 << 23), np.uint32(0))
+    exponent = np.maximum(exponent, 1)
+    shift = (23 - mantissa_bits + np.clip(lowest - exponent, 0, mantissa_bits + 2)).astype(np.uint32)
+    half = np.uint32(1) << (shift - np.uint32(1))
+    even = (fraction >> shift) & np.uint32(1)
+    kept = (fraction + half - np.uint32(1) + even) >> shift
+    some = kept.astype(np.int32) + (np.maximum(exponent - lowest, 0) << mantissa_bits)
+    some = np.where(some > largest, beyond, some)
+    some = np.where(magnitude > 0x7F800000, 0x7F, some)
+    codes[:] = some | (exact >> np.uint32(31) << np.uint32(7))
+
+
 def narrow(values: Array, form: Format) -> Array:
     """Codes of the nearest numbers: float32[n] or float64[n] -> uint16[n] or uint8[n].
 
@@ -294,51 +339,6 @@ def _round_bf16(exact: Array) -> Array:
     nan = (exact & np.uint32(0x7FFFFFFF)) > 0x7F800000
     codes: Array = np.where(nan, kept | np.uint32(0x40), nearest).astype(np.uint16)
     return codes
-
-
-@kernel
-def _round_fp8(exact: Array, mantissa_bits: int, bias: int, largest: int, beyond: int, codes: Array) -> None:
-    """Bits of float32, uint32[n] -> uint8[n]; codes above `largest` become `beyond`."""
-    lowest = np.uint32(128 - bias)  # float32's biased exponent of the smallest normal number
-    drop = np.uint32(23 - mantissa_bits)
-    for i in range(np.uint64(len(exact))):
-        magnitude = np.uint32(exact[i] & np.uint32(0x7FFFFFFF))
-        exponent = np.uint32(magnitude >> np.uint32(23))
-        fraction = np.uint32(magnitude & np.uint32(0x7FFFFF))
-        if exponent > np.uint32(0):
-            fraction |= np.uint32(1 << 23)
-        exponent = max(exponent, np.uint32(1))
-        # Below the smallest normal number the mantissa loses a bit per power of two, down to none.
-        lost = np.uint32(min(np.uint32(lowest - min(exponent, lowest)), np.uint32(mantissa_bits + 2)))
-        shift = np.uint32(drop + lost)
-        half = np.uint32(np.uint32(1) << np.uint32(shift - np.uint32(1)))
-        even = np.uint32((fraction >> shift) & np.uint32(1))
-        kept = np.uint32(np.uint32(fraction + half - np.uint32(1) + even) >> shift)
-        code = np.uint32(kept + np.uint32((max(exponent, lowest) - lowest) << np.uint32(mantissa_bits)))
-        if code > np.uint32(largest):
-            code = np.uint32(beyond)
-        if magnitude > np.uint32(0x7F800000):
-            code = np.uint32(0x7F)
-        codes[i] = np.uint8(code | np.uint32((exact[i] >> np.uint32(31)) << np.uint32(7)))
-
-
-def _round_fp8_numpy(
-    exact: Array, mantissa_bits: int, bias: int, largest: int, beyond: int, codes: Array
-) -> None:
-    """The numpy twin of `_round_fp8`."""
-    magnitude = exact & np.uint32(0x7FFFFFFF)
-    lowest = 128 - bias
-    exponent = (magnitude >> np.uint32(23)).astype(np.int32)
-    fraction = (magnitude & np.uint32(0x7FFFFF)) | np.where(exponent, np.uint32(1 << 23), np.uint32(0))
-    exponent = np.maximum(exponent, 1)
-    shift = (23 - mantissa_bits + np.clip(lowest - exponent, 0, mantissa_bits + 2)).astype(np.uint32)
-    half = np.uint32(1) << (shift - np.uint32(1))
-    even = (fraction >> shift) & np.uint32(1)
-    kept = (fraction + half - np.uint32(1) + even) >> shift
-    some = kept.astype(np.int32) + (np.maximum(exponent - lowest, 0) << mantissa_bits)
-    some = np.where(some > largest, beyond, some)
-    some = np.where(magnitude > 0x7F800000, 0x7F, some)
-    codes[:] = some | (exact >> np.uint32(31) << np.uint32(7))
 
 
 def _e4m3_table() -> Array:

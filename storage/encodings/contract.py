@@ -140,7 +140,8 @@ class Encoding(ABC):
             depth: how many encodings this one lies in.
 
         Returns:
-            How many blocks of 1,024 values were decoded; here all, since most encodings know no better.
+            How many blocks of 1,024 values, or runs, were decoded; here all, since most encodings know no better. A block
+            whose children lie side by side, as planes of bytes or ends and values do, is one.
 
         Raises:
             CorruptStream: as `decode`.

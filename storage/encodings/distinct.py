@@ -66,6 +66,8 @@ class Distinct:
     [30, 10, 20]
     """
 
+    _entries: Array
+
     def __init__(self) -> None:
         self.n_entries = 0
         self._entries = np.empty(0, np.uint64)

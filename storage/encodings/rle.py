@@ -103,7 +103,7 @@ class RLE(Encoding):
         pick(n, _expand_numpy, _expand)(ends, bits(values), target)
 
     def take(self, payload: Bytes, n: int, at: NDArray[np.int64], out: Array, depth: int = 0) -> int:
-        """As `Encoding.take`: the blocks of ends that a search leads to, and the values of the runs found there.
+        """As `Encoding.take`: the blocks of 1,024 runs that a search leads to, their ends and what of their values is asked for.
 
         Where they are about all blocks, all are unpacked in one go.
         """
@@ -121,7 +121,7 @@ class RLE(Encoding):
             runs = np.searchsorted(_ends(packed_ends, n_runs, n), at, side="right")
             touched = _BITPACK.take(packed_values, n_runs, runs, out)
             checked_bools(out, self.name)
-            return len(firsts) + touched
+            return max(len(firsts), touched)
         block = np.searchsorted(firsts, at.astype(np.uint64), side="right") - 1
         runs = np.zeros(len(at), np.int64)
         searched = np.unique(block[block >= 0])
@@ -136,7 +136,7 @@ class RLE(Encoding):
             raise CorruptStream(f"rle: expected run ends up to {n}, found none above {at[runs.argmax()]}")
         touched = _BITPACK.take(packed_values, n_runs, runs, out)
         checked_bools(out, self.name)
-        return len(searched) + touched
+        return max(len(searched), touched)
 
     def parts(
         self, payload: Bytes, n: int, dtype: np.dtype[Any]

@@ -23,6 +23,7 @@ from tests.storage.rich import rich, write_rich
 from tests.storage.test_bombs import blow
 from tests.storage.test_corruption import flips, judge, truncations
 from tests.storage.test_fuzz import COMPILED, TRACED, fuzz
+from tests.storage.test_take import few_blocks
 
 from .item import Item, Room, Tried, properties
 
@@ -172,6 +173,12 @@ def kernels_fuzzed(seed: int, folder: Path, seconds: int = 50 * COMPILED) -> Tri
     return Tried(found["runs"], found)
 
 
+def few_blocks_of_many(seed: int, folder: Path, files: int = 3) -> Tried:
+    """A thousand rows of three columns of ten million, from three thousand blocks at most."""
+    blocks = [few_blocks(folder / f"{number}", 10_000_000, 1000, seed + number) for number in range(files)]
+    return Tried(files, {"blocks": blocks})
+
+
 def tables_damaged(seed: int, folder: Path, tables: int = 6, flips: int = 120) -> Tried:
     """Flipped bits in any file of a table, manifests and attachments included, read through the table."""
     rng, draw = np.random.default_rng(seed), random.Random(seed)
@@ -221,6 +228,7 @@ ROOM = Room(
         Item("bits flipped in every kind of page", bits_flipped_in_every_kind),
         Item("every truncation of small files", every_truncation),
         Item("bombs", bombs_refused),
+        Item("few blocks of many", few_blocks_of_many),
         Item("fuzzing that sees branches", fuzzed),
         Item("fuzzing of kernels that check every index", kernels_fuzzed),
         Item("files cut or patched", files_cut_or_patched),

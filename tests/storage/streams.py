@@ -89,3 +89,10 @@ def decoded(encoding: Encoding, payload: bytes, like: Array) -> Array:
 def header(payload: bytes, offset: int, value: int, size: int) -> bytes:
     """`payload` with one field of its header replaced."""
     return payload[:offset] + value.to_bytes(size, "little") + payload[offset + size :]
+
+
+def describe(number: int, payload: NDArray[np.uint8], n: int, dtype: np.dtype[np.generic]) -> str:
+    """The cascade of a written stream, read off its payload, in the words of `Plan`."""
+    encoding = BY_ID[number]
+    inner = [describe(child, part, m, kind) for _, child, part, m, kind in encoding.parts(payload, n, dtype)]
+    return f"{encoding.name}({', '.join(inner)})" if inner else encoding.name

@@ -201,6 +201,7 @@ def test_damage_is_named_and_stays_where_it_is(raw: bytes, tmp_path: Path) -> No
     path.write_bytes(flipped)
     with pytest.raises(CorruptPage) as caught:
         list(read_file(path, ["price"]))
+    assert caught.value.file == str(path)
     assert (caught.value.column, caught.value.page, caught.value.offset) == ("price", 4, int(row["off"]))
     assert caught.value.expected == row["hash"].tobytes().hex() != caught.value.got
     rest = pa.Table.from_batches(read_file(path, ["user", "kind"]))

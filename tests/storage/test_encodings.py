@@ -1,6 +1,9 @@
 """Every encoding, every dtype, every shape: against the naive oracle, both fast paths, frozen bytes and broken bytes."""
 
+import ast
+import inspect
 import os
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -74,6 +77,28 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 
 
 # -- the tuple ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ALL, ids=lambda encoding: encoding.name)
+def test_a_module_tells_layout_then_kernels_then_class(encoding: Encoding) -> None:
+    source = inspect.getsource(sys.modules[type(encoding).__module__])
+    tree = ast.parse(source)
+    told = ast.get_docstring(tree) or ""
+    assert "Wins " in told or "wins " in told
+    assert re.search(r"offset  +bytes", told) or "payload is that of" in told
+    functions = {node.name: node.lineno for node in tree.body if isinstance(node, ast.FunctionDef)}
+    kernels = [
+        line.split("(")[0].removeprefix("def ") for line in re.findall(r"@kernel\n(def _\w+\()", source)
+    ]
+    (class_line,) = [
+        node.lineno
+        for node in tree.body
+        if isinstance(node, ast.ClassDef) and node.name == type(encoding).__name__
+    ]
+    for name in kernels:
+        assert functions[name] < class_line, name
+        twins = (f"{name}_numpy", f"{name}_python", f"{name.rstrip('0123456789')}_numpy")
+        assert any(twin in functions for twin in twins), name
 
 
 def test_wire_ids_are_the_published_ones() -> None:

@@ -63,3 +63,33 @@ def test_an_empty_file_is_explained_too(tmp_path: Path) -> None:
     with File(tmp_path / "f") as file:
         (one,) = explain(file)
     assert (one.name, one.stored_bytes, one.streams) == ("a", 0, ())
+
+
+def test_each_column_may_be_told_its_encoding(tmp_path: Path) -> None:
+    """Whatever the cascade would have made of equal values."""
+    n = 5000
+    values = np.arange(n) // 7
+    asked = [
+        "plain",
+        "bitpack",
+        "pfor",
+        "rle",
+        "delta",
+        "varint",
+        "mainly_constant",
+        "byte_split",
+        "zstd",
+        "dictionary",
+    ]
+    data = pa.table(dict.fromkeys(asked, values))
+    with Writer(tmp_path / "f", data.schema, encodings={name: name for name in asked}, seed=1) as writer:
+        writer.write(data)
+        writer.close()
+    with File(tmp_path / "f") as file:
+        assert pa.Table.from_batches(file.batches()).equals(data)
+        for choice in explain(file):
+            if choice.name == "dictionary":
+                assert choice.layout == "dictionary"
+                continue
+            [stream] = choice.streams
+            assert {cascade.split("(")[0] for cascade in stream.cascades} == {choice.name}

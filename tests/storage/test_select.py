@@ -10,7 +10,9 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from headrace.storage.encodings import BY_ID, DTYPES, UnsupportedArray
-from headrace.storage.select import PROFILES, Plan, choose, describe, encode, explain, sample
+from headrace.storage.select import PROFILES, Plan, choose, encode, explain, sample
+
+from .streams import describe
 
 Array = NDArray[Any]
 
@@ -138,6 +140,16 @@ def erasable(plan: Plan) -> bool:
 def test_in_place_gives_only_what_can_be_erased_in_place(shape: str) -> None:
     values, _ = PICKS[shape]
     assert erasable(choose(values, COMPLIANCE, in_place=True))
+
+
+def test_nothing_is_larger_than_plain_and_a_hundredth_even_where_the_caller_insists() -> None:
+    noise = np.random.default_rng(5).integers(-(2**63), 2**63 - 1, N)
+    for name in ("varint", "rle", "delta", "mainly_constant"):
+        plan = choose(noise, BALANCED, only=name)
+        number, payload = encode(plan, noise)
+        assert len(payload) <= noise.nbytes * 1.01, name
+        if name == "varint":
+            assert (plan.encoding.name, BY_ID[number].name) == ("varint", "plain")
 
 
 def test_the_caller_may_insist() -> None:

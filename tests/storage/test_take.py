@@ -10,11 +10,14 @@ import pyarrow as pa
 import pytest
 
 from headrace import storage
+from headrace.storage import page
 from headrace.storage.errors import CorruptPage
+from headrace.storage.fetch import ChunkReader
 from headrace.storage.reader import File
 from headrace.storage.writer import Writer
 
 from .bits import same_array
+from .every_type import FLAT_TYPES, NESTED_TYPES, array, bits
 from .forge import Forged
 from .test_footer import delete, numbered
 
@@ -180,3 +183,86 @@ def test_a_table_of_many_files(tmp_path: Path) -> None:
     assert found.to_pydict() == {"s": [str(i) for i in rows], "x": rows}
     with pytest.raises(IndexError, match=r"0\.\.299"):
         table.take([300])
+
+
+def test_every_type_from_several_files(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    types = [type_ for type_ in [*FLAT_TYPES, *NESTED_TYPES] if type_ != pa.struct([])][::5]
+    types += [
+        pa.string_view(),
+        pa.binary_view(),
+        pa.list_(pa.string_view()),
+        pa.list_view(pa.int64()),
+        pa.struct([]),
+    ]
+    names = [f"c{at}" for at in range(len(types))]
+    parts = [
+        pa.table([array(rng, type_, 30, 0.3 if nulls else 0.0) for type_ in types], names=names)
+        for nulls in (0, 1, 0)
+    ]
+    table = storage.write(tmp_path / "t", parts[0], seed=1)
+    for number, part in enumerate(parts[1:]):
+        table.append(part, seed=2 + number)
+    rows = [89, 3, 31, 3, 60, 0]
+    found = table.take(rows)
+    assert found.schema.equals(table.schema)
+    for name in names:
+        kept = [bits(part[name].chunk(0)) for part in parts]
+        got = found[name].chunk(0)
+        got.validate(full=True)
+        assert bits(got) == [kept[row // 30][row % 30] for row in rows], (name, got.type)
+
+
+@pytest.mark.parametrize(("n", "rows"), [(200_000, 10), (1_000_000, 1000)])
+def test_a_row_of_a_column_costs_a_block_at_most(tmp_path: Path, n: int, rows: int) -> None:
+    few_blocks(tmp_path / "f", n, rows, seed=1)
+
+
+def few_blocks(path: Path, n: int, rows: int, seed: int) -> int:
+    """Take so many rows of three columns of n; the blocks that were decoded, at most one for each."""
+    rng = np.random.default_rng(seed)
+    owners = np.repeat(rng.integers(0, 2**40, n), rng.geometric(1 / 20, n))[:n]
+    data = pa.table(
+        {
+            "user": np.sort(owners),  # runs
+            "item": np.minimum(rng.zipf(1.2, n), 2**20).astype(np.int32),  # exceptions
+            "price": rng.integers(0, 10_000, n) / 100,  # decimals
+        }
+    )
+    with Writer(path, data.schema, erase_key="user", seed=1) as writer:
+        writer.write(data)
+        writer.close()
+    at = rng.integers(0, n, rows)
+    with File(path) as file:
+        found, blocks = file.take(at), file.blocks_taken
+    assert 0 < blocks <= 3 * rows
+    assert found.equals(data.take(pa.array(at)).combine_chunks().to_batches()[0])
+    return blocks
+
+
+def test_what_a_row_of_a_history_costs_is_counted(tmp_path: Path) -> None:
+    """All of its page's streams, and of a list that follows another the edits of that one too."""
+    rng = np.random.default_rng(4)
+    lists = [[int(one) for one in range(i + 30, i, -1)] for i in range(3000)]
+    scores = pa.array([[one / 8 for one in row] for row in lists], pa.list_(pa.float32()))
+    data = pa.table({"clicks": pa.array(lists, pa.list_(pa.int64())), "scores": scores})
+    with Writer(tmp_path / "f", data.schema, seed=1) as writer:
+        writer.write(data)
+        writer.close()
+    at = sorted(rng.choice(3000, 4, replace=False).tolist())
+    controls = {page.SEQ_MODE, page.SEQ_NEW, page.SEQ_SKIP, page.SEQ_KEEP}
+    with File(tmp_path / "f") as file:
+        clicks, followers = (file.footer.columns([name])[0] for name in ("clicks", "scores"))
+        assert followers.follows
+        counts: dict[str, dict[int, int]] = {}
+        for column in (clicks, followers):
+            reader = ChunkReader(file.source, column, file.footer.chunk(column, 0))
+            [only] = reader.pages([0])
+            counts[column.name] = {role: -(-only.count(role) // 1024) for role in only.streams}
+        assert controls <= counts["clicks"].keys()
+        file.take(at, ["clicks"])
+        own = sum(counts["clicks"].values())
+        assert file.blocks_taken == own
+        file.take(at, ["scores"])
+        led = sum(n for role, n in counts["clicks"].items() if role in controls)
+        assert file.blocks_taken == own + sum(counts["scores"].values()) + led

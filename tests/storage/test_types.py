@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from headrace import storage
 from headrace.storage import exact, logical, typecode
-from headrace.storage.errors import UnsupportedType
+from headrace.storage.errors import SchemaMismatch, UnsupportedType
 from headrace.storage.reader import File
 from headrace.storage.sparktypes import from_spark, spark_type, to_spark
 from headrace.storage.typecode import BadDescription
@@ -73,6 +73,90 @@ def test_types_without_parameters_need_no_description() -> None:
     assert [logical.description(logical.column_type(type_, "x")) for type_ in bare] == [b""] * len(bare)
     with_name = pa.list_(pa.field("element", pa.int64(), False))
     assert logical.description(logical.column_type(with_name, "x")) == b"\x25\x02\x07\x00element\x05"
+
+
+def ordered(values: list[Any], type_: pa.DataType, rows: list[int | None], index: pa.DataType) -> Any:
+    indices = pa.array(rows, index)
+    return pa.DictionaryArray.from_arrays(indices, pa.array(values, type_), ordered=True)
+
+
+def of_rows(array_: Any) -> Any:
+    """The dictionary of an array or of the items of its lists."""
+    while not pa.types.is_dictionary(array_.type):
+        array_ = array_.values
+    return array_.dictionary
+
+
+@pytest.mark.parametrize("profile", ["balanced", "size", "compliance"])
+def test_ordered_dictionaries_keep_the_order_of_their_entries(tmp_path: Path, profile: str) -> None:
+    """Whether they are used or not, and in whatever order rows use them; unordered ones only their values."""
+    rows = [2, 0, None, 2, 1, 0]
+    places = [Decimal("2.50"), Decimal("-1.00"), Decimal("0.00"), Decimal("9.99")]
+    columns = {
+        "level": ordered(["low", "mid", "high", "never"], pa.string(), rows, pa.int8()),
+        "size": ordered([9, 5, 7], pa.int64(), rows, pa.uint16()),
+        "small": ordered([9, 5, 7], pa.int8(), rows, pa.int32()),
+        "flag": ordered([True, False, None], pa.bool_(), [1, 0, None, 2, 1, 0], pa.int32()),
+        "price": ordered(places, pa.decimal128(5, 2), rows, pa.int64()),
+        "code": ordered([b"bb", b"aa", b"cc"], pa.binary(2), rows, pa.int8()),
+        "view": ordered(["z", "a", "m"], pa.string_view(), rows, pa.int8()),
+        "nothing": ordered(["z", "a", "m"], pa.string(), [None] * 6, pa.int8()),
+    }
+    level = columns["level"]
+    offsets = pa.array([0, 2, 2, 3, None, 6, 6], pa.int32())
+    columns["lists"] = pa.ListArray.from_arrays(offsets, level)
+    columns["wide"] = pa.LargeListArray.from_arrays(offsets.cast(pa.int64()), columns["size"])
+    columns["pairs"] = pa.FixedSizeListArray.from_arrays(pa.concat_arrays([level, level]), 2)
+    columns["free"] = pa.DictionaryArray.from_arrays(level.indices, level.dictionary)
+    data = pa.table(columns)
+    many = pa.concat_tables([data.slice(0, 1), data, data] * 500)
+    path = tmp_path / "f"
+    with Writer(path, data.schema, seed=1, group_rows=1024, profile=profile, personal=["level"]) as writer:
+        writer.write(many)
+        writer.close()
+    at = [5, 0, 6000, 2]
+    with File(path) as file:
+        back = [*file.batches(), *file.batches(rows=range(7, 12)), *file.batches(list_view=True)]
+        taken = file.take(at)
+    for batch in [*back, taken]:
+        batch.validate(full=True)
+        for name in data.column_names:
+            if name == "free":
+                assert set(of_rows(batch[name]).to_pylist()) <= set(level.dictionary.to_pylist())
+                continue
+            expected = of_rows(columns[name]).drop_null()
+            assert of_rows(batch[name]).equals(expected), name
+    whole = pa.Table.from_batches(back[: -(-many.num_rows // 1024)])
+    assert whole.schema == data.schema
+    for name in data.column_names:
+        assert whole[name].to_pylist() == many[name].to_pylist(), name
+        assert taken[name].to_pylist() == [many[name][row].as_py() for row in at], name
+
+
+def test_orders_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    first = ordered(["low", "high"], pa.string(), [0, 1], pa.int8())
+    grown = ordered(["low", "high", "higher"], pa.string(), [2, 1], pa.int8())
+    other = ordered(["high", "low"], pa.string(), [0, 1], pa.int8())
+    many = ordered([str(k) for k in range(200)], pa.string(), [0, 1], pa.int16())
+    schema = pa.schema([("x", first.type)])
+    with Writer(tmp_path / "f", schema, seed=1) as writer:
+        for rows in (first, grown, first):
+            writer.write(pa.record_batch([rows], names=["x"]))
+        writer.close()
+    [back] = storage.read_file(tmp_path / "f")
+    assert back["x"].dictionary.to_pylist() == ["low", "high", "higher"]
+    assert back["x"].to_pylist() == ["low", "high", "higher", "high", "low", "high"]
+    for wrong, said in ((other, "in one order"), (many, "at most 128")):
+        batch = pa.record_batch([wrong], names=["x"])
+        with Writer(tmp_path / f"g{said}", schema, seed=1) as writer:
+            writer.write(pa.record_batch([first], names=["x"]))
+            with pytest.raises(SchemaMismatch, match=f"column 'x'.*{said}"):
+                writer.write(batch)
+            writer.abort()
+    for within in (pa.struct([("d", first.type)]), pa.list_(pa.list_(first.type))):
+        with pytest.raises(UnsupportedType, match=r"'x.*ordered dictionary"):
+            Writer(tmp_path / "h", pa.schema([("x", within)]))
+    assert not (tmp_path / "h").exists()
 
 
 GOLDEN = [

@@ -1,0 +1,44 @@
+"""What decoding costs, as the cascade weighs it against bytes: our own measurements (``python -m benchmarks kernels``).
+
+Used by ``select`` for streams and by ``chunk`` for dictionaries. They are those of one machine; what counts is how they
+compare with each other.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from headrace.storage.encodings.contract import Array
+
+# Nanoseconds to decode one value, children not counted, and one byte of output: what costs by the value, such as a
+# branch, and what costs by the byte, such as a copy.
+DECODE_NS: Final = {
+    "constant": (0.0, 0.02),
+    "plain": (0.0, 0.03),
+    "bitpack": (0.25, 0.03),
+    "pfor": (0.3, 0.03),
+    "dictionary": (0.35, 0.03),
+    "rle": (0.1, 0.05),
+    "delta": (0.2, 0.05),
+    "zigzag": (0.1, 0.03),
+    "varint": (2.0, 0.0),
+    "byte_split": (0.1, 0.05),
+    "alp": (0.3, 0.05),
+    "bitmap": (0.1, 0.05),
+    "sparse_bool": (0.05, 0.03),
+    "mainly_constant": (0.2, 0.05),
+    "fsst": (0.0, 0.6),
+    "zstd": (0.0, 0.9),
+}
+
+CHILD_NS: Final = 5_000.0
+"""To find a child in its parent's payload and call its decoder, however few its values are."""
+
+GATHER_NS: Final = 0.5
+"""To fetch one value of a dictionary, when its code is decoded."""
+
+
+def own_ns(name: str, values: Array) -> float:
+    """Nanoseconds to decode a stream by one encoding, its children not counted."""
+    per_value, per_byte = DECODE_NS[name]
+    return per_value * len(values) + per_byte * values.nbytes
