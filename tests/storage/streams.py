@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from headrace.storage.encodings import DTYPES, Encoding
+from headrace.storage.encodings import BY_ID, DTYPES, Encoding
 
 Array = NDArray[Any]
 
