@@ -132,13 +132,16 @@ def _imports(profile: Profile) -> Case:
                 OURS,
                 "benchmarks.runners.imports",
                 packages=OURS_PACKAGES,
-                args={"module": "headrace.storage"},
+                args={"module": "headrace.storage", "name": "open"},
             ),
             Contestant(
                 "pyarrow", "benchmarks.runners.imports", packages=("pyarrow",), args={"module": "pyarrow"}
             ),
         ),
-        metrics=(Metric("[import] headrace.storage against pyarrow", "ms", "lower", _Seconds("s")),),
+        metrics=(
+            Metric("[import] headrace.storage against pyarrow", "ms", "lower", _Seconds("s")),
+            Metric("[import] and all that reading a table uses", "ms", "lower", _Seconds("used_s")),
+        ),
         repetitions=3 * repetitions(profile),
         discard=1,
         expected_s=0.5,

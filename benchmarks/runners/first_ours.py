@@ -17,10 +17,10 @@ def write(args: Args) -> None:
 
 
 def load() -> Callable[[str], Any]:
-    """Import the store."""
-    import headrace.storage as storage
+    """Import the store, with what reading needs of it."""
+    from headrace.storage import open as open_table
 
-    return lambda path: storage.open(path).scan().to_table()
+    return lambda path: open_table(path).scan().to_table()
 
 
 if __name__ == "__main__":

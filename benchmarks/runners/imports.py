@@ -1,4 +1,4 @@
-"""Imports one module in a new process, and does nothing else."""
+"""Imports one module in a new process, and then, if asked, what the first use of one of its names imports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Import(Runner):
     """``args["module"]``, none of whose parts may have been imported before."""
 
     def __init__(self, args: Args) -> None:
-        self._module = args["module"]
+        self._module, self._name = args["module"], args.get("name")
         if {"numpy", "pyarrow"} & set(sys.modules):
             raise ValueError(
                 "numpy or pyarrow is loaded already: this process cannot say what an import costs"
@@ -21,8 +21,11 @@ class Import(Runner):
 
     def run(self) -> Result:
         began = time.perf_counter()
-        importlib.import_module(self._module)
-        return Result({"s": time.perf_counter() - began})
+        module = importlib.import_module(self._module)
+        imported = time.perf_counter()
+        if self._name is not None:
+            getattr(module, self._name)
+        return Result({"s": imported - began, "used_s": time.perf_counter() - began})
 
 
 if __name__ == "__main__":
