@@ -17,8 +17,9 @@ ifneq ($(wildcard ../shared/datasets),)
 export HEADRACE_DATASETS ?= $(abspath ../shared/datasets)
 endif
 
-# A strict editable install links each module, so it is renewed when the list of modules changes, and only then.
-MODULES := $(shell find jobs storage streaming -name '*.py' | LC_ALL=C sort | cksum | cut -d' ' -f1)
+# A strict editable install links each module, so it is renewed when the list of modules or the plugin's source changes,
+# without isolation, so that the plugin is compiled against the Spark that was installed before.
+MODULES := $(shell { find jobs scheduler storage streaming -name '*.py'; cat scheduler/jvm/src/headrace/scheduler/*.java; } | LC_ALL=C sort | cksum | cut -d' ' -f1)
 # setuptools warns at length about strict editable installs, which are meant.
 INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 EDITABLE := -C editable_mode=strict -e
@@ -30,7 +31,7 @@ help:
 	@echo "  make test            every test, after the linters"
 	@echo "  make lint            format, lint, types and the thresholds between rooms"
 	@echo "  make bench NAME=…    one benchmark table (NAME=$(NAME))"
-	@echo "  make soak ROOM=… MINUTES=…   the longer forms of a room's tests (storage, learners, streaming, jobs, mutants)"
+	@echo "  make soak ROOM=… MINUTES=…   the longer forms of a room's tests (storage, learners, streaming, scheduler, jobs, mutants)"
 	@echo "  make docs            write the generated reference pages anew"
 	@echo "  make clean           remove what was built; your data under .headrace/ stays"
 	@echo
@@ -44,11 +45,11 @@ $(BIN)/python:
 
 $(VENV)/.stream: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) $(EDITABLE) '.[stream]'
-	@touch $@ $(VENV)/.modules-$(MODULES)
+	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) $(EDITABLE) '.[all,dev]'
-	@touch $@ $(VENV)/.stream $(VENV)/.modules-$(MODULES)
+	@touch $@ $(VENV)/.stream
 
 $(VENV)/.modules-$(MODULES): | $(VENV)/.stream
 	$(INSTALL) --no-deps --no-build-isolation $(EDITABLE) .
