@@ -271,7 +271,9 @@ def test_what_users_are_owed_is_what_others_had(seed: int) -> None:
     rng, m = random.Random(seed), machine(cores=3)
     for n in range(25):
         user, hint = f"user{n % 4}", rng.choice((0, 0, 3_000 * MS))
-        m.submit(user, f"job{n}", rng.randint(1, 12), rng.uniform(5, 120), rng.choice((0.2, 1, 4)), job_prior=hint)
+        m.submit(
+            user, f"job{n}", rng.randint(1, 12), rng.uniform(5, 120), rng.choice((0.2, 1, 4)), job_prior=hint
+        )
         m.run(m.queue.now + rng.uniform(0, 300))
         real = sum(max(job.prior, job.known) - job.credited for job in m.queue.jobs.values())
         assert isinstance(m.queue.virtual, SelfQueue)
