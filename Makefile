@@ -7,6 +7,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 EVENTS ?= 200000
 DATA   ?=
+POLICY ?= uwfq
 NAME   ?= pipeline
 ROOM   ?= mutants
 MINUTES ?= 10
@@ -27,7 +28,8 @@ EDITABLE := -C editable_mode=strict -e
 help:
 	@echo "headrace: Kafka streams, contracts, online learners and a column store, in one Spark application"
 	@echo
-	@echo "  make demo            the main job, end to end, on generated ad events (EVENTS=$(EVENTS), DATA=path for a real file)"
+	@echo "  make demo            the main job, end to end, on generated ad events (EVENTS=$(EVENTS), DATA=path for a real file,"
+	@echo "                       POLICY=none for Spark's own order of users' jobs)"
 	@echo "  make test            every test, after the linters"
 	@echo "  make lint            format, lint, types and the thresholds between rooms"
 	@echo "  make bench NAME=…    one benchmark table (NAME=$(NAME))"
@@ -56,7 +58,7 @@ $(VENV)/.modules-$(MODULES): | $(VENV)/.stream
 	@rm -f $(VENV)/.modules-*; touch $@
 
 demo: $(VENV)/.stream $(VENV)/.modules-$(MODULES)
-	@$(BIN)/headrace demo --events $(EVENTS) $(if $(DATA),--data '$(DATA)')
+	@$(BIN)/headrace demo --events $(EVENTS) --policy $(POLICY) $(if $(DATA),--data '$(DATA)')
 
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -89,7 +89,7 @@ def faults() -> dict[str, Any]:
         "spark.dynamicAllocation.minExecutors": "0",
         "spark.dynamicAllocation.maxExecutors": "2",
         "spark.dynamicAllocation.executorIdleTimeout": "2s",
-        "spark.dynamicAllocation.schedulerBacklogTimeout": "200ms",
+        "spark.dynamicAllocation.schedulerBacklogTimeout": "1s",
     }
     spark = scheduler.configure(builder("local-cluster[2,1,700]", conf), partitioning=False).getOrCreate()
     context = spark.sparkContext
@@ -195,6 +195,7 @@ def safe(folder: str) -> dict[str, Any]:
     Path(folder, "history.json").write_text('{"version": 99}')
     ours = "spark.headrace.scheduler."
     cases: dict[str, dict[str, str]] = {
+        "plain": {},  # what the first application of a JVM is told is told to all that follow
         "weight": {ours + "weights": "ann=-1"},
         "nan": {ours + "caps": "ann=NaN"},
         "policy": {ours + "policy": "fairest"},

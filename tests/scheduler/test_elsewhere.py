@@ -144,7 +144,7 @@ def test_whatever_is_wrong_is_told_once_and_jobs_are_done(tmp_path: Path) -> Non
         re.findall(r"^CASE (\w+)\n(.*?)(?=^CASE |\Z)", "CASE start\n" + said, re.MULTILINE | re.DOTALL)
     )
     before = {  # what is logged before an application runs stands in the log of the one before it
-        "weight": ("start", "'-1'"),
+        "weight": ("plain", "'-1'"),
         "nan": ("weight", "'NaN'"),
         "policy": ("nan", "'fairest'"),
         "xml": ("policy", "broken.xml"),
@@ -158,7 +158,7 @@ def test_whatever_is_wrong_is_told_once_and_jobs_are_done(tmp_path: Path) -> Non
         assert words in warnings[0] + logs[log], (case, warnings)
     assert all(found[case]["count"] == 10 for case in found if case not in ("broken", "warm"))
     installed = {case for case, told in found.items() if isinstance(told, dict) and told.get("installed")}
-    assert installed == {"twice", "history", "pools"}
+    assert installed == {"plain", "twice", "history", "pools"}
     assert found["pools"]["weights"]["etl"] == 3.0
     assert found["broken"] == {"stepped_back": True}
     warm = found["warm"]

@@ -193,7 +193,8 @@ public final class Plugin implements SparkPlugin {
 
     private void stepBack(Throwable e) {
       conf = null;
-      LOG.warn("headrace scheduler is not installed and Spark's own order goes on: {}", e.getMessage(), e);
+      boolean said = e instanceof IllegalArgumentException || e instanceof IllegalStateException; // in a sentence of ours
+      LOG.warn("headrace scheduler is not installed and Spark's own order goes on: {}", said ? e.getMessage() : e, said ? null : e);
     }
   }
 }

@@ -17,6 +17,7 @@ final class Tracked {
   final double size;
   private final Map<Object, Long> running = new HashMap<>(); // task id to launch time, ms
   private int counted; // successes whose time is in doneUs
+  private int audited; // successes when all tasks were last gone through
   private long doneUs;
   private long wastedUs;
 
@@ -35,8 +36,7 @@ final class Tracked {
     Set<Object> current = new HashSet<>();
     for (Iterator<Object> ids = manager.runningTasksSet().iterator(); ids.hasNext(); ) current.add(ids.next());
     running.entrySet().removeIf(task -> !current.contains(task.getKey()) && ended(task.getKey(), task.getValue(), nowMs));
-    // A task so short that it was never seen running is charged at its fellows' mean, or at the least Spark can measure.
-    for (; counted < done; counted++) doneUs += counted > 0 ? doneUs / counted : 1_000;
+    if (counted < done) catchUp(done);
     long[] elapsed = new long[current.size()];
     int at = 0;
     for (Object id : current) {
@@ -44,6 +44,27 @@ final class Tracked {
       elapsed[at++] = Math.max(0, nowMs - launched) * 1_000;
     }
     queue.observe(entry, done, doneUs, wastedUs, elapsed);
+  }
+
+  /**
+   * Tasks that began and ended between two looks are charged at their fellows' mean, and exactly whenever their number has
+   * doubled and at the end: going through all tasks each time would cost too much within the lock.
+   */
+  private void catchUp(int done) {
+    if (done < 2 * audited && done < entry.tasks) {
+      doneUs += counted > 0 ? doneUs / counted * (done - counted) : 0;
+    } else {
+      audited = done;
+      doneUs = 0;
+      wastedUs = 0;
+      for (Iterator<TaskInfo> infos = manager.taskInfos().valuesIterator(); infos.hasNext(); ) {
+        TaskInfo info = infos.next();
+        if (!info.finished()) continue;
+        if (info.successful()) doneUs += 1_000 * Math.max(1, info.duration());
+        else wastedUs += 1_000 * info.duration();
+      }
+    }
+    counted = done;
   }
 
   boolean complete() {
