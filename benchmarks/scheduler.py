@@ -85,6 +85,69 @@ def _case(
     )
 
 
+def _ratio(above: str, below: str) -> Callable[[Repetition], float]:
+    return lambda repetition: repetition.values[above] / repetition.values[below]
+
+
+def _cost_cases(repetitions: int) -> tuple[Case, ...]:
+    """What we cost: within one JVM beside Spark's FAIR, and in jobs a second with and without us."""
+    sizes = (100, 1_000)
+    within = Case(
+        name="ordering",
+        contestants=(
+            Contestant(
+                OURS,
+                "benchmarks.runners.scheduler_cost",
+                packages=PACKAGES,
+                args={"installed": True, "task_sets": list(sizes)},
+            ),
+        ),
+        metrics=(
+            *(
+                Metric(
+                    f"[ordering] ours / Spark's FAIR, {n:,} task sets",
+                    "×",
+                    "lower",
+                    _ratio(f"ours_us_{n}", f"fair_us_{n}"),
+                )
+                for n in sizes
+            ),
+            *(
+                Metric(f"[ordering] one order, {n:,} task sets", "µs", "lower", _value(f"ours_us_{n}"))
+                for n in sizes
+            ),
+            *(
+                Metric(
+                    f"[clock] serve, place and ask, {n:,} users of 5 jobs",
+                    "µs",
+                    "lower",
+                    _value(f"clock_us_{n}"),
+                )
+                for n in (100, 1_000, 10_000)
+            ),
+        ),
+        repetitions=1,
+        expected_s=40.0,
+    )
+    empty = Case(
+        name="empty jobs",
+        contestants=tuple(
+            Contestant(
+                name,
+                "benchmarks.runners.scheduler_cost",
+                packages=PACKAGES,
+                args={"installed": installed, "task_sets": []},
+            )
+            for name, installed in ((OURS, True), ("without us", False))
+        ),
+        metrics=(Metric("[empty jobs] a second", "1/s", "higher", _value("empty_jobs_per_s")),),
+        repetitions=repetitions,
+        discard=1,
+        expected_s=5.0,
+    )
+    return within, empty
+
+
 def cases(profile: Profile) -> tuple[Case, ...]:
     """Quick plays the mix once for the arms people would compare; the default every scenario; full also local-cluster and FIFO."""
     if profile is Profile.QUICK:
@@ -95,9 +158,9 @@ def cases(profile: Profile) -> tuple[Case, ...]:
         _case(scenario, WRONG, repetitions, prefix=" [estimates]") for scenario in ("mix", "two sizes")
     )
     if profile is Profile.DEFAULT:
-        return (*played, *wrong)
+        return (*_cost_cases(repetitions), *played, *wrong)
     cluster = _case("mix", (*ARMS, *FIFO), repetitions, master="local-cluster[2,1,700]")
-    return (*played, *wrong, cluster)
+    return (*_cost_cases(repetitions), *played, *wrong, cluster)
 
 
 TABLE = Table(

@@ -113,7 +113,7 @@ class Arm(Runner):
                 self._spin(job, tasks)
         else:
             pool = job.user if self._args["policy"] == "ujf" else None
-            self._context.setLocalProperty("spark.scheduler.pool", pool)  # type: ignore[arg-type]
+            self._context.setLocalProperty("spark.scheduler.pool", pool)  # pyright: ignore[reportArgumentType]
             self._spin(job, tasks)
         self._ended[job.name] = time.monotonic() - self._start
         self._done[job.name].set()

@@ -16,7 +16,7 @@ from pyspark import InheritableThread, TaskContext
 from pyspark.sql import SparkSession
 
 from headrace import scheduler
-from headrace.scheduler import NotInstalled
+from headrace.scheduler import NotInstalled, build
 
 QUIET = {
     "spark.ui.enabled": "false",
@@ -28,6 +28,33 @@ QUIET = {
     "spark.cores.max": "2",
     "spark.log.level": "WARN",
 }
+
+
+OTHER = """
+package other;
+import org.apache.spark.SparkContext;
+import org.apache.spark.api.plugin.*;
+import org.apache.spark.scheduler.*;
+/** Another scheduler plugin, which came first. */
+public class Plugin implements SparkPlugin {
+  static class Theirs extends Pool { Theirs() { super("default", SchedulingMode.FIFO(), 0, 1); } }
+  @Override public ExecutorPlugin executorPlugin() { return null; }
+  @Override public DriverPlugin driverPlugin() {
+    return new DriverPlugin() {
+      private SparkContext context;
+      @Override public java.util.Map<String, String> init(SparkContext context, PluginContext plugin) {
+        this.context = context;
+        return java.util.Map.of();
+      }
+      @Override public void registerMetrics(String application, PluginContext plugin) {
+        Pool root = ((TaskSchedulerImpl) context.taskScheduler()).rootPool();
+        root.removeSchedulable(root.getSchedulableByName("default"));
+        root.addSchedulable(new Theirs());
+      }
+    };
+  }
+}
+"""
 
 
 def builder(master: str, conf: dict[str, str]) -> SparkSession.Builder:
@@ -113,7 +140,7 @@ def faults() -> dict[str, Any]:
     def straggling(x: int) -> int:
         task = TaskContext.get()
         assert task is not None
-        time.sleep(6 if x == 0 and task.attemptNumber() == 0 else 0.1)
+        time.sleep(25 if x == 0 and task.attemptNumber() == 0 else 0.1)
         return x
 
     with scheduler.run_as(spark, "flaky"):
@@ -193,6 +220,11 @@ def safe(folder: str) -> dict[str, Any]:
         "<allocations><pool name='etl'><weight>3</weight><minShare>1</minShare></pool></allocations>"
     )
     Path(folder, "history.json").write_text('{"version": 99}')
+    Path(folder, "other").mkdir()
+    Path(folder, "other", "Plugin.java").write_text(OTHER)
+    spark_jars = build.spark_jars()
+    assert spark_jars is not None
+    build.build(spark_jars, Path(folder, "other.jar"), Path(folder, "other"))
     ours = "spark.headrace.scheduler."
     cases: dict[str, dict[str, str]] = {
         "plain": {},  # what the first application of a JVM is told is told to all that follow
@@ -201,7 +233,7 @@ def safe(folder: str) -> dict[str, Any]:
         "policy": {ours + "policy": "fairest"},
         "xml": {"spark.scheduler.allocation.file": xml},
         "none": {ours + "policy": "none"},
-        "twice": {"spark.plugins": "headrace.scheduler.Plugin,headrace.scheduler.Plugin"},
+        "twice": {"spark.plugins": "other.Plugin,headrace.scheduler.Plugin"},
         "history": {ours + "history": f"{folder}/history.json"},
         "pools": {"spark.scheduler.allocation.file": good},
     }
@@ -209,7 +241,11 @@ def safe(folder: str) -> dict[str, Any]:
     for name, conf in cases.items():
         spark = builder(
             "local[2]",
-            {"spark.plugins": "headrace.scheduler.Plugin", "spark.jars": str(scheduler.jar()), **conf},
+            {
+                "spark.plugins": "headrace.scheduler.Plugin",
+                "spark.jars": f"{scheduler.jar()},{folder}/other.jar",
+                **conf,
+            },
         ).getOrCreate()
         sys.stderr.write(f"CASE {name}\n")
         spark.sparkContext.setLocalProperty("spark.scheduler.pool", "etl")

@@ -63,8 +63,8 @@ def test_a_scan_is_cut_by_what_it_cost(spark: SparkSession, parquet: str, groups
         second = groups(lambda: _scan(spark, parquet).collect())
     with scheduler.run_as(spark, "ann", job_class="slow scan", partitioning=False):
         off = groups(lambda: _scan(spark, parquet).collect())
-    assert first[0] == off[0] <= 2
-    assert second[0] >= 4
+    assert max(first) == max(off) == 1
+    assert max(second) >= 2  # how many in all depends on what launching a task costs this machine now
     assert spark.conf.get("spark.sql.files.minPartitionNum", None) is None, "a shared conf was changed"
 
 

@@ -11,7 +11,6 @@ import org.apache.spark.sql.execution.datasources.HadoopFsRelation;
 import org.apache.spark.sql.execution.exchange.ShuffleExchangeExec;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
-import scala.Option;
 import scala.Some;
 import scala.collection.Iterator;
 import scala.runtime.AbstractFunction1;
@@ -26,6 +25,8 @@ import scala.runtime.BoxedUnit;
 public final class Partitioning extends AbstractFunction1<SparkSessionExtensions, BoxedUnit> {
   private static final Logger LOG = LoggerFactory.getLogger("headrace.scheduler");
   private static final double OVERHEAD_SHARE = 0.1;
+  private static final int RELATION = 0; // among the arguments of a scan
+  private static final int ADVISORY_SIZE = 3; // among those of an exchange
   private static volatile boolean broken;
 
   @Override
@@ -101,8 +102,7 @@ public final class Partitioning extends AbstractFunction1<SparkSessionExtensions
         plan,
         at ->
             at instanceof ShuffleExchangeExec exchange && exchange.advisoryPartitionSize().isEmpty()
-                ? exchange.copy(
-                    exchange.outputPartitioning(), exchange.child(), exchange.shuffleOrigin(), some(bytes))
+                ? with(exchange, ADVISORY_SIZE, new Some<Object>(bytes))
                 : at);
   }
 
@@ -128,17 +128,7 @@ public final class Partitioning extends AbstractFunction1<SparkSessionExtensions
                   relation.fileFormat(),
                   relation.options(),
                   own);
-          return scan.copy(
-              cut,
-              scan.stream(),
-              scan.output(),
-              scan.requiredSchema(),
-              scan.partitionFilters(),
-              scan.optionalBucketSet(),
-              scan.optionalNumCoalescedBuckets(),
-              scan.dataFilters(),
-              scan.tableIdentifier(),
-              scan.disableBucketedScan());
+          return with(scan, RELATION, cut);
         });
   }
 
@@ -171,9 +161,12 @@ public final class Partitioning extends AbstractFunction1<SparkSessionExtensions
             });
   }
 
-  /** Scala's Option of a long, which Java sees as an Option of an object. */
-  private static Option<Object> some(long value) {
-    return new Some<>(value);
+  /** A copy of a node with another argument: its own {@code copy} has other arguments in each release of Spark. */
+  private static SparkPlan with(SparkPlan node, int argument, Object value) {
+    Object[] arguments = new Object[node.productArity()];
+    for (int n = 0; n < arguments.length; n++) arguments[n] = node.productElement(n);
+    arguments[argument] = value;
+    return node.makeCopy(arguments);
   }
 
   private static boolean stateful(SparkPlan plan) {
