@@ -26,6 +26,7 @@ final class FairPool extends Pool {
 
   private static final Logger LOG = LoggerFactory.getLogger("headrace.scheduler");
   private static final long CORES_EVERY_MS = 1_000;
+  private static final double LEAST_TASK_US = 1_000.0; // no estimate is below what Spark can measure
 
   private final FairQueue queue;
   private final Costs costs;
@@ -151,8 +152,6 @@ final class FairPool extends Pool {
     }
     tracked.put(manager, new Tracked(manager, entry, stageKey, size));
   }
-
-  private static final double LEAST_TASK_US = 1_000.0;
 
   /** A number above 0 from a property; the other value where there is none, or none that makes sense. */
   private static double positive(Properties p, String name, double otherwise) {

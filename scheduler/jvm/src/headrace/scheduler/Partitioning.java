@@ -54,11 +54,11 @@ public final class Partitioning extends AbstractFunction1<SparkSessionExtensions
   }
 
   private interface Step {
-    SparkPlan apply(SparkPlan plan, Job job);
+    SparkPlan apply(SparkPlan plan, Query query);
   }
 
-  /** What is known of the job that a plan belongs to. */
-  private record Job(SparkSession session, Plugin.Installed on, String jobClass, String execution) {}
+  /** What is known of the query that a plan belongs to. */
+  private record Query(Plugin.Installed on, String jobClass) {}
 
   /** A rule that changes nothing where partitioning is off or has failed, and never fails a query. */
   private static final class Guarded extends Rule<SparkPlan> {
@@ -81,9 +81,9 @@ public final class Partitioning extends AbstractFunction1<SparkSessionExtensions
         see(plan, execution);
         if ("false".equals(context.getLocalProperty(Identity.PARTITIONING))) return plan;
         String said = context.getLocalProperty(Identity.CLASS);
-        String query = context.getLocalProperty("sql.streaming.queryId");
-        String jobClass = said != null ? said : query != null ? "query " + query : Plans.shapeOf(execution);
-        return jobClass == null ? plan : step.apply(plan, new Job(session, on, jobClass, execution));
+        String stream = context.getLocalProperty("sql.streaming.queryId");
+        String jobClass = said != null ? said : stream != null ? "query " + stream : Plans.shapeOf(execution);
+        return jobClass == null ? plan : step.apply(plan, new Query(on, jobClass));
       } catch (Exception | LinkageError e) {
         broken = true;
         LOG.warn("headrace scheduler leaves partitions alone from now on; Spark's own sizes go on", e);
@@ -93,10 +93,10 @@ public final class Partitioning extends AbstractFunction1<SparkSessionExtensions
   }
 
   /** Asks for reduce partitions of the target's length, in bytes, of each exchange that Spark itself put there. */
-  private static SparkPlan exchanges(SparkPlan plan, Job job) {
-    Costs.Cost cost = job.on.costs().of(job.jobClass + "#shuffle");
+  private static SparkPlan exchanges(SparkPlan plan, Query query) {
+    Costs.Cost cost = query.on.costs().of(query.jobClass + "#shuffle");
     if (cost == null || cost.size() <= 0 || cost.us() <= 0) return plan;
-    double target = Math.max(job.on.conf().targetTaskUs(), job.on.costs().overheadUs() / OVERHEAD_SHARE);
+    double target = Math.max(query.on.conf().targetTaskUs(), query.on.costs().overheadUs() / OVERHEAD_SHARE);
     long bytes = (long) Math.max(1, Math.min(target * cost.size() / cost.us(), Long.MAX_VALUE / 2));
     return map(
         plan,
@@ -107,15 +107,15 @@ public final class Partitioning extends AbstractFunction1<SparkSessionExtensions
   }
 
   /** Gives each file scan so many partitions that one takes the target, through a relation with a conf of its own. */
-  private static SparkPlan scans(SparkPlan plan, Job job) {
+  private static SparkPlan scans(SparkPlan plan, Query query) {
     return map(
         plan,
         at -> {
           if (!(at instanceof FileSourceScanExec scan) || scan.bucketedScan()) return at;
           HadoopFsRelation relation = scan.relation();
-          double us = job.on.costs().expect(job.jobClass + "#scan", relation.location().sizeInBytes());
+          double us = query.on.costs().expect(query.jobClass + "#scan", relation.location().sizeInBytes());
           if (us < 0) return at;
-          int wanted = partitions(us, job.on.conf().targetTaskUs(), job.on.costs().overheadUs(), job.on.pool().queue().cores());
+          int wanted = partitions(us, query.on.conf().targetTaskUs(), query.on.costs().overheadUs(), query.on.pool().queue().cores());
           SparkSession own = ((org.apache.spark.sql.classic.SparkSession) relation.sparkSession()).cloneSession();
           own.conf().set("spark.sql.files.minPartitionNum", wanted);
           own.conf().set("spark.sql.files.openCostInBytes", 1L << 10);
