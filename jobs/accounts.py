@@ -7,6 +7,7 @@ store, by job tag, so that they mean the same with our scheduler and without it.
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections import defaultdict
@@ -76,7 +77,7 @@ class Accounts:
                 user,
                 jobs=len(seconds),
                 mean_s=sum(seconds) / len(seconds),
-                p95_s=seconds[int(0.95 * (len(seconds) - 1))],
+                p95_s=seconds[math.ceil(0.95 * len(seconds)) - 1],
                 core_s=core_s.get(user, 0.0),
                 share=core_s.get(user, 0.0) / total if total else 0.0,
             )
