@@ -76,7 +76,7 @@ class Cost(Runner):
         context, ordering = self._java.sc(), self._jvm.headrace.scheduler.Ordering
         values = {}
         for count in self._args["task_sets"]:
-            blocking = self._spark.sparkContext.parallelize(range(2), 2).map(lambda _: time.sleep(8))
+            blocking: Any = self._spark.sparkContext.parallelize(range(2), 2).map(lambda _: time.sleep(8))
             held = blocking._to_java_object_rdd().countAsync()
             time.sleep(1.5)
             futures = []
