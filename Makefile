@@ -7,6 +7,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 EVENTS ?= 200000
 DATA   ?=
+POLICY ?= uwfq
 NAME   ?= pipeline
 ROOM   ?= mutants
 MINUTES ?= 10
@@ -17,8 +18,9 @@ ifneq ($(wildcard ../shared/datasets),)
 export HEADRACE_DATASETS ?= $(abspath ../shared/datasets)
 endif
 
-# A strict editable install links each module, so it is renewed when the list of modules changes, and only then.
-MODULES := $(shell find jobs storage streaming -name '*.py' | LC_ALL=C sort | cksum | cut -d' ' -f1)
+# A strict editable install links each module, so it is renewed when the list of modules or the plugin's source changes,
+# without isolation, so that the plugin is compiled against the Spark that was installed before.
+MODULES := $(shell { find jobs scheduler storage streaming -name '*.py'; cat scheduler/jvm/src/headrace/scheduler/*.java; } | LC_ALL=C sort | cksum | cut -d' ' -f1)
 # setuptools warns at length about strict editable installs, which are meant.
 INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 EDITABLE := -C editable_mode=strict -e
@@ -26,11 +28,12 @@ EDITABLE := -C editable_mode=strict -e
 help:
 	@echo "headrace: Kafka streams, contracts, online learners and a column store, in one Spark application"
 	@echo
-	@echo "  make demo            the main job, end to end, on generated ad events (EVENTS=$(EVENTS), DATA=path for a real file)"
+	@echo "  make demo            the main job, end to end, on generated ad events (EVENTS=$(EVENTS), DATA=path for a real file,"
+	@echo "                       POLICY=none for Spark's own order of users' jobs)"
 	@echo "  make test            every test, after the linters"
 	@echo "  make lint            format, lint, types and the thresholds between rooms"
 	@echo "  make bench NAME=…    one benchmark table (NAME=$(NAME))"
-	@echo "  make soak ROOM=… MINUTES=…   the longer forms of a room's tests (storage, learners, streaming, jobs, mutants)"
+	@echo "  make soak ROOM=… MINUTES=…   the longer forms of a room's tests (storage, learners, streaming, scheduler, jobs, mutants)"
 	@echo "  make docs            write the generated reference pages anew"
 	@echo "  make clean           remove what was built; your data under .headrace/ stays"
 	@echo
@@ -44,18 +47,18 @@ $(BIN)/python:
 
 $(VENV)/.stream: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) $(EDITABLE) '.[stream]'
-	@touch $@ $(VENV)/.modules-$(MODULES)
+	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) $(EDITABLE) '.[all,dev]'
-	@touch $@ $(VENV)/.stream $(VENV)/.modules-$(MODULES)
+	@touch $@ $(VENV)/.stream
 
 $(VENV)/.modules-$(MODULES): | $(VENV)/.stream
 	$(INSTALL) --no-deps --no-build-isolation $(EDITABLE) .
 	@rm -f $(VENV)/.modules-*; touch $@
 
 demo: $(VENV)/.stream $(VENV)/.modules-$(MODULES)
-	@$(BIN)/headrace demo --events $(EVENTS) $(if $(DATA),--data '$(DATA)')
+	@$(BIN)/headrace demo --events $(EVENTS) --policy $(POLICY) $(if $(DATA),--data '$(DATA)')
 
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -14,7 +14,7 @@ from benchmarks.case import Profile, Table
 from benchmarks.report import table_text
 from benchmarks.run import Measured, run
 
-TABLES = ("pipeline", "store", "seq", "wide", "take", "kernels")
+TABLES = ("pipeline", "scheduler", "store", "seq", "wide", "take", "kernels")
 """Modules of this package that offer a ``TABLE``."""
 
 

@@ -18,8 +18,9 @@ from py4j.protocol import Py4JJavaError
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
+from headrace import scheduler
 from headrace.jobs.errors import ConnectorMissing
-from headrace.jobs.settings import Spark
+from headrace.jobs.settings import Scheduler, Spark
 
 # What every job of ours needs, wherever it runs. `headrace setup` writes the same lines into spark-defaults.conf.
 DEFAULTS: dict[str, str] = {
@@ -39,8 +40,27 @@ def is_local(master: str) -> bool:
     return master.startswith("local")
 
 
-def session(spark: Spark, connector: Sequence[Path] = ()) -> SparkSession:
+def scheduled(settings: Scheduler) -> tuple[dict[str, str], tuple[Path, ...]]:
+    """Spark properties and jars for a scheduler; none, and one line in the log, where its jar was never built.
+
+    Raises:
+        BadSetting: a weight or cap is not what it may be.
+    """
+    wanted = scheduler.Settings(
+        settings.policy, settings.clock, settings.weights, settings.caps, history=settings.history
+    )
+    properties = wanted.properties()
+    try:
+        return properties, (scheduler.jar(),) if properties else ()
+    except scheduler.JarMissing as missing:
+        logging.getLogger("headrace").warning("Spark's own order it is: %s", missing)
+        return {}, ()
+
+
+def session(spark: Spark, connector: Sequence[Path] = (), fair: Scheduler | None = None) -> SparkSession:
     """Build (or join) the session for ``spark``; ``connector`` names the jars for a JVM that we start ourselves.
+
+    ``fair`` orders its users, where we start the JVM; under ``spark-submit`` spark-defaults.conf says how.
 
     Workers take the interpreter of this process, because the first ``python3`` on the path may miss pyarrow.
     """
@@ -54,8 +74,11 @@ def session(spark: Spark, connector: Sequence[Path] = ()) -> SparkSession:
     )  # set by spark-submit, whose --master and jars then stand
     if not submitted:
         builder = builder.master(spark.master).config("spark.driver.memory", spark.driver_memory)
-        if connector:
-            builder = builder.config("spark.jars", ",".join(map(str, connector)))
+        properties, plugin = scheduled(fair) if fair is not None else ({}, ())
+        if jars := [*connector, *plugin]:
+            builder = builder.config("spark.jars", ",".join(map(str, jars)))
+        for key, value in properties.items():
+            builder = builder.config(key, value)
     if is_local(spark.master):
         for key, value in LOOPBACK.items():
             builder = builder.config(key, value)

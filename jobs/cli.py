@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,16 @@ app = typer.Typer(
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")]
 Config = Annotated[Path | None, typer.Option("--config", help="Settings file; see `headrace setup`.")]
+
+
+class Policy(StrEnum):
+    """Orders of users' jobs, as the command line spells them."""
+
+    UWFQ = "uwfq"
+    UJF = "ujf"
+    CFQ = "cfq"
+    FIFO = "fifo"
+    NONE = "none"
 
 
 @app.command()
@@ -111,11 +122,14 @@ def demo(
         ".headrace/demo"
     ),
     seed: Annotated[int, typer.Option(help="Seed of the generated events.")] = 0,
+    policy: Annotated[
+        Policy, typer.Option(help="In what order users' jobs go; none is Spark's own.")
+    ] = Policy.UWFQ,
 ) -> None:
     """Watch events go from a real Kafka broker into the store, and read them back."""
     from headrace.jobs.demo import run_demo
 
-    raise typer.Exit(run_demo(root, events=events, data=data, form=as_, seed=seed))
+    raise typer.Exit(run_demo(root, events=events, data=data, form=as_, seed=seed, policy=policy.value))
 
 
 def main() -> None:

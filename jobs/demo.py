@@ -15,13 +15,14 @@ import psutil
 from rich.console import Console
 
 from headrace import storage
+from headrace.jobs.accounts import accounts_text, read_accounts
 from headrace.jobs.errors import JobError
 from headrace.jobs.feed import Feed, feed_of
 from headrace.jobs.install import write_conf
 from headrace.jobs.live import LiveView, Sight
 from headrace.jobs.places import cache, fetch_jars, java
 from headrace.jobs.progress import PROGRESS, Progress, last_commit, read_progress
-from headrace.jobs.settings import Kafka, Settings, Stream
+from headrace.jobs.settings import Kafka, Scheduler, Settings, Stream
 from headrace.jobs.submit import submit_line
 from headrace.jobs.summary import Summary, sizes
 from headrace.jobs.terminal import console as terminal
@@ -31,6 +32,7 @@ from headrace.streaming.broker import EmbeddedBroker, create_topics
 from headrace.streaming.contracts import load
 
 PARTITIONS = 4
+ANALYSTS = 2
 LOOK_EVERY_S = 0.5
 STOP_WITHIN_S = 120.0
 _MARK = "made-by-headrace-demo"
@@ -41,9 +43,19 @@ class DemoFailed(JobError, RuntimeError):
 
 
 def run_demo(
-    root: Path, *, events: int, data: Path | None, form: str | None, seed: int, console: Console = terminal
+    root: Path,
+    *,
+    events: int,
+    data: Path | None,
+    form: str | None,
+    seed: int,
+    policy: str = "uwfq",
+    console: Console = terminal,
 ) -> int:
-    """Run the demo below ``root`` (emptied first, if an earlier demo made it); the exit code."""
+    """Run the demo below ``root`` (emptied first, if an earlier demo made it); the exit code.
+
+    Two analysts query the table while it is filled; ``policy`` says in what order all users' jobs go.
+    """
     runtime = java()
     _prepare(root)
     feed = feed_of(events, data, form, seed, root / "contracts")
@@ -61,10 +73,13 @@ def run_demo(
             checkpoint=root / "checkpoints" / contract.topic,
             max_events_per_batch=10_000,
         )
-        settings = Settings(kafka=Kafka(bootstrap=broker.bootstrap), stream=stream, seed=seed)
+        fair = Scheduler.model_validate({"policy": policy})
+        settings = Settings(kafka=Kafka(bootstrap=broker.bootstrap), stream=stream, scheduler=fair, seed=seed)
         installed = write_conf(root / "conf", settings, connector)
         create_topics(broker.bootstrap, {stream.topic: PARTITIONS, stream.dead_letters: PARTITIONS})
-        line = submit_line(installed.settings, stop_file=root / "stop")
+        line = submit_line(
+            installed.settings, stop_file=root / "stop", analysts=ANALYSTS, accounts=root / "accounts.json"
+        )
         console.print(line.text(), soft_wrap=True)
         watch = _Watch(settings, feed, root / "job.log", root / "stop")
         with line.start(watch.log) as job:
@@ -72,6 +87,8 @@ def run_demo(
     summary = watch.summary(contract.features.event_id)
     text = summary.text() if summary is not None else f"nothing was stored yet; log: {watch.log}"
     console.print(f"\n{text}", soft_wrap=True, markup=False)
+    shared = accounts_text(read_accounts(root / "accounts.json"), policy)
+    console.print(f"\n{shared}", soft_wrap=True, markup=False)
     return 0
 
 

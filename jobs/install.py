@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from headrace.jobs._session import DEFAULTS, LOOPBACK, is_local
+from headrace.jobs._session import DEFAULTS, LOOPBACK, is_local, scheduled
 from headrace.jobs.settings import Settings
 
 FILES = ("spark-defaults.conf", "log4j2.properties", "headrace.toml")
@@ -45,6 +45,12 @@ lateness_s = {lateness_s}
 [learner]
 enabled = {learner}
 bits = {bits}
+
+[scheduler]
+policy = "{policy}"                # uwfq, ujf, cfq, fifo, or none for Spark's own order
+# weights = {{ pipeline = 2.0 }}    # shares of a busy machine; 1 where none is named
+# caps = {{ backfill = 0.5 }}       # the most of all cores that a user may have
+# history = "scheduler.json"      # what jobs have cost, kept for the next start
 """
 
 _LOG4J = """\
@@ -83,11 +89,13 @@ def write_conf(
     conf.mkdir(parents=True, exist_ok=True)
     log = conf.parent / "spark.log"
     local = LOOPBACK if is_local(settings.spark.master) else {}
+    fair, plugin = scheduled(settings.scheduler)
     defaults = {
         "spark.master": settings.spark.master,
         "spark.driver.memory": settings.spark.driver_memory,
-        "spark.jars": ",".join(map(str, connector)),
+        "spark.jars": ",".join(map(str, (*connector, *plugin))),
         **DEFAULTS,
+        **fair,
         **local,
         **settings.spark.conf,
     }
@@ -118,4 +126,5 @@ def settings_text(settings: Settings) -> str:
         lateness_s=stream.lateness_s,
         learner=str(settings.learner.enabled).lower(),
         bits=settings.learner.bits,
+        policy=settings.scheduler.policy,
     )

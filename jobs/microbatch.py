@@ -20,6 +20,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from headrace import storage
 from headrace.jobs import check
+from headrace.jobs.accounts import PIPELINE, QUALITY, Accounts
 from headrace.jobs.errors import CheckpointLost, JobError
 from headrace.jobs.learn import feed_file
 from headrace.jobs.messages import MESSAGE_COLUMNS
@@ -42,6 +43,7 @@ class MicroBatch:
         progress: what the table says of its last commit.
         loop: the learner as of that commit, or ``None`` for a contract without a label.
         report: called with the progress after each commit.
+        accounts: where the batch's time is noted; its second opinion runs as a user of its own.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class MicroBatch:
         progress: Progress,
         loop: Loop | None,
         report: Callable[[Progress], None],
+        accounts: Accounts,
     ) -> None:
         self.progress = progress
         self.failure: BaseException | None = None
@@ -62,6 +65,7 @@ class MicroBatch:
         self._table = table
         self._loop = loop
         self._report = report
+        self._accounts = accounts
         self._folder = table.folder
         self._snapshot = attachment_path(last_commit(table), LEARNER)
         self._recent = within_horizon(
@@ -77,7 +81,8 @@ class MicroBatch:
             try:
                 if self._stopping:
                     raise Stopped(f"batch {batch_id} is left to the next start")
-                self._process(messages, batch_id)
+                with self._accounts.timed(PIPELINE):
+                    self._process(messages, batch_id)
             except BaseException as error:
                 self.failure = error  # Spark would only keep its text
                 raise
@@ -161,10 +166,14 @@ class MicroBatch:
         """Start the second opinion; the executors are idle while this process learns."""
         if not paths:
             return None
-        work = inheritable_thread_target(self._session)(check.check)
-        return self._beside.submit(
-            work, self._session.sparkContext, self._contract, paths, self._settings.stream.check_rows
-        )
+        work = inheritable_thread_target(self._session)(self._check)
+        return self._beside.submit(work, paths)
+
+    def _check(self, paths: Sequence[str]) -> bytes:
+        with self._accounts.acting(QUALITY, "second opinion"), self._accounts.timed(QUALITY):
+            return check.check(
+                self._session.sparkContext, self._contract, paths, self._settings.stream.check_rows
+            )
 
     def _learn(self, staged: Sequence[Staged], after: Progress) -> bytes | None:
         """Feed the loop the staged rows, a bounded chunk at a time, in order of partition."""

@@ -21,6 +21,8 @@ from pyspark.sql.streaming.query import StreamingQuery
 
 from headrace import storage
 from headrace.jobs._session import require_kafka, session
+from headrace.jobs.accounts import PIPELINE, Accounts
+from headrace.jobs.analysts import Analysts
 from headrace.jobs.check import clear
 from headrace.jobs.errors import CheckpointLost, ContractChanged
 from headrace.jobs.learn import open_loop
@@ -45,11 +47,15 @@ class Options:
         adopt: go on from the table's own offsets with a new checkpoint.
         caught_up: end once everything that was in the topic at the start is committed.
         stop_file: end after the running batch once this file exists.
+        analysts: how many people query the table meanwhile, as users of their own.
+        accounts: where to leave each user's response times and share, as JSON.
     """
 
     adopt: bool = False
     caught_up: bool = False
     stop_file: Path | None = None
+    analysts: int = 0
+    accounts: Path | None = None
 
 
 def run(
@@ -78,9 +84,15 @@ def run(
     progress = _last_progress(table, settings, contract)
     starting = _starting_offsets(settings, progress, options.adopt)
     loop = open_loop(table, contract, settings.learner, settings.seed)
-    batch = MicroBatch(spark, settings, contract, table, progress, loop, report)
-    query = _start(spark, settings, batch, starting, options.caught_up)
-    return _wait(query, batch, options.stop_file)
+    accounts = Accounts(spark)
+    batch = MicroBatch(spark, settings, contract, table, progress, loop, report, accounts)
+    with accounts.acting(PIPELINE, f"stream {contract.topic}"):  # the query's thread inherits it
+        query = _start(spark, settings, batch, starting, options.caught_up)
+    with Analysts(spark, settings.stream.table, options.analysts, accounts):
+        reached = _wait(query, batch, options.stop_file)
+    if options.accounts is not None:
+        accounts.write(options.accounts)
+    return reached
 
 
 def open_table(settings: Settings, contract: Contract) -> storage.Table:
@@ -218,13 +230,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--caught-up", action="store_true", help="end once the topic's present events are committed"
     )
     parser.add_argument("--stop-file", type=Path, help="end after the running batch once this file exists")
+    parser.add_argument("--analysts", type=int, default=0, help="people who query the table meanwhile")
+    parser.add_argument("--accounts", type=Path, help="leave each user's response times and share here")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     arguments = parser.parse_args(argv)
     began = time.monotonic()
     try:
         settings = read_settings(arguments.config)
-        spark = session(settings.spark)
-        options = Options(arguments.adopt, arguments.caught_up, arguments.stop_file)
+        spark = session(settings.spark, fair=settings.scheduler)
+        options = Options(
+            arguments.adopt,
+            arguments.caught_up,
+            arguments.stop_file,
+            arguments.analysts,
+            arguments.accounts,
+        )
         progress = run(spark, settings, options, report=lambda p: print(line(p), flush=True))
     except OURS as error:
         if arguments.debug:

@@ -127,6 +127,18 @@ class Learner(_Section):
     """Scored events per metrics window."""
 
 
+class Scheduler(_Section):
+    """How the users of one Spark application share it; see ``headrace.scheduler.Settings``."""
+
+    policy: Literal["uwfq", "ujf", "cfq", "fifo", "none"] = "uwfq"
+    """``none`` is Spark's own order."""
+    clock: Literal["self", "wall"] = "self"
+    weights: dict[str, float] = Field(default_factory=lambda: {"pipeline": 2.0})
+    caps: dict[str, float] = Field(default_factory=dict)
+    history: Path | None = None
+    """Where learnt costs outlive the application."""
+
+
 class Settings(BaseSettings):
     """Everything a job can be told. Relative paths are taken from the folder the job is started in."""
 
@@ -138,6 +150,7 @@ class Settings(BaseSettings):
     kafka: Kafka = Kafka()
     stream: Stream = Stream()
     learner: Learner = Learner()
+    scheduler: Scheduler = Scheduler()
     seed: int = 0
 
     @field_validator("kafka", mode="after")

@@ -58,7 +58,13 @@ class SubmitLine:
 
 
 def submit_line(
-    config: Path, *, adopt: bool = False, caught_up: bool = False, stop_file: Path | None = None
+    config: Path,
+    *,
+    adopt: bool = False,
+    caught_up: bool = False,
+    stop_file: Path | None = None,
+    analysts: int = 0,
+    accounts: Path | None = None,
 ) -> SubmitLine:
     """The line for the settings file ``config`` of a folder that ``headrace setup`` wrote.
 
@@ -74,6 +80,8 @@ def submit_line(
         *(("--adopt",) if adopt else ()),
         *(("--caught-up",) if caught_up else ()),
         *(("--stop-file", str(stop_file)) if stop_file is not None else ()),
+        *(("--analysts", str(analysts)) if analysts else ()),
+        *(("--accounts", str(accounts)) if accounts is not None else ()),
     )
     submit = Path(sys.executable).with_name("spark-submit")
     return SubmitLine(

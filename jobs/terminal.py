@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from headrace.jobs.errors import CheckpointLost, ContractChanged, JobError, LearnerChanged
+from headrace.scheduler.errors import SchedulerError
 from headrace.storage import errors as store
 from headrace.streaming.errors import StreamingError
 from headrace.streaming.learners.errors import LearnerError
@@ -23,7 +24,7 @@ err = Console(stderr=True, highlight=False)
 
 # typer carries its own copy of click or uses the installed one; this is the base of all usage errors of either.
 _ClickException = cast("type[Exception]", typer.BadParameter.__mro__[2])
-OURS = (JobError, StreamingError, LearnerError, store.StorageError)
+OURS = (JobError, SchedulerError, StreamingError, LearnerError, store.StorageError)
 """The bases of all errors that are raised on purpose."""
 _CORRUPT = (store.BadFile, store.CorruptFooter, store.CorruptPage, store.CorruptManifest)
 _CONFLICT = (store.CommitConflict, store.CommitUnknown)

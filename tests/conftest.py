@@ -64,14 +64,15 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    """One local session for every test that needs Spark; loopback only, no user interface."""
+    """One local session, ordered by our scheduler, for every test that needs Spark; loopback only, no user interface."""
     from pyspark.sql import SparkSession
 
+    from headrace import scheduler
     from headrace.jobs.places import fetch_jars
 
     os.environ["PYSPARK_PYTHON"] = sys.executable
     scratch = tmp_path_factory.mktemp("spark")
-    session = (
+    builder = (
         SparkSession.builder.master("local[2]")
         .appName("headrace-tests")
         .config("spark.ui.enabled", "false")
@@ -86,8 +87,8 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         .config("spark.sql.execution.arrow.maxRecordsPerBatch", "8192")
         .config("spark.sql.streaming.noDataMicroBatches.enabled", "false")
         .config("spark.jars", ",".join(map(str, fetch_jars())))
-        .getOrCreate()
     )
+    session = scheduler.configure(builder).getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
     yield session
     session.stop()

@@ -11,7 +11,7 @@ class Mutant:
 
     Attributes:
         name: what is wrong, in a few words.
-        room: storage, streaming, learners or jobs.
+        room: storage, streaming, learners, jobs or scheduler.
         file: the module, relative to the root of the project.
         old: its text that is replaced, which must stand there exactly once.
         new: the defect.

@@ -20,6 +20,8 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
 
+from headrace.scheduler import build
+
 from .planted import MUTANTS, Mutant
 from .tree import ROOMS, ROOT, import_name
 
@@ -73,7 +75,10 @@ def mutated(mutant: Mutant) -> str:
 
 def survives(mutant: Mutant, folder: Path) -> Ran:
     """Run the mutant's tests against its defect; it survives if nothing failed."""
-    (_copy(folder) / mutant.file).write_text(mutated(mutant), encoding="utf-8")
+    rooms = _copy(folder)
+    (rooms / mutant.file).write_text(mutated(mutant), encoding="utf-8")
+    if mutant.file.endswith(".java"):
+        _compile(rooms / "scheduler")
     return run(folder, mutant.file, mutant.tests, first_only=True)
 
 
@@ -91,6 +96,25 @@ def _copy(folder: Path) -> Path:
         # Without compiled code: both Python and numba would tell an altered file from its cache by time and size alone.
         shutil.copytree(ROOT / room, rooms / room, ignore=shutil.ignore_patterns("__pycache__"))
     return rooms
+
+
+def _module(file: str) -> str:
+    """What is imported to see that the copy is used: the module, or the room of a source that is none."""
+    return import_name(Path(file)) if file.endswith(".py") else f"headrace.{Path(file).parts[0]}"
+
+
+def _compile(scheduler: Path) -> None:
+    """Build the copy's jar from the copy's sources.
+
+    Raises:
+        MutantError: the defect does not compile.
+    """
+    spark = build.spark_jars()
+    assert spark is not None
+    try:
+        build.build(spark, scheduler / "jars" / build.JAR.name, scheduler / "jvm" / "src")
+    except RuntimeError as error:
+        raise MutantError(str(error)) from error
 
 
 def run(folder: Path, file: str, tests: tuple[str, ...], *, first_only: bool) -> Ran:
@@ -121,7 +145,7 @@ def run(folder: Path, file: str, tests: tuple[str, ...], *, first_only: bool) ->
     environment.pop("NUMBA_CACHE_DIR", None)
     started = time.monotonic()
     ran = subprocess.run(
-        [sys.executable, "-c", CHILD, import_name(Path(file)), str(folder / "headrace"), *arguments],
+        [sys.executable, "-c", CHILD, _module(file), str(folder / "headrace"), *arguments],
         cwd=ROOT,
         env=environment,
         capture_output=True,

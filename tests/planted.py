@@ -367,6 +367,78 @@ JOBS = (
     ),
 )
 
-MUTANTS = STORAGE + ENCODED + STREAMING + LEARNERS + JOBS
+TWIN = "tests/scheduler/test_twin.py::test_java_and_python_order_200_random_traces_alike"
+MODEL = "tests/scheduler/test_model.py"
+SHARED = "tests/scheduler/test_spark.py"
+JVM = "scheduler/jvm/src/headrace/scheduler"
+
+SCHEDULER = (
+    Mutant(
+        "the latest deadline goes first",
+        "scheduler",
+        f"{JVM}/Policy.java",
+        "thenComparingDouble(e -> e.deadline)",
+        "thenComparingDouble(e -> -e.deadline)",
+        (TWIN,),
+    ),
+    Mutant(
+        "a user's end does not know its weight",
+        "scheduler",
+        f"{JVM}/SelfQueue.java",
+        "double end = flow.end + grown / flow.weight;",
+        "double end = flow.end + grown;",
+        (TWIN,),
+    ),
+    Mutant(
+        "virtual time stands still",
+        "scheduler",
+        f"{JVM}/FairQueue.java",
+        "    virtual.serve(credit);\n",
+        "",
+        (TWIN,),
+    ),
+    Mutant(
+        "an error of the queue is thrown at Spark",
+        "scheduler",
+        f"{JVM}/FairPool.java",
+        "    broken = true;\n",
+        "    broken = true;\n    if (cause != null) throw new IllegalStateException(cause);\n",
+        ("tests/scheduler/test_elsewhere.py::test_whatever_is_wrong_is_told_once_and_jobs_are_done",),
+    ),
+    Mutant(
+        "a thread stays its last user's",
+        "scheduler",
+        "scheduler/identity.py",
+        "        for name, value in before.items():\n",
+        "        for name, value in ():\n",
+        (f"{SHARED}::test_threads_work_for_the_user_that_started_them_and_for_no_other",),
+    ),
+    Mutant(
+        "the model ignores weights",
+        "scheduler",
+        "scheduler/virtual.py",
+        "end = flow.end + grown / flow.weight",
+        "end = flow.end + grown",
+        (f"{MODEL}::test_weights_of_two_to_one_share_two_to_one",),
+    ),
+    Mutant(
+        "a cap counts no running task",
+        "scheduler",
+        "scheduler/model.py",
+        "user.tokens -= service",
+        "user.tokens -= 0",
+        (f"{MODEL}::test_a_capped_user_stays_below_its_cap_in_every_window",),
+    ),
+    Mutant(
+        "a job that grows is left half done",
+        "scheduler",
+        "scheduler/virtual.py",
+        "rest > 2 * job.ranked",
+        "job.work > 2 * job.ranked",
+        (f"{MODEL}::test_jobs_thought_far_too_small_are_still_finished_one_by_one",),
+    ),
+)
+
+MUTANTS = STORAGE + ENCODED + STREAMING + LEARNERS + JOBS + SCHEDULER
 
 __all__ = ["MUTANTS", "Mutant"]

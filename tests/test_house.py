@@ -105,6 +105,7 @@ def _found(pattern: re.Pattern[str], paths: list[Path]) -> list[str]:
 
 BASES = {
     "headrace.jobs.errors.JobError",
+    "headrace.scheduler.errors.SchedulerError",
     "headrace.storage.errors.StorageError",
     "headrace.storage.encodings.errors.EncodingError",
     "headrace.streaming.errors.StreamingError",

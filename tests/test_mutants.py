@@ -15,6 +15,8 @@ QUICKEST = (
     "the numpy twin of unpack shifts the next word by one too few",
     "the gate lets everything pass",
     "a learning rate falls before its step and not after",
+    "the model ignores weights",
+    "the latest deadline goes first",
     "rejected rows take part in the draw of the sample like others",
 )
 
@@ -27,13 +29,14 @@ def _named(name: str) -> Mutant:
 def test_a_defect_can_still_be_planted(mutant: Mutant) -> None:
     changed = mutated(mutant)
     assert changed != (ROOT / mutant.file).read_text(encoding="utf-8")
-    compile(changed, mutant.file, "exec")
+    if mutant.file.endswith(".py"):
+        compile(changed, mutant.file, "exec")
     for test in mutant.tests:
         assert (ROOT / test.partition("::")[0]).is_file(), test
 
 
 def test_every_room_has_defects_and_each_a_name_of_its_own() -> None:
-    assert {mutant.room for mutant in MUTANTS} == {"storage", "streaming", "learners", "jobs"}
+    assert {mutant.room for mutant in MUTANTS} == {"storage", "streaming", "learners", "jobs", "scheduler"}
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS) >= 10
 
 

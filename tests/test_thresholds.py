@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import itertools
 import json
 import re
 import subprocess
@@ -26,7 +27,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "numba": ("storage/encodings/*.py", "streaming/learners/kernels.py"),
     "torch": ("streaming/learners/**/*.py", "storage/torch.py"),
     "kafka": ("streaming/producer.py", "streaming/source.py", "streaming/broker.py"),
-    "pyspark": ("jobs/**/*.py", "storage/spark.py", "streaming/spark_*.py"),
+    "pyspark": ("jobs/**/*.py", "scheduler/*.py", "storage/spark.py", "streaming/spark_*.py"),
     "py4j": ("jobs/**/*.py",),
     "great_expectations": ("streaming/contracts/*.py",),
     "pandas": ("streaming/contracts/*.py", "streaming/learners/*.py"),
@@ -143,8 +144,10 @@ def test_no_room_knows_the_tests_the_notebooks_or_the_benchmarks() -> None:
     assert _offences(NEVER) == []
 
 
-@pytest.mark.parametrize(("room", "stranger"), [("storage", "streaming"), ("streaming", "storage")])
-def test_streaming_and_storage_never_meet(room: str, stranger: str) -> None:
+@pytest.mark.parametrize(
+    ("room", "stranger"), list(itertools.permutations(("scheduler", "storage", "streaming"), 2))
+)
+def test_scheduler_storage_and_streaming_never_meet(room: str, stranger: str) -> None:
     barred = (f"headrace.{stranger}", "headrace.jobs")
     met = [
         f"{path}:{line}" for path in modules(room) for line, name in _imports(path) if name.startswith(barred)
@@ -234,6 +237,7 @@ print(json.dumps({"seen": seen, "loaded": loaded}))
                 "great_expectations",
             ],
         ),
+        ("scheduler", ["numba", "numpy", "pyarrow", "pyspark", "pandas", "torch"]),
         ("streaming", ["numba", "pyspark", "torch", "great_expectations"]),
         ("jobs", ["numba", "torch", "great_expectations"]),
     ],

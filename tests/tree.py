@@ -13,7 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("jobs", "storage", "streaming")
+ROOMS = ("jobs", "scheduler", "storage", "streaming")
 
 
 def files(root: Path = ROOT) -> list[Path]:

@@ -69,6 +69,15 @@ def test_the_demo_ends_by_itself_and_its_summary_is_true(demo) -> None:  # type:
     assert not processes_of(demo.root)
 
 
+def test_the_demos_last_table_says_who_shared_the_application(demo) -> None:  # type: ignore[no-untyped-def]
+    table = demo.output[demo.output.index("who shared the application (policy uwfq)") :]
+    rows = {line.split()[0]: line.split() for line in table.splitlines()[2:] if line.strip()}
+    assert {"pipeline", "quality", "ann", "bob"} == set(rows)
+    assert all(int(row[1]) >= 1 for row in rows.values())
+    assert sum(float(row[-1].rstrip("%")) for row in rows.values()) == pytest.approx(100, abs=3)
+    assert "headrace scheduler" not in (demo.root / "spark.log").read_text(), "it stepped back"
+
+
 def test_the_five_lines_that_the_demo_prints_run(demo) -> None:  # type: ignore[no-untyped-def]
     code = [line.removeprefix("    ") for line in demo.output.splitlines() if line.startswith("    ")]
     assert len(code) == 5

@@ -27,7 +27,7 @@ from tests.tree import ROOT
 from .item import Item, Room
 from .ledger import PASSED, Entry, Ledger
 
-ROOMS = ("storage", "learners", "streaming", "jobs", "mutants")
+ROOMS = ("storage", "learners", "streaming", "scheduler", "jobs", "mutants")
 LIMIT_S = 3600
 
 

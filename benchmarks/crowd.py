@@ -1,0 +1,143 @@
+"""Crowds of users for the table ``scheduler``: who submits what and when, seeded; and what is read off how it went.
+
+The scenarios are those of the paper's evaluation (arXiv 2510.15485), scaled from 32 cores to two and in time, and a mix of one
+heavy user and three light ones. A job is so many core-seconds of spinning, cut into tasks by the arm that runs it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+SMALL_S = 0.16
+LARGE_S = 2.0
+TARGET_S = 0.1
+"""Task length that partitioning aims at; the paper's 0.5 s, scaled as the jobs are."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One job: ``core_s`` of work for ``user``, ``at`` seconds after the start, or after the one it follows has ended."""
+
+    name: str
+    user: str
+    core_s: float
+    at: float
+    small: bool
+    follows: str | None = None
+
+
+def infrequent_users(rng: random.Random) -> list[Work]:
+    """2_power_2_small: two users submit bursts, two submit now and then."""
+    jobs = [
+        Work(
+            f"power{user}-{burst}-{n}",
+            f"power{user}",
+            SMALL_S,
+            4.0 * burst + rng.uniform(0, 0.05),
+            small=False,
+        )
+        for user in range(2)
+        for burst in range(2)
+        for n in range(15)
+    ]
+    for user in range(2):
+        at = 0.0
+        for n in range(6):
+            at += min(rng.expovariate(1 / 1.1), 1.3)
+            jobs.append(Work(f"small{user}-{n}", f"small{user}", SMALL_S, at, small=True))
+    return jobs
+
+
+def two_sizes(rng: random.Random) -> list[Work]:
+    """2_large_2_small: two users run large jobs one after the other, two submit small ones."""
+    jobs = []
+    for user in range(2):
+        for n in range(4):
+            before = f"large{user}-{n - 1}" if n else None
+            jobs.append(
+                Work(f"large{user}-{n}", f"large{user}", LARGE_S, rng.uniform(0, 0.05), False, before)
+            )
+        at = 0.3
+        for n in range(6):
+            at += min(rng.expovariate(1 / 0.9), 1.1)
+            jobs.append(Work(f"small{user}-{n}", f"small{user}", SMALL_S, at, small=True))
+    return jobs
+
+
+def all_at_once(rng: random.Random) -> list[Work]:
+    """4_super_small: four users submit all they have in the same moment."""
+    return [
+        Work(f"user{user}-{n}", f"user{user}", 0.1, 0.01 * user + rng.uniform(0, 0.01), small=True)
+        for user in range(4)
+        for n in range(12)
+    ]
+
+
+def large_only(rng: random.Random) -> list[Work]:
+    """4_large: four users with large jobs, and nothing else."""
+    return [
+        Work(f"user{user}-{n}", f"user{user}", 1.5, rng.uniform(0, 0.2), small=False)
+        for user in range(4)
+        for n in range(2)
+    ]
+
+
+def mix(rng: random.Random) -> list[Work]:
+    """A backfill of three jobs, and three users who ask, think and ask again."""
+    jobs = [Work(f"heavy-{n}", "heavy", 3.0, rng.uniform(0, 0.05), small=False) for n in range(3)]
+    for user, start in zip("abc", (0.4, 0.7, 1.0), strict=True):
+        for n in range(4):
+            before = f"{user}-{n - 1}" if n else None
+            at = rng.uniform(0.3, 0.7) if n else start
+            jobs.append(Work(f"{user}-{n}", user, SMALL_S, at, True, before))
+    return jobs
+
+
+SCENARIOS: Mapping[str, Callable[[random.Random], list[Work]]] = {
+    "infrequent users": infrequent_users,
+    "two sizes": two_sizes,
+    "all at once": all_at_once,
+    "large only": large_only,
+    "mix": mix,
+}
+
+
+def estimates(jobs: Sequence[Work], kind: str, rng: random.Random) -> dict[str, float]:
+    """What the scheduler is told each job will cost, in core-seconds: ``exact``, ``halved``, ``doubled`` or ``noise``."""
+    factor = {"exact": 1.0, "halved": 0.5, "doubled": 2.0, "noise": 1.0}[kind]
+    return {
+        job.name: job.core_s * factor * (rng.lognormvariate(0.0, 1.0) if kind == "noise" else 1.0)
+        for job in jobs
+    }
+
+
+def summary(jobs: Sequence[Work], began: Mapping[str, float], ended: Mapping[str, float]) -> dict[str, float]:
+    """Response times of one run, in seconds; ``end:`` and ``response:`` values name each job for comparisons across arms."""
+    responses = {job.name: ended[job.name] - began[job.name] for job in jobs}
+    by_user: dict[str, list[float]] = {}
+    for job in jobs:
+        by_user.setdefault(job.user, []).append(responses[job.name])
+    ordered = sorted(responses.values())
+    slowest = ordered[-max(1, round(0.05 * len(ordered))) :]
+    small = [responses[job.name] for job in jobs if job.small]
+    return {
+        "mean": sum(ordered) / len(ordered),
+        "small": sum(small) / len(small) if small else 0.0,
+        "slowest": sum(slowest) / len(slowest),
+        "worst_user": max(sum(all_) / len(all_) for all_ in by_user.values()),
+        "makespan": max(ended.values()),
+        **{f"end:{name}": end for name, end in ended.items()},
+        **{f"response:{name}": response for name, response in responses.items()},
+    }
+
+
+def dvr(run: Mapping[str, float], reference: Mapping[str, float]) -> float:
+    """Deadline violation ratio: by how much, of its response under the reference (UJF), a late job was later; 0 for none."""
+    late = [
+        (run[key] - reference[key]) / reference[f"response:{key.removeprefix('end:')}"]
+        for key in reference
+        if key.startswith("end:") and run[key] > reference[key]
+    ]
+    return sum(late) / len(late) if late else 0.0

@@ -1,0 +1,99 @@
+"""What the scheduler itself costs: an order of many task sets beside Spark's FAIR in the same JVM, the queue, empty jobs.
+
+``args``: installed (with the plugin or without), task_sets (for the order; 0 measures empty jobs only).
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from benchmarks.runners.protocol import Args, Result, Runner, serve
+from headrace import scheduler
+from headrace.scheduler import build
+
+SOURCE = Path(__file__).with_name("Ordering.java")
+EMPTY_JOBS = 400
+
+
+class Cost(Runner):
+    """One application; the task sets that are ordered wait behind two tasks that sleep."""
+
+    def __init__(self, args: Args) -> None:
+        self._args = args
+        builder = SparkSession.Builder().master("local[2]").appName("headrace-benchmark")
+        for name, value in {
+            "spark.ui.enabled": "false",
+            "spark.ui.showConsoleProgress": "false",
+            "spark.driver.host": "127.0.0.1",
+            "spark.driver.bindAddress": "127.0.0.1",
+            "spark.local.dir": args["scratch"],
+            "spark.jars": str(self._compiled(Path(args["scratch"]))),
+        }.items():
+            builder = builder.config(name, value)
+        if args["installed"]:
+            builder = scheduler.configure(builder, partitioning=False)
+        self._spark = builder.getOrCreate()
+        self._spark.sparkContext.setLogLevel("ERROR")
+        self._jvm: Any = self._spark.sparkContext._jvm
+        self._java: Any = self._spark.sparkContext._jsc
+
+    def _compiled(self, folder: Path) -> Path:
+        spark = build.spark_jars()
+        assert spark is not None
+        classes = folder / "ordering"
+        path = f"{scheduler.jar()}:{spark}/*"
+        subprocess.run(
+            ["javac", "--release", "17", "-nowarn", "-cp", path, "-d", str(classes), str(SOURCE)], check=True
+        )
+        jar = folder / "ordering.jar"
+        subprocess.run(["jar", "--create", "--file", str(jar), "-C", str(classes), "."], check=True)
+        return jar
+
+    def run(self) -> Result:
+        values = {"empty_jobs_per_s": self._empty_jobs()}
+        if self._args["task_sets"]:
+            values |= self._orders()
+            for users in (100, 1_000, 10_000):
+                self._jvm.headrace.scheduler.Ordering.clockUs(users, 100_000)
+                values[f"clock_us_{users}"] = self._jvm.headrace.scheduler.Ordering.clockUs(users, 200_000)
+        return Result(values)
+
+    def _empty_jobs(self) -> float:
+        rdd = self._java.parallelize([], 1)
+        for _ in range(EMPTY_JOBS):
+            rdd.count()
+        began = time.perf_counter()
+        for _ in range(EMPTY_JOBS):
+            rdd.count()
+        return EMPTY_JOBS / (time.perf_counter() - began)
+
+    def _orders(self) -> dict[str, float]:
+        context, ordering = self._java.sc(), self._jvm.headrace.scheduler.Ordering
+        values = {}
+        for count in self._args["task_sets"]:
+            blocking: Any = self._spark.sparkContext.parallelize(range(2), 2).map(lambda _: time.sleep(8))
+            held = blocking._to_java_object_rdd().countAsync()
+            time.sleep(1.5)
+            futures = []
+            for n in range(count):
+                self._spark.sparkContext.setLocalProperty("headrace.user", f"user{n % 50}")
+                futures.append(self._java.parallelize([], 1).countAsync())
+            while ordering.waiting(context) < count:
+                time.sleep(0.01)
+            for which in ("ours", "fair", "ours", "fair"):
+                values[f"{which}_us_{count}"] = ordering.sortUs(context, which, 400)
+            for future in (held, *futures):
+                future.get()
+        return values
+
+    def close(self) -> None:
+        self._spark.stop()
+
+
+if __name__ == "__main__":
+    serve(Cost)
