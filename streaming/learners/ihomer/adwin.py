@@ -5,7 +5,8 @@ since the last change; every 32 values the window is cut where two parts differ 
 
     sqrt(2/m s^2 ln(2/d')) + 2/(3m) ln(2/d'),   1/m = 1/(n0-4) + 1/(n1-4),   d' = delta / ln n
 
-It is River's `drift.ADWIN` (same constants, same clock; a test runs both side by side) on plain arrays instead of one object
+Like River's, a detector that has cut begins anew with the next value. It is River's `drift.ADWIN` (same constants, same clock; a
+test runs both side by side) on plain arrays instead of one object
 each, because a checkpoint must hold its state and the learner has hundreds of them. Feed it the loss of each row, not a running
 mean of losses, which would hide the change.
 """
@@ -25,7 +26,7 @@ DELTA: Final = 0.002
 
 class Adwins(NamedTuple):
     """For each of n detectors: total, spread float64[n, 40*6] by bucket, oldest first; used int64[n, 40] buckets per level;
-    state float64[n, 5]: width, sum, variance times width, ticks, mean before the last change."""
+    state float64[n, 5]: width, sum, variance times width, ticks, 1 where it has just cut."""
 
     total: Any
     spread: Any
@@ -131,6 +132,9 @@ def watch(adwins: Any, values: Any, delta: float, rising: Any) -> None:
         for d in range(values.shape[1]):
             if math.isnan(values[row, d]):
                 continue
+            if state[d, 4] == 1.0:
+                used[d, :] = 0
+                state[d, :] = 0.0
             push(total[d], spread[d], used[d], state[d], values[row, d])
             state[d, 3] += 1.0
             if state[d, 3] % 32.0 != 0.0 or state[d, 0] <= 10.0:
@@ -141,7 +145,7 @@ def watch(adwins: Any, values: Any, delta: float, rising: Any) -> None:
                 drop_oldest(total[d], spread[d], used[d], state[d])
                 changed = True
             if changed:
-                state[d, 4] = before
+                state[d, 4] = 1.0
                 if state[d, 1] / state[d, 0] > before:
                     rising[d] = 1
                 elif rising[d] == 0:

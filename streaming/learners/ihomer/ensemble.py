@@ -130,7 +130,7 @@ class Ensemble:
         self.squares = np.ones(7)
         self.random = np.array([seed], np.uint64)
         self.head = self.held = 0
-        self.ring = (
+        self.ring: tuple[Any, ...] = (
             np.zeros((RING, 1), np.int32),
             np.zeros((RING, 1), np.float32),
             np.zeros(RING, np.int32),
@@ -145,6 +145,15 @@ class Ensemble:
         self._clipped = np.zeros((4, labels), np.float32)
         self._g, self._z = np.zeros(labels, np.float32), np.zeros(labels, np.float32)
         self.z = np.zeros((4, labels), np.float32)
+
+    def refill(self, ring: Any) -> None:
+        """Put rows that were kept back into the ring."""
+        full = []
+        for part, rows in zip(self.ring, ring, strict=True):
+            wide = np.zeros((RING, *rows.shape[1:]), part.dtype)
+            wide[: len(rows)] = rows
+            full.append(wide)
+        self.ring = tuple(full)
 
     def grow(self, features: int, labels: int) -> None:
         """Make room for new features and labels."""

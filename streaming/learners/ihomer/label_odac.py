@@ -5,7 +5,7 @@ In the flow: sees the labels of each row after it was predicted and learnt, neve
 Pedroso, "Hierarchical clustering of time-series data streams", TKDE 2008) on Jaccard distances between labels.
 
 A leaf splits when one of the tests of `splitting` holds, two sibling leaves merge when what was gained by their split is gone by
-more than the bounds of then and now, and no node changes within `n_min` rows of its making. Every label ever seen is in exactly
+more than the bounds of then and now (`splitting.joins`), and no node changes within `n_min` rows of its making. Every label ever seen is in exactly
 one leaf after every row: a new one joins the smallest leaf, and once it was set `SETTLE` times the leaf it is closest to.
 
 Deliberately absent: learners (restructuring changes who shares a cluster, and moves no weight: see `clustered`).
@@ -18,7 +18,7 @@ import numpy as np
 from river import base
 
 from headrace.streaming.learners.ihomer.pair_counts import PairCounts
-from headrace.streaming.learners.ihomer.splitting import Rules, Split, SplitTest, distances, share, split
+from headrace.streaming.learners.ihomer.splitting import Rules, Split, SplitTest, distances, joins, split
 
 SETTLE: Final = 5.0
 _DENSE: Final = 4096
@@ -259,7 +259,7 @@ class LabelODAC(base.Clusterer):
         return False
 
     def _cut(self, members: list[int]) -> Split:
-        if len(members) <= _DENSE:
+        if len(members) <= _DENSE and self.n_seen:
             n, together = self._counts_of(members)
             found = split(n, together, self._smallest(), self._rules())
             if found is not None:
@@ -305,10 +305,10 @@ class LabelODAC(base.Clusterer):
             young = any(self.n_seen - self.nodes[child].born < self.n_min for child in node.children)
             if young or len(members) > self.max_size:
                 continue
-            _, together = self._counts_of(members)
+            n, together = self._counts_of(members)
             left = np.arange(len(sides[0]))
-            gain, eps = share(together, left, np.arange(len(left), len(members)), self.delta)
-            if gain < eps and node.gain - gain > max(eps, node.eps):
+            right = np.arange(len(left), len(members))
+            if joins(n, together, left, right, (node.gain, node.eps), self._rules()):
                 self._merge(key)
                 return True
         return False

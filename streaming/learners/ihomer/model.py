@@ -277,19 +277,19 @@ class IHOMER(base.MultiLabelClassifier):
             return self._core.sparse
         if self.sparse is not None:
             return self.sparse
-        return (
-            sum(value != 0 for value in x.values()) <= _SPARSE_BELOW * len(x)
-            if isinstance(x, dict)
-            else False
-        )
+        if not isinstance(x, dict):
+            return False
+        filled = sum(value is not None and value == value and value != 0 for value in x.values())
+        return bool(filled <= _SPARSE_BELOW * len(x))
 
     def _is_sparse_table(self, X: Any) -> bool:
         if self.sparse is not None:
             return self.sparse
         if hasattr(X, "indptr"):
-            return bool((X.indptr[1] - X.indptr[0]) <= _SPARSE_BELOW * X.shape[1])
-        rows = Reader(Names()).many(first_row(X), sparse=False, learning=True)
-        return bool((rows.value != 0).sum() <= _SPARSE_BELOW * max(len(rows.value), 1))
+            return bool(np.count_nonzero(X.data[: X.indptr[1]]) <= _SPARSE_BELOW * X.shape[1])
+        names = Names()
+        rows = Reader(names).many(first_row(X), sparse=False, learning=True)
+        return bool(np.count_nonzero(rows.value) <= _SPARSE_BELOW * len(names))
 
     def _learn(self, rows: Rows, y: Any, sparse: bool) -> None:
         for at, (column, why) in sorted(rows.refused.items()):

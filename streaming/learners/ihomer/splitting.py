@@ -92,6 +92,30 @@ def split(n: Any, together: Any, smallest: int, rules: Rules) -> Split | None:
     return Split(left, right, gain, eps, accepted)
 
 
+def joins(n: Any, together: Any, left: Any, right: Any, then: tuple[float, float], rules: Rules) -> bool:
+    """Whether two sides should be one again: what their split gained `then` (gain, eps) is gone by more than the bounds.
+
+    By `share` and `gain`, it would not be split now, and has lost more than either bound; by `odac`, a side's diameter has come to
+    exceed the one that the whole had.
+    """
+    gain_then, eps_then = then
+    if rules.split_test == "odac":
+        d, sample = distances(n, together)
+        for side in (left, right):
+            pairs = _pairs(d, sample, side, rules.min_pair)
+            if len(pairs):
+                at = np.unravel_index(int(np.argmax(d[np.ix_(side, side)])), (len(side), len(side)))
+                eps = bound(rules.delta / len(pairs), float(sample[np.ix_(side, side)][at]))
+                if float(pairs.max()) - gain_then > max(eps, eps_then):
+                    return True
+        return False
+    if rules.split_test == "share":
+        gain, eps = share(together, left, right, rules.delta)
+    else:
+        gain, eps = _gain(*distances(n, together), left, right, rules)
+    return gain < eps and gain_then - gain > max(eps, eps_then)
+
+
 def _pivots(d: Any, sample: Any, n: Any, min_pair: int) -> tuple[int, int] | None:
     upper = np.triu_indices(len(n), 1)
     known = (sample[upper] >= min_pair) & (np.minimum(n[upper[0]], n[upper[1]]) > 0.0)

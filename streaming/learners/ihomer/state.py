@@ -152,7 +152,7 @@ def _take_odac(arrays: Mapping[str, Any], kept: dict[str, Any], odac: LabelODAC)
 
 
 _CORE = ("moments", "persist", "cuts")
-_ENSEMBLE = ("blocks", "cuts", "weights", "squares", "random", "ring")
+_ENSEMBLE = ("blocks", "cuts", "weights", "squares", "random")
 
 
 def _put_core(arrays: Arrays, core: Core) -> dict[str, Any]:
@@ -171,6 +171,7 @@ def _put_core(arrays: Arrays, core: Core) -> dict[str, Any]:
     }
     if core.ensemble is not None:
         _put_all(arrays, "ensemble", core.ensemble, _ENSEMBLE)
+        _put(arrays, "ring", [part[: core.ensemble.held] for part in core.ensemble.ring])
         document["ensemble"] = [core.ensemble.head, core.ensemble.held]
     if core.labelsets is not None:
         sets = core.labelsets
@@ -206,6 +207,7 @@ def _take_core(arrays: Mapping[str, Any], kept: dict[str, Any], core: Core) -> N
     if core.ensemble is not None:
         _take_all(arrays, "ensemble", core.ensemble, _ENSEMBLE)
         core.ensemble.head, core.ensemble.held = ring
+        core.ensemble.refill(_take(arrays, "ring", core.ensemble.ring))
         core.ensemble.grow(core.features, core.labels)
     if core.labelsets is not None:
         t, placed = map(int, kept["labelsets"])
