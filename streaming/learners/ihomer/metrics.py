@@ -47,7 +47,7 @@ class HammingLoss(_MeanOverRows):
     def bigger_is_better(self) -> bool:
         return False
 
-    def _eval(self, y_true: Mapping[Any, Any], y_pred: Mapping[Any, Any]) -> float:
+    def _eval(self, y_true: Mapping[Any, Any], y_pred: Mapping[Any, Any]) -> Any:
         pairs = _known(y_true, y_pred)
         return sum(true != said for true, said in pairs) / len(pairs) if pairs else 0.0
 
@@ -75,7 +75,7 @@ class ExampleF1(_MeanOverRows):
         super().__init__()
         self.zero_division = zero_division
 
-    def _eval(self, y_true: Mapping[Any, Any], y_pred: Mapping[Any, Any]) -> float:
+    def _eval(self, y_true: Mapping[Any, Any], y_pred: Mapping[Any, Any]) -> Any:
         pairs = _known(y_true, y_pred)
         both = sum(true and said for true, said in pairs)
         total = sum(true + said for true, said in pairs)
@@ -111,7 +111,7 @@ class PrecisionAtK(_MeanOverRows):
     def requires_labels(self) -> bool:
         return False
 
-    def _eval(self, y_true: Mapping[Any, Any], y_pred: Mapping[Any, Any]) -> float:
+    def _eval(self, y_true: Mapping[Any, Any], y_pred: Mapping[Any, Any]) -> Any:
         scored = {
             label: p.get(True, 0.0) if isinstance(p, Mapping) else float(p)
             for label, p in y_pred.items()
