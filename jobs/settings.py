@@ -127,6 +127,19 @@ class Learner(_Section):
     """Scored events per metrics window."""
 
 
+class Tags(_Section):
+    """The multi-label learner of a list<string> column. Off where no column is named, but in ``train_tags.py``."""
+
+    column: str | None = None
+    features: tuple[str, ...] = ()
+    """Ids and numbers of the contract to learn from; all but what names a person or an event where none is named."""
+    bits: int = Field(default=12, ge=6, le=18)
+    """Ids are hashed to 2**bits features."""
+    window_events: int = Field(default=1_000, ge=50)
+    table: Path | None = None
+    """Where windows and events go; ``<table>_tags`` by default."""
+
+
 class Settings(BaseSettings):
     """Everything a job can be told. Relative paths are taken from the folder the job is started in."""
 
@@ -138,6 +151,7 @@ class Settings(BaseSettings):
     kafka: Kafka = Kafka()
     stream: Stream = Stream()
     learner: Learner = Learner()
+    tags: Tags = Tags()
     seed: int = 0
 
     @field_validator("kafka", mode="after")

@@ -32,6 +32,15 @@ _CLIP = math.log(0.995 / 0.005)
 
 
 @kernel
+def length_of(x: Any) -> float:
+    """The Euclidean norm of `x: float32[m]`, summed in order whatever its place in memory; never 0."""
+    total = 0.0
+    for at in range(len(x)):
+        total += x[at] * x[at]
+    return max(math.sqrt(total), 1e-12)
+
+
+@kernel
 def near(ring: Any, head: int, held: int, index: Any, value: Any, spread: Any, p: Any) -> None:
     """Fill `p: float32[n]` with the share of the nearest rows that have each label.
 
@@ -209,6 +218,6 @@ class Ensemble:
         at = self.head
         ring_index[at, : len(index)], ring_value[at, : len(x)], length[at] = index, x, len(index)
         ring_y[at] = y
-        norm[at] = max(float(np.sqrt(np.dot(x, x))), 1e-12)
+        norm[at] = length_of(x)
         self.head = (at + 1) % RING
         self.held = min(self.held + 1, RING)

@@ -68,7 +68,7 @@ def share(together: Any, left: Any, right: Any, delta: float) -> tuple[float, fl
     for side in (left, right):
         kept += together[np.ix_(side, side)].sum() / 2.0 / total
         chance += (degree[side].sum() / degree.sum()) ** 2
-    return kept - chance, bound(delta, total)
+    return float(kept - chance), bound(delta, float(total))
 
 
 def split(n: Any, together: Any, smallest: int, rules: Rules) -> Split | None:

@@ -188,7 +188,7 @@ def _put_core(arrays: Arrays, core: Core) -> dict[str, Any]:
             _put_all(arrays, f"background{at}", background, ("labels", "block", "cuts"))
         document["watch"] = {
             "clusters": core.watch.clusters,
-            "backgrounds": [[b.rows, b.loss, b.loss_deciding] for b in core.watch.backgrounds],
+            "backgrounds": [[b.rows, b.mistakes, b.mistakes_deciding] for b in core.watch.backgrounds],
         }
     return document
 
@@ -218,10 +218,10 @@ def _take_core(arrays: Mapping[str, Any], kept: dict[str, Any], core: Core) -> N
     if core.watch is not None:
         _take_all(arrays, "watch", core.watch, ("adwins", "rising"))
         core.watch.clusters = kept["watch"]["clusters"]
-        for at, (rows, loss, deciding) in enumerate(kept["watch"]["backgrounds"]):
+        for at, (rows, mistakes, deciding) in enumerate(kept["watch"]["backgrounds"]):
             background = Background.fresh([], core.features)
             _take_all(arrays, f"background{at}", background, ("labels", "block", "cuts"))
-            background.rows, background.loss, background.loss_deciding = rows, loss, deciding
+            background.rows, background.mistakes, background.mistakes_deciding = rows, mistakes, deciding
             core.watch.backgrounds.append(background)
 
 

@@ -30,14 +30,15 @@ SIGNIFICANCE: Final = 0.05
 
 @dataclass
 class Background:
-    """A second learner for some labels: its loss and the deciding one's, summed over `rows` rows."""
+    """A second learner for some labels: its mistakes and the deciding one's, over `rows` rows; whole numbers, so that a sum does not
+    depend on how rows were cut into mini-batches."""
 
     labels: Any
     block: Block
     cuts: Cuts
     rows: int = 0
-    loss: float = 0.0
-    loss_deciding: float = 0.0
+    mistakes: int = 0
+    mistakes_deciding: int = 0
 
     @classmethod
     def fresh(cls, labels: list[int], features: int) -> "Background":
@@ -56,14 +57,15 @@ class Background:
         features = np.ascontiguousarray(persist[:, self.labels])
         learn_rows((self.block, self.cuts, features), rows, own, seen, rate, scratch)
         self.rows += len(own)
-        self.loss += float(mine.mean(1).sum())
-        self.loss_deciding += float(wrong[:, self.labels].mean(1).sum())
+        self.mistakes += int(mine.sum())
+        self.mistakes_deciding += int(wrong[:, self.labels].sum())
 
     def verdict(self) -> str:
         """ "swap", "give up" or "wait"."""
         if self.rows < PATIENCE:
             return "wait"
-        mine, theirs = self.loss / self.rows, self.loss_deciding / self.rows
+        chances = self.rows * len(self.labels)
+        mine, theirs = self.mistakes / chances, self.mistakes_deciding / chances
         bound = math.sqrt(2.0 * theirs * (1.0 - theirs) * math.log(2.0 / SIGNIFICANCE) * 2.0 / self.rows)
         if theirs - mine > bound:
             return "swap"

@@ -1,5 +1,7 @@
 """Drift: the detectors are River's, alarms replace nothing, bounds do; the global tree grows, forks and swaps."""
 
+import itertools
+
 import numpy as np
 import pytest
 from river import drift
@@ -119,7 +121,11 @@ def test_a_background_learner_takes_over_its_own_columns_alone():
 )
 def test_the_bound_decides(mine, theirs, verdict):
     background = Background.fresh([0], 1)
-    background.rows, background.loss, background.loss_deciding = 300, 300 * mine, 300 * theirs
+    background.rows, background.mistakes, background.mistakes_deciding = (
+        300,
+        round(300 * mine),
+        round(300 * theirs),
+    )
     assert background.verdict() == verdict
     background.rows = PATIENCE - 1
     assert background.verdict() == "wait"
@@ -227,3 +233,15 @@ def test_a_node_s_alternate_takes_its_place_by_bound():
     tree = model._core.learner
     assert tree.n_swaps + tree.n_given_up >= 1
     assert len(tree.root.leaves()) <= 16
+
+
+@pytest.mark.parametrize("cuts", [[1], [333, 340, 1777], [50, 1501, 1733]])
+def test_alarms_and_backgrounds_do_not_depend_on_the_cut_into_mini_batches(cuts):
+    stream = turned(n=2400)
+    parts = [{0, 1, 2}, {3, 4, 5}]
+    whole, cut = (IHOMER(ensemble=False, partition=parts) for _ in range(2))
+    whole.learn_many(stream.x, stream.y)
+    for a, b in itertools.pairwise([0, *cuts, 2400]):
+        cut.learn_many(stream.x[a:b], stream.y[a:b])
+    assert cut.to_bytes() == whole.to_bytes()
+    assert any(event.kind == "alarm" for event in whole.events)

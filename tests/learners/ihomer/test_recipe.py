@@ -165,6 +165,7 @@ def test_compiled_kernels_equal_the_interpreted_ones(name):
             "bin_of",
             "best_cut",
             "is_due",
+            "length_of",
             "find",
             "add_row",
             "read_pairs",
