@@ -14,7 +14,7 @@ from benchmarks.case import Profile, Table
 from benchmarks.report import table_text
 from benchmarks.run import RESULTS, Measured, run
 
-TABLES = ("pipeline", "store", "seq", "wide", "take", "kernels", "multilabel")
+TABLES = ("pipeline", "store", "seq", "wide", "take", "kernels", "multilabel", "multilabel_parts")
 """Modules of this package that offer a ``TABLE``."""
 
 

@@ -4,8 +4,8 @@ In the flow: sees the labels of each row after it was predicted and learnt, neve
 `IHOMER.clusters` reports and that the cluster learners use. Online divisive-agglomerative clustering (Rodrigues, Gama and
 Pedroso, "Hierarchical clustering of time-series data streams", TKDE 2008) on Jaccard distances between labels.
 
-A leaf splits when one of the tests of `splitting` holds, two sibling leaves merge when what was gained by their split is gone by
-more than the bounds of then and now (`splitting.joins`), and no node changes within `n_min` rows of its making. Every label ever seen is in exactly
+A leaf splits when one of the tests of `splitting` holds, a split is undone when what it gained is gone by more than the
+bounds of then and now (`splitting.joins`), and no node changes within `n_min` rows of its making. Every label ever seen is in exactly
 one leaf after every row: a new one joins the smallest leaf, and once it was set `SETTLE` times the leaf it is closest to.
 
 Deliberately absent: learners (restructuring changes who shares a cluster, and moves no weight: see `clustered`).
@@ -213,6 +213,8 @@ class LabelODAC(base.Clusterer):
             pass
         if not self._merge_one():
             self._split_one()
+        while self._forced():
+            pass
         self._all_pairs = None
 
     def _leaves(self) -> list[int]:
@@ -274,7 +276,7 @@ class LabelODAC(base.Clusterer):
         self._turn += LOOKS
         for key in (leaves[first:] + leaves[:first])[:LOOKS]:
             node = self.nodes[key]
-            if self.n_seen - node.born < self.n_min or len(node.members) > _DENSE:
+            if self._age(key) < self.n_min or len(node.members) > _DENSE:
                 continue
             members = sorted(node.members)
             found = split(*self._counts_of(members), self._smallest(), self._rules())
@@ -296,22 +298,27 @@ class LabelODAC(base.Clusterer):
         self._note("split", [members], sides)
 
     def _merge_one(self) -> bool:
+        """Undo the deepest split that is no longer one. All below it goes with it: labels that now come together may lie far apart
+        in the tree, and are then parted anew."""
         for key in sorted(self.nodes, key=self.depth, reverse=True):
             node = self.nodes[key]
-            if node.children is None or any(self.nodes[c].children is not None for c in node.children):
+            if node.children is None or any(self._age(child) < self.n_min for child in node.children):
                 continue
-            sides = [sorted(self.nodes[child].members) for child in node.children]
-            members = sides[0] + sides[1]
-            young = any(self.n_seen - self.nodes[child].born < self.n_min for child in node.children)
-            if young or len(members) > self.max_size:
-                continue
-            n, together = self._counts_of(members)
+            sides = [self._members_below(child) for child in node.children]
+            n, together = self._counts_of(sides[0] + sides[1])
             left = np.arange(len(sides[0]))
-            right = np.arange(len(left), len(members))
+            right = np.arange(len(left), len(n))
             if joins(n, together, left, right, (node.gain, node.eps), self._rules()):
                 self._merge(key)
                 return True
         return False
+
+    def _age(self, key: int) -> int:
+        return self.n_seen - self.nodes[key].born
+
+    def _members_below(self, key: int) -> list[int]:
+        keys = [key, *self._below(key)]
+        return sorted(label for k in keys for label in self.nodes[k].members)
 
     def _merge(self, key: int) -> None:
         """The two children of a node, and all below them, become one leaf again."""
