@@ -81,7 +81,7 @@ def cases(profile: Profile) -> tuple[Case, ...]:
         for name in (ABLATED[:2] if quick else ABLATED)
     ]
     for kind in ("correlation",) if quick else ("correlation", "concept", "labels"):
-        metrics = (
+        metrics: tuple[Metric, ...] = (
             _metric(f"[drift {kind}] micro-F1 of the 1,500 rows after", "micro"),
             _metric(f"[drift {kind}] rows to the first alarm (12,000: none)", "delay", "rows", lower=True),
             _metric(f"[drift {kind}] alarms before it", "false", "alarms", lower=True),

@@ -115,5 +115,6 @@ def plot(model: Any, axes: Any) -> Any:
             axes.axvline(event.row, color="black", linestyle="--", linewidth=1)
     axes.invert_yaxis()
     axes.set_xlabel("rows learnt")
+    axes.set_ylabel("labels")
     axes.set_title("label clusters over time (dashed: drift)")
     return axes

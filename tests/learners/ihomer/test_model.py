@@ -163,8 +163,13 @@ def test_half_a_stream_predicts_like_the_first_half_of_the_whole(form):
 
 def test_a_row_is_predicted_the_same_whatever_comes_with_it():
     stream = made(5, 200)
-    model = IHOMER()
-    model.learn_many(stream.x[:150], stream.y[:150])
+    for form in ("default", "plain"):
+        model = IHOMER(**FORMS[form])
+        model.learn_many(stream.x[:150], stream.y[:150])
+        said = np.concatenate(
+            [model.predict_many(stream.x[at : at + 1]).to_numpy() for at in range(150, 200)]
+        )
+        assert (model.predict_many(stream.x[150:]).to_numpy() == said).all()
     together = model.predict_proba_many(stream.x[150:]).to_numpy()
     alone = np.concatenate(
         [model.predict_proba_many(stream.x[at : at + 1]).to_numpy() for at in range(150, 200)]

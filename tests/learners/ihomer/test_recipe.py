@@ -70,8 +70,8 @@ def test_cuts_equal_those_of_the_slow_twin():
 
 def test_a_count_of_one_label_is_no_other_label_s():
     cuts = thresholds.new_cuts(3)
-    thresholds.count(cuts, np.array([0.5, 0.5, 0.5], np.float32), np.array([1, 0, 2], np.uint8))
-    assert (cuts.positive.sum(1).tolist(), cuts.negative.sum(1).tolist()) == ([1, 0, 0], [0, 1, 0])
+    thresholds.count(cuts, np.array([0.5, 0.5, 0.5], np.float32), np.array([0, 1, 2], np.uint8))
+    assert (cuts.positive.sum(1).tolist(), cuts.negative.sum(1).tolist()) == ([0, 1, 0], [1, 0, 0])
 
 
 def test_joint_decoding_equals_its_slow_twin():
