@@ -80,6 +80,9 @@ def _reached(runs: Sequence[Values]) -> int:
 
 def _order(order: str, runs: Runs) -> list[str]:
     names = list(dict.fromkeys(name for by in runs.values() for name in by))
+    runs = {
+        dataset: by for dataset, by in runs.items() if OURS in by
+    }  # one that has not been reached yet says nothing
     lines: list[str] = []
     for score in SCORES:
         table: dict[str, dict[str, float]] = {}

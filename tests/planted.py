@@ -328,6 +328,14 @@ LEARNERS = (
         (f"{IHOMER}::test_what_river_checks_of_other_classifiers_holds_too[plain]",),
     ),
     Mutant(
+        "a feature that was first met by a prediction is never learnt",
+        "learners",
+        "streaming/learners/ihomer/rows.py",
+        "        if learning:  # what a prediction does not know, learning has to add\n            self._last =",
+        "        if True:\n            self._last =",
+        (f"{IHOMER}::test_dicts_without_zeros_predict_what_whole_rows_do[plain]",),
+    ),
+    Mutant(
         "labels share the counts of their thresholds",
         "learners",
         "streaming/learners/ihomer/thresholds.py",

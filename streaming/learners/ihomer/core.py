@@ -160,7 +160,10 @@ class Core:
         out = np.empty(len(rows.value), np.float32)
         known = 0 if self.sparse else self.features
         steps.scale_rows((rows.start, rows.index, rows.value), self.moments, known, keep, out)
-        return rows.start, rows.index, out
+        if keep:
+            return rows.start, rows.index, out
+        found = Rows(rows.start, rows.index, out).known()
+        return found.start, found.index, found.value
 
     def learn(self, rows: Rows, y: Any) -> None:
         """Learn rows in order, `y: uint8[m, L]` with 0, 1 or UNKNOWN."""

@@ -85,6 +85,14 @@ class Rows:
         at, to = int(self.start[begin]), int(self.start[end])
         return Rows(self.start[begin : end + 1] - at, self.index[at:to], self.value[at:to])
 
+    def known(self) -> "Rows":
+        """The rows without features that have no number."""
+        keep = self.index >= 0
+        if keep.all():
+            return self
+        counts = np.concatenate([[0], np.cumsum(keep)])
+        return Rows(counts[self.start], self.index[keep], self.value[keep])
+
     def only(self, keep: Any) -> "Rows":
         """The rows where `keep: bool[m]`."""
         lengths = np.diff(self.start)
@@ -94,7 +102,10 @@ class Rows:
 
 
 class Reader:
-    """Rows by name of feature; learning adds names, predicting ignores those it does not know."""
+    """Rows by name of feature; learning adds names, predicting leaves out those it does not know.
+
+    A sparse row keeps them with the number -1: they are part of its length, by which it is scaled.
+    """
 
     def __init__(self, features: Names) -> None:
         self.features = features
@@ -112,15 +123,11 @@ class Reader:
         except TypeError:
             value, refused = self._slowly(x)
         index = self._index(tuple(x), learning)
-        if index.size and index.min() < 0:
-            value, index = value[index >= 0], index[index >= 0]
         infinite = np.isinf(value)
         if infinite.any():
-            column = self.features.names[index[int(np.argmax(infinite))]]
+            column = list(x)[int(np.argmax(infinite))]
             refused = {0: (column, "expected a finite number, came an infinite one")}
-        keep = np.isfinite(value)
-        if sparse:
-            keep &= value != 0.0
+        keep = np.isfinite(value) & (value != 0.0 if sparse else index >= 0)
         if not keep.all():
             value, index = value[keep], index[keep]
         return Rows(np.array([0, len(index)]), index, value, refused)
@@ -140,9 +147,7 @@ class Reader:
             )
             for row in np.flatnonzero(np.isinf(values).any(1))
         }
-        keep = np.isfinite(values) & (index >= 0)[None, :]
-        if sparse:
-            keep &= values != 0.0
+        keep = np.isfinite(values) & (values != 0.0 if sparse else (index >= 0)[None, :])
         start = np.concatenate([[0], np.cumsum(keep.sum(1))])
         spread = np.broadcast_to(index, values.shape)
         return Rows(start, np.ascontiguousarray(spread[keep]), np.ascontiguousarray(values[keep]), refused)
@@ -159,7 +164,7 @@ class Reader:
             int(row[at]): (int(X.indices[at]), "expected a finite number, came an infinite one")
             for at in np.flatnonzero(np.isinf(value))
         }
-        keep = np.isfinite(value) & (value != 0.0) & (index >= 0)
+        keep = np.isfinite(value) & (value != 0.0)
         start = np.concatenate([[0], np.cumsum(np.bincount(row[keep], minlength=X.shape[0]))])
         return Rows(start, np.ascontiguousarray(index[keep]), np.ascontiguousarray(value[keep]), refused)
 
@@ -172,7 +177,8 @@ class Reader:
             self.features.add(name) if learning else self.features.index.get(name, -1) for name in names
         ]
         index = np.array(numbers, np.int32)
-        self._last = (names, len(self.features), index)
+        if learning:  # what a prediction does not know, learning has to add
+            self._last = (names, len(self.features), index)
         return index
 
     def _slowly(self, x: Mapping[Any, Any]) -> tuple[Any, dict[int, tuple[Any, str]]]:

@@ -118,6 +118,22 @@ def test_every_way_in_makes_the_same_model_to_the_last_bit(form, sparse):
         assert many.n_learned == 130
 
 
+@pytest.mark.parametrize("form", ["default", "plain", "subset"])
+def test_dicts_without_zeros_predict_what_whole_rows_do(form):
+    """A word that is new at prediction has no weight yet, but it is part of the row by whose length all are scaled."""
+    stream = made(12, 250, features=60, sparse=True)
+    whole, short = IHOMER(sparse=True, **FORMS[form]), IHOMER(sparse=True, **FORMS[form])
+    said = np.zeros((250, 2), np.int64)
+    for at, (x, y) in enumerate(dicts(stream)):
+        some = {name: value for name, value in x.items() if value}
+        p, q = whole.predict_proba_one(x), short.predict_proba_one(some)
+        assert all(math.isclose(p[label][True], q[label][True], abs_tol=2e-3) for label in p)
+        said[at] = sum(whole.predict_one(x).values()), sum(short.predict_one(some).values())
+        whole.learn_one(x, y)
+        short.learn_one(some, y)
+    assert (said[:, 0] == said[:, 1]).mean() > 0.95
+
+
 def test_arrow_tables_and_their_nulls_are_rows_like_others():
     stream = made(3, 90)
     names = [f"f{i}" for i in range(stream.x.shape[1])]
