@@ -41,33 +41,37 @@ def length_of(x: Any) -> float:
 
 
 @kernel
-def near(ring: Any, head: int, held: int, index: Any, value: Any, spread: Any, p: Any) -> None:
+def near(ring: Any, filled: Any, row: Any, scratch: Any, p: Any) -> None:
     """Fill `p: float32[n]` with the share of the nearest rows that have each label.
 
     ring: (index int32[RING, width], value float32[RING, width], length int32[RING], y uint8[RING, n], norm float32[RING]), of which
-    `held` rows are filled and the newest lies before `head`. spread: float32[D], zeros, and left so.
+    `held` rows are filled and the newest lies before `head`. filled: (head, held). row: (index int32[m], value float32[m]).
+    scratch: (spread float32[D], zeros and left so, best float64[10], who int64[10]).
     """
     ring_index, ring_value, length, ring_y, norm = ring
+    head, held = filled
+    index, value = row
+    spread, best, who = scratch
     own = 0.0
     for at in range(len(index)):
         spread[index[at]] = value[at]
         own += value[at] * value[at]
     own = math.sqrt(own)
-    best = np.zeros(10, np.float64)
-    who = np.full(10, -1, np.int64)
+    for k in range(10):
+        best[k], who[k] = 0.0, -1
     for back in range(min(held, 200)):
-        row = (head - 1 - back) % 1000
+        kept = (head - 1 - back) % 1000
         dot = 0.0
-        for at in range(length[row]):
-            dot += spread[ring_index[row, at]] * ring_value[row, at]
+        for at in range(length[kept]):
+            dot += spread[ring_index[kept, at]] * ring_value[kept, at]
         if dot > 0.0 and own > 0.0:
-            similar = dot / (own * norm[row])
+            similar = dot / (own * norm[kept])
             if similar > best[9]:
                 at = 9
                 while at > 0 and similar > best[at - 1]:
                     best[at], who[at] = best[at - 1], who[at - 1]
                     at -= 1
-                best[at], who[at] = similar, row
+                best[at], who[at] = similar, kept
     for at in range(len(index)):
         spread[index[at]] = 0.0
     total = 1e-3
@@ -112,10 +116,15 @@ def learn_stack(weights: Any, squares: Any, clipped: Any, persist: Any, g: Any) 
 
 
 @kernel
-def replay(block: Any, ring: Any, held: int, random: Any, times: int, rate: Any, z: Any, g: Any) -> None:
-    """`times` more steps on rows drawn uniformly from the ring; `random: uint64[1]` is the generator's state (splitmix64)."""
+def replay(block: Any, ring: Any, draws: Any, rate: Any, scratch: Any) -> None:
+    """More steps on rows drawn uniformly from the ring.
+
+    draws: (how many, of how many rows, random uint64[1], the generator's state: splitmix64). scratch: (persist float32[0, 0],
+    z float32[n], g float32[n]).
+    """
+    times, held, random = draws
+    persist, z, g = scratch
     ring_index, ring_value, length, ring_y, _ = ring
-    persist = np.zeros((0, 0), np.float32)
     for _ in range(times):
         random[0] += np.uint64(0x9E3779B97F4A7C15)
         mixed = random[0]
@@ -150,6 +159,7 @@ class Ensemble:
 
     def _size(self, features: int, labels: int) -> None:
         self._spread = np.zeros(features, np.float32)
+        self._best, self._who = np.zeros(NEIGHBOURS), np.zeros(NEIGHBOURS, np.int64)
         self._p = np.zeros(labels, np.float32)
         self._clipped = np.zeros((4, labels), np.float32)
         self._g, self._z = np.zeros(labels, np.float32), np.zeros(labels, np.float32)
@@ -186,7 +196,7 @@ class Ensemble:
         forward(self.blocks[0], index, x, _NO_PERSIST, z[PLAIN])
         forward(self.blocks[1], index, x, _NO_PERSIST, z[REPLAY])
         z[OWN] = own
-        near(self.ring, self.head, self.held, index, x, self._spread, self._p)
+        near(self.ring, (self.head, self.held), (index, x), (self._spread, self._best, self._who), self._p)
         stack(self.weights[:4], self.weights[4:], z, self._p, persist, self._clipped)
         return z
 
@@ -202,7 +212,8 @@ class Ensemble:
             step(block, index, x, _NO_PERSIST, g, rate)
         self._keep(index, x, y)
         times = REPLAYS if len(y) <= FEW_LABELS else 1
-        replay(self.blocks[1], self.ring, self.held, self.random, times, rate, self._z, g)
+        draws = (times, self.held, self.random)
+        replay(self.blocks[1], self.ring, draws, rate, (_NO_PERSIST, self._z, g))
 
     def refresh(self) -> None:
         """Move the cuts."""

@@ -142,7 +142,7 @@ def arguments(name: str, rng: np.random.Generator):
         "decide_rows": (cuts, np.stack([z, z]), said[:2]),
         "score_f1": (rng.random((m, 3)), said, y), "score_subset": (rng.random((m, 1)), said, y),
         "decode": (np.array([[0, 1], [2, 0]], np.int32), np.array([2, 1], np.int32), np.array([3.0, 4.0]), (9.0, np.ones(n)), z, said[0]),
-        "near": (ring, 7, 40, index, x, np.zeros(4, np.float32), z),
+        "near": (ring, (7, 40), (index, x), (np.zeros(4, np.float32), np.zeros(10), np.zeros(10, np.int64)), z),
         "stack": (np.ones(4), np.ones(3), rng.normal(size=(4, n)).astype(np.float32), z, persist, np.zeros((4, n), np.float32)),
         "learn_stack": (np.ones(7), np.ones(7), rng.random((4, n)).astype(np.float32), persist, g),
         "push": (np.zeros(240), np.zeros(240), np.zeros(40, np.int64), np.zeros(5), 0.5),
