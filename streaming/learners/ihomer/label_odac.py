@@ -240,17 +240,21 @@ class LabelODAC(base.Clusterer):
         if len(leaves) < 2 or not ready or len(self.labels) > _DENSE:
             return
         d, _ = distances(n, self._all_pairs)
+        place = {key: at for at, key in enumerate(leaves)}
+        leaf_of = np.array([place[home] for home in self._home], np.int64)[: len(n)]
         for label in ready:
             home = self._home[label]
-            means = {
-                key: float(np.mean([d[label, i] for i in self.nodes[key].members if i != label] or [1.0]))
-                for key in leaves
-            }
-            best = min(leaves, key=lambda key: (means[key], key != home))
+            others = np.arange(len(n)) != label
+            members = np.bincount(leaf_of[others], minlength=len(leaves))
+            total = np.bincount(leaf_of[others], d[label, others], minlength=len(leaves))
+            means = np.divide(total, members, out=np.ones(len(leaves)), where=members > 0)
+            nearest = np.flatnonzero(means <= means.min())
+            best = home if place[home] in nearest else leaves[int(nearest[0])]
             if best != home and len(self.nodes[home].members) > 1:
                 self.nodes[home].members.remove(label)
                 self.nodes[best].members.append(label)
                 self._home[label] = best
+                leaf_of[label] = place[best]
 
     def _forced(self) -> bool:
         for key in self._leaves():
