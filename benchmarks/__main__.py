@@ -12,9 +12,19 @@ from pathlib import Path
 
 from benchmarks.case import Profile, Table
 from benchmarks.report import table_text
-from benchmarks.run import Measured, run
+from benchmarks.run import RESULTS, Measured, run
 
-TABLES = ("pipeline", "scheduler", "store", "seq", "wide", "take", "kernels")
+TABLES = (
+    "pipeline",
+    "scheduler",
+    "store",
+    "seq",
+    "wide",
+    "take",
+    "kernels",
+    "multilabel",
+    "multilabel_parts",
+)
 """Modules of this package that offer a ``TABLE``."""
 
 
@@ -63,11 +73,17 @@ def text(measured: Measured) -> str:
         f"took {measured.wall_s:.0f} s",
         "best of n counted repetitions; spread = (max - min) / min",
         "",
-        table_text(measured.rows),
+        *(
+            [table_text(measured.rows)]
+            if measured.table.view is None
+            else measured.table.view(measured, RESULTS)
+        ),
         *(f"{name}: skipped: {reason}" for name, reason in measured.skipped.items()),
         "",
         *measured.table.notes,
     ]
+    if measured.table.view is not None:
+        return "\n".join(lines)
     lost = sum(row.loses for row in measured.rows if row.peers)
     return "\n".join([*lines, f"{lost} of {sum(bool(row.peers) for row in measured.rows)} comparisons lost"])
 

@@ -150,3 +150,7 @@ class Table:
     ground: Ground = no_ground
     notes: tuple[str, ...] = ()
     """Printed below the table: how to read it, what it leaves out."""
+    keeps: bool = False
+    """Whether cells of the default profile are kept like those of ``--full``, because they take long and repeat exactly."""
+    view: Callable[[Any, Path], list[str]] | None = None
+    """Lines instead of the usual rows, from what was measured and the folder of kept cells."""

@@ -102,7 +102,8 @@ def run(
     environments = _environments(cases, say)
     began = time.monotonic()
     machine = describe()
-    store = Cells(results) if profile is Profile.FULL else None
+    kept = profile is Profile.FULL or (table.keeps and profile is Profile.DEFAULT)
+    store = Cells(results) if kept else None
     cells = {case.name: _cells(table, case, profile, machine, environments, store, retry) for case in cases}
     pending = [case for case in cases if _remaining_s(case, cells[case.name]) > 0]
     budget_s = profile.budget_s if budget_s is None else budget_s
@@ -117,7 +118,10 @@ def run(
                     case,
                     cells[case.name],
                     _launcher(table, case, environments, ground, scratch, work),
-                    deadline=_share(pending[number:], cells, time.monotonic(), deadline),
+                    # What is kept needs no fair share: the next run goes on with what this one does not reach.
+                    deadline=deadline
+                    if kept
+                    else _share(pending[number:], cells, time.monotonic(), deadline),
                     keep=store.write if store is not None else lambda cell: None,
                     say=say,
                 )

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import msgspec
 import pyarrow as pa
@@ -24,12 +25,15 @@ from headrace.jobs.accounts import PIPELINE, QUALITY, Accounts
 from headrace.jobs.errors import CheckpointLost, JobError
 from headrace.jobs.learn import feed_file
 from headrace.jobs.messages import MESSAGE_COLUMNS
-from headrace.jobs.progress import GATE, LEARNER, PROGRESS, Progress, attachment_path, last_commit
+from headrace.jobs.progress import GATE, LEARNER, PROGRESS, TAGS, Progress, attachment_path, last_commit
 from headrace.jobs.seen import recent_files, within_horizon
 from headrace.jobs.settings import Settings
 from headrace.jobs.stage import Plan, Stage, Staged
 from headrace.streaming.contracts import Contract, GateDisagreement
 from headrace.streaming.loop import Loop
+
+if TYPE_CHECKING:
+    from headrace.jobs.tags import TagQuery
 
 
 class Stopped(JobError, RuntimeError):
@@ -42,6 +46,7 @@ class MicroBatch:
     Args:
         progress: what the table says of its last commit.
         loop: the learner as of that commit, or ``None`` for a contract without a label.
+        tags: the tag learner as of that commit, or ``None``.
         report: called with the progress after each commit.
         accounts: where the batch's time is noted; its second opinion runs as a user of its own.
     """
@@ -56,6 +61,7 @@ class MicroBatch:
         loop: Loop | None,
         report: Callable[[Progress], None],
         accounts: Accounts,
+        tags: TagQuery | None = None,
     ) -> None:
         self.progress = progress
         self.failure: BaseException | None = None
@@ -64,6 +70,7 @@ class MicroBatch:
         self._contract = contract
         self._table = table
         self._loop = loop
+        self._tags = tags
         self._report = report
         self._accounts = accounts
         self._folder = table.folder
@@ -112,7 +119,8 @@ class MicroBatch:
         gate_json = verdict.result() if verdict is not None else b"{}"
         after.seconds["check"] = time.monotonic() - checking
         committing = time.monotonic()
-        self._commit(staged, after, snapshot, gate_json)
+        tags = self._learn_tags(staged, after)
+        self._commit(staged, after, {LEARNER: snapshot, TAGS: tags}, gate_json)
         self.progress.seconds["commit"] = time.monotonic() - committing
         self.progress.seconds["batch"] = time.monotonic() - began
         self._report(self.progress)
@@ -189,8 +197,20 @@ class MicroBatch:
         after.seconds["learn"] = time.process_time() - began
         return published.data
 
+    def _learn_tags(self, staged: Sequence[Staged], after: Progress) -> bytes | None:
+        """Feed the tag learner the same rows, and publish what it reports."""
+        if self._tags is None:
+            return None
+        began = time.process_time()
+        for task in staged:
+            if task.file is not None:
+                self._tags.feed(self._folder / task.file.path)
+        snapshot = self._tags.publish((after.query_id, after.batch_id))
+        after.seconds["tags"] = time.process_time() - began
+        return snapshot
+
     def _commit(
-        self, staged: Sequence[Staged], after: Progress, snapshot: bytes | None, gate_json: bytes
+        self, staged: Sequence[Staged], after: Progress, snapshots: dict[str, bytes | None], gate_json: bytes
     ) -> None:
         disagreements = check.disagreements(gate_json)
         if disagreements:
@@ -200,8 +220,7 @@ class MicroBatch:
             )
         files = [task.file for task in staged if task.file is not None]
         attachments = {PROGRESS: after.to_json(), GATE: gate_json}
-        if snapshot is not None:
-            attachments[LEARNER] = snapshot
+        attachments |= {name: data for name, data in snapshots.items() if data is not None}
         # A zombie of a killed driver may have been faster: then its files are the ones that count, not ours.
         commit = self._table.commit(files, key=(after.query_id, after.batch_id), attachments=attachments)
         self.progress = after

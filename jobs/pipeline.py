@@ -84,8 +84,13 @@ def run(
     progress = _last_progress(table, settings, contract)
     starting = _starting_offsets(settings, progress, options.adopt)
     loop = open_loop(table, contract, settings.learner, settings.seed)
+    tags = None
+    if settings.tags.column is not None:
+        from headrace.jobs.tags import open_tags  # it brings river and pandas, which no other query needs
+
+        tags = open_tags(table, contract, settings.tags, settings.tags.column, settings.seed)
     accounts = Accounts(spark)
-    batch = MicroBatch(spark, settings, contract, table, progress, loop, report, accounts)
+    batch = MicroBatch(spark, settings, contract, table, progress, loop, report, accounts, tags)
     with accounts.acting(PIPELINE, f"stream {contract.topic}"):  # the query's thread inherits it
         query = _start(spark, settings, batch, starting, options.caught_up)
     with Analysts(spark, settings.stream.table, options.analysts, accounts):
@@ -217,11 +222,17 @@ def _stop(query: StreamingQuery, batch: MicroBatch) -> None:
     query.stop()
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of ``spark-submit``; 0 after an orderly end, else one sentence and the exit code for it."""
-    parser = argparse.ArgumentParser(
-        prog="pipeline.py", description="Kafka topic → contract → learner → table"
-    )
+def main(
+    argv: Sequence[str] | None = None,
+    *,
+    prepare: Callable[[Settings], Settings] = lambda settings: settings,
+    name: str = "pipeline.py",
+) -> int:
+    """Entry point of ``spark-submit``; 0 after an orderly end, else one sentence and the exit code for it.
+
+    ``prepare`` makes the settings of another job, called ``name``, from those that were read.
+    """
+    parser = argparse.ArgumentParser(prog=name, description="Kafka topic → contract → learner → table")
     parser.add_argument("--config", type=Path, help="settings file that `headrace setup` wrote")
     parser.add_argument(
         "--adopt", action="store_true", help="go on from the table's offsets with a new checkpoint"
@@ -236,7 +247,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     began = time.monotonic()
     try:
-        settings = read_settings(arguments.config)
+        settings = prepare(read_settings(arguments.config))
         spark = session(settings.spark, fair=settings.scheduler)
         options = Options(
             arguments.adopt,

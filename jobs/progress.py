@@ -14,7 +14,7 @@ import msgspec
 
 from headrace import storage
 
-PROGRESS, GATE, LEARNER = "progress", "gate", "learner"
+PROGRESS, GATE, LEARNER, TAGS = "progress", "gate", "learner", "tags"
 """Names of a commit's attachments."""
 
 

@@ -139,6 +139,19 @@ class Scheduler(_Section):
     """Where learnt costs outlive the application."""
 
 
+class Tags(_Section):
+    """The multi-label learner of a list<string> column. Off where no column is named, but in ``train_tags.py``."""
+
+    column: str | None = None
+    features: tuple[str, ...] = ()
+    """Ids and numbers of the contract to learn from; all but what names a person or an event where none is named."""
+    bits: int = Field(default=12, ge=6, le=18)
+    """Ids are hashed to 2**bits features."""
+    window_events: int = Field(default=1_000, ge=50)
+    table: Path | None = None
+    """Where windows and events go; ``<table>_tags`` by default."""
+
+
 class Settings(BaseSettings):
     """Everything a job can be told. Relative paths are taken from the folder the job is started in."""
 
@@ -151,6 +164,7 @@ class Settings(BaseSettings):
     stream: Stream = Stream()
     learner: Learner = Learner()
     scheduler: Scheduler = Scheduler()
+    tags: Tags = Tags()
     seed: int = 0
 
     @field_validator("kafka", mode="after")

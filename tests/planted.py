@@ -14,6 +14,8 @@ CORRUPTION = "tests/storage/test_corruption.py"
 POWER = "tests/storage/test_power_loss.py"
 TABLES = "tests/storage/test_tables.py"
 
+IHOMER = "tests/learners/ihomer/test_model.py"
+
 STORAGE = (
     Mutant(
         "the unpack kernel loses a bit that lies in the next word",
@@ -287,6 +289,64 @@ LEARNERS = (
         SCORE + LEARN,
         LEARN + PREDICT_ANEW + SCORE,
         (f"{PREQUENTIAL}::test_permuted_labels_leave_nothing_to_learn",),
+    ),
+    Mutant(
+        "thresholds are taken from the rows that are yet to be decided",
+        "learners",
+        "streaming/learners/ihomer/core.py",
+        "steps.decide_rows(self.cuts, z, said)",
+        "steps.decide_rows(self.cuts._replace(cut=np.full(self.labels, 4.0 * np.median(z) + 32.0)), z, said)",
+        (f"{IHOMER}::test_a_row_is_predicted_the_same_whatever_comes_with_it",),
+    ),
+    Mutant(
+        "the scaler is fitted by what is only predicted",
+        "learners",
+        "streaming/learners/ihomer/core.py",
+        "scaled = self.scaled(rows, keep=False)",
+        "scaled = self.scaled(rows, keep=True)",
+        (f"{IHOMER}::test_what_river_checks_of_other_classifiers_holds_too[plain]",),
+    ),
+    Mutant(
+        "a feature that was first met by a prediction is never learnt",
+        "learners",
+        "streaming/learners/ihomer/rows.py",
+        "        if learning:  # what a prediction does not know, learning has to add\n            self._last =",
+        "        if True:\n            self._last =",
+        (f"{IHOMER}::test_dicts_without_zeros_predict_what_whole_rows_do[plain]",),
+    ),
+    Mutant(
+        "labels share the counts of their thresholds",
+        "learners",
+        "streaming/learners/ihomer/thresholds.py",
+        "cuts.positive[label, at] += 1",
+        "cuts.positive[0, at] += 1",
+        ("tests/learners/ihomer/test_recipe.py::test_a_count_of_one_label_is_no_other_label_s",),
+    ),
+    Mutant(
+        "a merge of label clusters loses a side",
+        "learners",
+        "streaming/learners/ihomer/label_odac.py",
+        "sorted(label for members in before for label in members)",
+        "sorted(label for members in before[:1] for label in members)",
+        (
+            "tests/learners/ihomer/test_label_odac.py::test_after_every_row_each_label_is_in_exactly_one_cluster",
+        ),
+    ),
+    Mutant(
+        "a cluster learner loses the columns of its clusters when they change",
+        "learners",
+        "streaming/learners/ihomer/clustered.py",
+        "mine[...] = theirs[..., heirs]",
+        "mine[...] = mine",
+        ("tests/learners/ihomer/test_drift.py::test_a_restructured_learner_of_clusters_keeps_every_column",),
+    ),
+    Mutant(
+        "an alarm alone replaces a learner",
+        "learners",
+        "streaming/learners/ihomer/watching.py",
+        "if theirs - mine > bound:",
+        "if True:",
+        ("tests/learners/ihomer/test_drift.py::test_the_bound_decides",),
     ),
     Mutant(
         "a learning rate falls before its step and not after",

@@ -1,0 +1,91 @@
+"""Tags learnt beside the clicks: stored rows in, their labels predicted, scored and learnt; windows and events out, as rows.
+
+In the flow: one of the learners of a ``MicroBatch``. Its snapshot travels in the batch's own manifest; what it reports goes to a
+table of its own, committed under the same (query, batch) just before, so that a batch that is repeated reports nothing twice.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from headrace import storage
+from headrace.jobs.errors import LearnerChanged
+from headrace.jobs.learn import feed_file
+from headrace.jobs.progress import TAGS, attachment_path, last_commit
+from headrace.jobs.settings import Tags
+from headrace.storage.errors import TableNotFound
+from headrace.streaming.contracts import Contract
+from headrace.streaming.learners.errors import WrongFeatures
+from headrace.streaming.learners.features import FeatureSpec
+from headrace.streaming.learners.ihomer.tagging import ROWS, Tagger, TagTask
+
+
+class TagQuery:
+    """The tag learner of one table.
+
+    Attributes:
+        table: where windows and events go.
+    """
+
+    def __init__(self, tagger: Tagger, table: storage.Table) -> None:
+        self._tagger, self.table = tagger, table
+
+    def feed(self, path: Path) -> None:
+        """Predict, score and learn the rows of one staged file, in its order."""
+        feed_file(path, self._tagger.task.columns, lambda _, chunk: self._tagger.feed(chunk))
+
+    def publish(self, key: tuple[str, int]) -> bytes:
+        """Commit what there is to report under the batch's key; the snapshot for the batch's own manifest."""
+        rows = self._tagger.report()
+        files = [self.table.stage(rows.to_batches())] if rows.num_rows else []
+        self.table.commit(files, key=key)
+        return self._tagger.to_bytes()
+
+
+def open_tags(table: storage.Table, contract: Contract, tags: Tags, column: str, seed: int) -> TagQuery:
+    """The tag learner of ``column`` as of the table's last commit.
+
+    Raises:
+        WrongFeatures: the contract has no such list column, or lacks a feature.
+        LearnerChanged: the snapshot was of another task.
+    """
+    task = task_of(contract, tags, column, seed)
+    last = last_commit(table)
+    kept = last.attachment(TAGS) if last is not None and attachment_path(last, TAGS) else None
+    tagger = Tagger(task) if kept is None else Tagger.from_bytes(kept, task)
+    expected = len(task.features.dense) if not task.is_hashed else 1 << task.features.bits
+    if len(tagger.model._features) != expected:
+        raise LearnerChanged(
+            f"table '{table.path}' has tags learnt from {len(tagger.model._features)} features, the settings make {expected}. Put "
+            "them back, or write to a new table (and checkpoint) to begin with an empty learner"
+        )
+    path = tags.table or table.folder.with_name(f"{table.folder.name}_tags")
+    try:
+        report = storage.open(path)
+    except TableNotFound:
+        report = storage.create(path, ROWS)
+    return TagQuery(tagger, report)
+
+
+def task_of(contract: Contract, tags: Tags, column: str, seed: int) -> TagTask:
+    """What the settings make of a contract: its ids and numbers are features, but for what names a person or an event."""
+    schema, features = contract.schema, contract.features
+    kind = schema.field(column).type if column in schema.names else None
+    if kind is None or not pa.types.is_list(kind) or not pa.types.is_string(kind.value_type):
+        raise WrongFeatures(
+            f"tags.column = '{column}': expected a column of type list<string> in contract '{contract.topic}', came "
+            f"{kind or 'no such column'}"
+        )
+    named = tuple(tags.features)
+    absent = [name for name in named if name not in (*features.ids, *features.dense)]
+    if absent:
+        raise WrongFeatures(
+            f"tags.features: {', '.join(absent)} is neither an id nor a number of contract '{contract.topic}'"
+        )
+    left_out = {features.key, features.event_id, *features.personal}
+    ids = tuple(name for name in features.ids if (name in named if named else name not in left_out))
+    dense = tuple(name for name in features.dense if (name in named if named else name not in left_out))
+    spec = FeatureSpec(ids=ids, dense=dense, bits=tags.bits, seed=seed)
+    return TagTask(column, spec, tags.window_events)
