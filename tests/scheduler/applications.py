@@ -100,13 +100,9 @@ def order(master: str) -> dict[str, Any]:
 
 
 def faults() -> dict[str, Any]:
-    """Tasks that fail, executors that die, speculation, exclusion and dynamic allocation, all in one application."""
+    """Tasks that fail, workers that die, exclusion and dynamic allocation, all in one application."""
     conf = {
         "spark.task.maxFailures": "4",
-        "spark.speculation": "true",
-        "spark.speculation.interval": "200ms",
-        "spark.speculation.minTaskRuntime": "500ms",
-        "spark.speculation.quantile": "0.5",
         "spark.excludeOnFailure.task.maxTaskAttemptsPerExecutor": "1",
         "spark.excludeOnFailure.enabled": "true",
         "spark.excludeOnFailure.timeout": "5s",
@@ -137,22 +133,12 @@ def faults() -> dict[str, Any]:
             time.sleep(5)
         return x % 2, x
 
-    def straggling(x: int) -> int:
-        task = TaskContext.get()
-        assert task is not None
-        time.sleep(25 if x == 0 and task.attemptNumber() == 0 else 0.1)
-        return x
-
     with scheduler.run_as(spark, "flaky"):
         found["flaky"] = sorted(context.parallelize(range(8), 8).map(flaky).collect())
     with scheduler.run_as(spark, "dying"):
         found["dying"] = sorted(
             context.parallelize(range(8), 8).map(dying).reduceByKey(lambda a, b: a + b, 2).collect()
         )
-    began = time.monotonic()
-    with scheduler.run_as(spark, "straggling"):
-        found["straggling"] = sorted(context.parallelize(range(6), 6).map(straggling).collect())
-    found["straggling_s"] = time.monotonic() - began
     deadline = time.monotonic() + 20
     status: Any = context._jsc.sc()  # type: ignore[union-attr]
     while status.getExecutorMemoryStatus().size() > 1 and time.monotonic() < deadline:
