@@ -109,6 +109,7 @@ def faults() -> dict[str, Any]:
         "spark.excludeOnFailure.killExcludedExecutors": "false",
         "spark.dynamicAllocation.enabled": "true",
         "spark.dynamicAllocation.shuffleTracking.enabled": "true",
+        "spark.dynamicAllocation.shuffleTracking.timeout": "3s",
         "spark.dynamicAllocation.minExecutors": "0",
         "spark.dynamicAllocation.maxExecutors": "2",
         "spark.dynamicAllocation.executorIdleTimeout": "2s",
@@ -139,7 +140,7 @@ def faults() -> dict[str, Any]:
         found["dying"] = sorted(
             context.parallelize(range(8), 8).map(dying).reduceByKey(lambda a, b: a + b, 2).collect()
         )
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 40
     status: Any = context._jsc.sc()  # type: ignore[union-attr]
     while status.getExecutorMemoryStatus().size() > 1 and time.monotonic() < deadline:
         time.sleep(0.1)
