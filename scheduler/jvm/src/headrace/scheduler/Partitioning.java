@@ -119,6 +119,11 @@ public final class Partitioning extends AbstractFunction1<SparkSessionExtensions
           SparkSession own = ((org.apache.spark.sql.classic.SparkSession) relation.sparkSession()).cloneSession();
           own.conf().set("spark.sql.files.minPartitionNum", wanted);
           own.conf().set("spark.sql.files.openCostInBytes", 1L << 10);
+          // Spark takes a node that equals the old one for the old one, and relations are compared without their session.
+          @SuppressWarnings("unchecked")
+          scala.collection.immutable.Map<String, String> marked =
+              (scala.collection.immutable.Map<String, String>)
+                  relation.options().updated("headrace.partitions", Integer.toString(wanted));
           HadoopFsRelation cut =
               relation.copy(
                   relation.location(),
@@ -126,7 +131,7 @@ public final class Partitioning extends AbstractFunction1<SparkSessionExtensions
                   relation.dataSchema(),
                   relation.bucketSpec(),
                   relation.fileFormat(),
-                  relation.options(),
+                  marked,
                   own);
           return with(scan, RELATION, cut);
         });
