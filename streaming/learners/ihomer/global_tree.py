@@ -5,8 +5,8 @@ relearnt. Every node watches the Hamming loss of the rows that pass it (`adwin`,
 starts in the background there, learns the same rows, and takes the node's place when it is better by the bound of `watching`,
 never by an alarm alone; Hulten, Spencer and Domingos (KDD 2001) and Bifet and Gavalda (IDA 2009) for single labels, MLHAT for many.
 
-A leaf splits at most until there are `max_leaves`. Measured, the tree costs accuracy on every public stream tried, since each
-leaf's linear learner sees fewer rows; it is off unless it is asked for.
+A leaf splits at most until there are `max_leaves`. On the public streams tried (up to 7,395 rows) no leaf passed the default bound,
+so the tree was one block and changed nothing; it wins where regions of the features differ in meaning. It is off unless asked for.
 """
 
 import math
