@@ -68,9 +68,10 @@ def _case(
     whose = {"infrequent users": "infrequent users' jobs", "small": "small jobs"}.get(
         scenario if scenario == "infrequent users" else small, "all jobs"
     )
-    title = f"[{scenario}]{prefix}"
+    where = "" if master.startswith("local[") else " local-cluster"
+    title = f"[{scenario}]{prefix}{where}"
     return Case(
-        name=f"{scenario}{prefix}{'' if master.startswith('local[') else ' local-cluster'}",
+        name=f"{scenario}{prefix}{where}",
         contestants=contestants,
         metrics=(
             Metric(f"{title} mean response, {whose}", "s", "lower", _value(small)),
