@@ -23,7 +23,7 @@ from headrace.streaming.contracts import Contract
 from headrace.streaming.learners.ftrl import Rates
 from headrace.streaming.loop import Loop, Snapshot, task_of
 
-CHUNK_BYTES = 8 << 20
+CHUNK_BYTES = 32 << 20
 CHUNK_ROWS = 8_192
 
 Feed = Callable[[int, pa.RecordBatch], object]

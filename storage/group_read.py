@@ -1,9 +1,9 @@
 """One row group: which of its rows are read in one step, and each column's share of a step.
 
 A step is the whole group if that fits the memory granted, else as many rows as do. Pages of different columns end at
-different rows, so a page that reaches beyond a step is kept decoded for the next one, or decoded again where so many
-columns keep one that they would exceed the budget. A nested column is read as the flat ones it was cut into; a clustered
-one is put back into the order in which its rows came.
+different rows, so a page that reaches beyond a step is kept decoded for the next one; the widest of them are decoded again
+where all would exceed the budget. A nested column is read as the flat ones it was cut into; a clustered one is put back
+into the order in which its rows came.
 """
 
 from __future__ import annotations
@@ -162,9 +162,10 @@ class Group:
             yield Step(self, first, last, whole * (last - first) // self.n_rows)
             return
         ends, stored = self._ends(parts), [part.stored_bytes for part in parts]
-        keep = sum(part.widest for part in parts) <= unit
-        for part in parts:
-            part.keep = keep
+        room = unit
+        for part in sorted(parts, key=lambda part: part.widest):  # so that most are decoded once
+            part.keep = part.widest <= room
+            room -= part.widest if part.keep else 0
         while first < last:
             before = np.interp(first, ends[0], ends[1])
             end = int(np.interp(before + unit, ends[1], ends[0]))
