@@ -109,7 +109,10 @@ def await_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def test_the_table_has_a_line_for_each_job_and_place() -> None:
-    assert [where.rpartition(" on ")[2] for where, _ in lines()] == ["one machine", "standalone cluster"]
+    jobs = ["pipeline.py", "train_tags.py"]
+    places = ["one machine", "standalone cluster"]
+    found = [(re.findall(r"jobs/(\S+)", line)[0], where.rpartition(" on ")[2]) for where, line in lines()]
+    assert found == [(job, place) for job in jobs for place in places]
 
 
 @pytest.mark.parametrize(("where", "line"), lines(), ids=[where for where, _ in lines()])
