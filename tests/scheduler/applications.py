@@ -107,12 +107,17 @@ def faults() -> dict[str, Any]:
         "spark.excludeOnFailure.enabled": "true",
         "spark.excludeOnFailure.timeout": "5s",
         "spark.excludeOnFailure.killExcludedExecutors": "false",
+        # All executors are on one host: only a task's own exclusion is meant, not that of the host.
+        "spark.excludeOnFailure.task.maxTaskAttemptsPerNode": "3",
+        "spark.excludeOnFailure.stage.maxFailedTasksPerExecutor": "100",
+        "spark.excludeOnFailure.application.maxFailedTasksPerExecutor": "100",
         "spark.dynamicAllocation.enabled": "true",
         "spark.dynamicAllocation.shuffleTracking.enabled": "true",
         "spark.dynamicAllocation.shuffleTracking.timeout": "3s",
         "spark.dynamicAllocation.minExecutors": "0",
+        "spark.dynamicAllocation.initialExecutors": "2",
         "spark.dynamicAllocation.maxExecutors": "2",
-        "spark.dynamicAllocation.executorIdleTimeout": "2s",
+        "spark.dynamicAllocation.executorIdleTimeout": "6s",
         "spark.dynamicAllocation.schedulerBacklogTimeout": "1s",
     }
     spark = scheduler.configure(builder("local-cluster[2,1,700]", conf), partitioning=False).getOrCreate()
@@ -134,6 +139,10 @@ def faults() -> dict[str, Any]:
             time.sleep(5)
         return x % 2, x
 
+    status: Any = context._jsc.sc()  # type: ignore[union-attr]
+    deadline = time.monotonic() + 40
+    while status.getExecutorMemoryStatus().size() < 3 and time.monotonic() < deadline:
+        time.sleep(0.1)  # a task that failed on one executor needs the other
     with scheduler.run_as(spark, "flaky"):
         found["flaky"] = sorted(context.parallelize(range(8), 8).map(flaky).collect())
     with scheduler.run_as(spark, "dying"):
@@ -141,7 +150,6 @@ def faults() -> dict[str, Any]:
             context.parallelize(range(8), 8).map(dying).reduceByKey(lambda a, b: a + b, 2).collect()
         )
     deadline = time.monotonic() + 40
-    status: Any = context._jsc.sc()  # type: ignore[union-attr]
     while status.getExecutorMemoryStatus().size() > 1 and time.monotonic() < deadline:
         time.sleep(0.1)
     found["executors_left"] = status.getExecutorMemoryStatus().size() - 1
