@@ -35,9 +35,8 @@ from headrace.storage.source import Source
 from headrace.storage.views import Piece, Views, decode_lists, is_sequence
 
 SPAN_BYTES = 32 << 20  # read at once at most
-LOCAL_SPAN_BYTES = (
-    512 << 10
-)  # of a local file: what is hashed and decoded while a processor's cache still holds it
+LOCAL_SPAN_BYTES = 512 << 10
+"""Read at once of a local file: what is hashed and decoded while a processor's cache still holds it."""
 GAP_BYTES = 16 << 10  # between pages that are still read in one piece
 
 KERNELS_FROM_VALUES = 8_000_000
@@ -190,8 +189,9 @@ class ChunkReader:
         ``leader`` has the pages whose edits these follow, if they do.
         """
         type_ = self.column.type
-        if last - first > 1 and not type_.is_nested:
-            # Rows without nulls, whose place in the array is known before their pages are read.
+        if last - first > 1 and not type_.is_nested and not self.source.remote:
+            # Rows without nulls, whose place in the array is known before their pages are read. Pages that turn out to be
+            # others are read again below, which a network would feel and a local file's cache does not.
             pages = self.pages(range(first, last), lasting=False)
             numbers = pages_of_numbers(pages, self.chunk.pages[first:last], type_)
             if numbers is not None:
