@@ -40,13 +40,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="hours; keeps every repetition, so a killed run goes on where it was",
     )
     parser.add_argument("--retry", action="store_true", help="with --full: measure failed cells again")
+    parser.add_argument(
+        "--budget",
+        type=float,
+        metavar="SECONDS",
+        help="end after so long; a table that keeps its cells goes on there the next time",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows there")
     arguments = parser.parse_args(argv)
     profile = Profile.QUICK if arguments.quick else Profile.FULL if arguments.full else Profile.DEFAULT
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the contestants on the way out
     table: Table = importlib.import_module(f"benchmarks.{arguments.name}").TABLE
     try:
-        measured = run(table, profile, retry=arguments.retry, say=lambda line: print(line, flush=True))
+        measured = run(
+            table,
+            profile,
+            budget_s=arguments.budget,
+            retry=arguments.retry,
+            say=lambda line: print(line, flush=True),
+        )
     except KeyboardInterrupt:
         print("interrupted" + ("; run it again to go on" if profile is Profile.FULL else ""), file=sys.stderr)
         return 130

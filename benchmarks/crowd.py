@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 SMALL_S = 0.16
-LARGE_S = 2.0
+LARGE_S = 1.2
 TARGET_S = 0.1
 """Task length that partitioning aims at; the paper's 0.5 s, scaled as the jobs are."""
 
@@ -35,17 +35,17 @@ def infrequent_users(rng: random.Random) -> list[Work]:
             f"power{user}-{burst}-{n}",
             f"power{user}",
             SMALL_S,
-            4.0 * burst + rng.uniform(0, 0.05),
+            2.5 * burst + rng.uniform(0, 0.05),
             small=False,
         )
         for user in range(2)
         for burst in range(2)
-        for n in range(15)
+        for n in range(14)
     ]
     for user in range(2):
         at = 0.0
         for n in range(6):
-            at += min(rng.expovariate(1 / 1.1), 1.3)
+            at += min(rng.expovariate(1 / 0.8), 1.0)
             jobs.append(Work(f"small{user}-{n}", f"small{user}", SMALL_S, at, small=True))
     return jobs
 
@@ -61,7 +61,7 @@ def two_sizes(rng: random.Random) -> list[Work]:
             )
         at = 0.3
         for n in range(6):
-            at += min(rng.expovariate(1 / 0.9), 1.1)
+            at += min(rng.expovariate(1 / 0.7), 0.9)
             jobs.append(Work(f"small{user}-{n}", f"small{user}", SMALL_S, at, small=True))
     return jobs
 
@@ -78,7 +78,7 @@ def all_at_once(rng: random.Random) -> list[Work]:
 def large_only(rng: random.Random) -> list[Work]:
     """4_large: four users with large jobs, and nothing else."""
     return [
-        Work(f"user{user}-{n}", f"user{user}", 1.5, rng.uniform(0, 0.2), small=False)
+        Work(f"user{user}-{n}", f"user{user}", 1.2, rng.uniform(0, 0.2), small=False)
         for user in range(4)
         for n in range(2)
     ]
@@ -86,7 +86,7 @@ def large_only(rng: random.Random) -> list[Work]:
 
 def mix(rng: random.Random) -> list[Work]:
     """A backfill of three jobs, and three users who ask, think and ask again."""
-    jobs = [Work(f"heavy-{n}", "heavy", 3.0, rng.uniform(0, 0.05), small=False) for n in range(3)]
+    jobs = [Work(f"heavy-{n}", "heavy", 2.5, rng.uniform(0, 0.05), small=False) for n in range(3)]
     for user, start in zip("abc", (0.4, 0.7, 1.0), strict=True):
         for n in range(4):
             before = f"{user}-{n - 1}" if n else None
@@ -114,7 +114,7 @@ def estimates(jobs: Sequence[Work], kind: str, rng: random.Random) -> dict[str, 
 
 
 def summary(jobs: Sequence[Work], began: Mapping[str, float], ended: Mapping[str, float]) -> dict[str, float]:
-    """Response times of one run, in seconds; ``end:`` and ``response:`` values name each job for comparisons across arms."""
+    """Response times of one run, in seconds; ``end:user/job`` and ``response:user/job`` are there to compare arms job by job."""
     responses = {job.name: ended[job.name] - began[job.name] for job in jobs}
     by_user: dict[str, list[float]] = {}
     for job in jobs:
@@ -128,16 +128,24 @@ def summary(jobs: Sequence[Work], began: Mapping[str, float], ended: Mapping[str
         "slowest": sum(slowest) / len(slowest),
         "worst_user": max(sum(all_) / len(all_) for all_ in by_user.values()),
         "makespan": max(ended.values()),
-        **{f"end:{name}": end for name, end in ended.items()},
-        **{f"response:{name}": response for name, response in responses.items()},
+        **{f"end:{job.user}/{job.name}": round(ended[job.name], 3) for job in jobs},
+        **{f"response:{job.user}/{job.name}": round(responses[job.name], 3) for job in jobs},
     }
 
 
-def dvr(run: Mapping[str, float], reference: Mapping[str, float]) -> float:
-    """Deadline violation ratio: by how much, of its response under the reference (UJF), a late job was later; 0 for none."""
+def dvr(run: Mapping[str, float], reference: Mapping[str, float], user: str = "") -> float:
+    """Deadline violation ratio: by how much, of its response under the reference (UJF), a late job was later; 0 for none.
+
+    Over the late jobs of all users, or of the one that is named.
+    """
     late = [
         (run[key] - reference[key]) / reference[f"response:{key.removeprefix('end:')}"]
         for key in reference
-        if key.startswith("end:") and run[key] > reference[key]
+        if key.startswith(f"end:{user}/" if user else "end:") and run[key] > reference[key]
     ]
     return sum(late) / len(late) if late else 0.0
+
+
+def users(run: Mapping[str, float]) -> set[str]:
+    """Who took part."""
+    return {key.removeprefix("end:").partition("/")[0] for key in run if key.startswith("end:")}

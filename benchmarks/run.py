@@ -117,7 +117,7 @@ def run(
                 race(
                     case,
                     cells[case.name],
-                    _launcher(table, case, environments, ground, scratch, work),
+                    _launcher(table, case, environments, ground, scratch, work, cells[case.name]),
                     # What is kept needs no fair share: the next run goes on with what this one does not reach.
                     deadline=deadline
                     if kept
@@ -191,13 +191,15 @@ def _launcher(
     ground: Mapping[str, Json],
     scratch: Path,
     work: Path,
+    cells: Mapping[str, Cell],
 ) -> Callable[[Contestant], Process]:
     def launch(contestant: Contestant) -> Process:
         environment = environments[contestant.rival]
         assert isinstance(environment, Environment)  # else its cell has failed already
         folder = scratch / case.name / contestant.name
         folder.mkdir(parents=True, exist_ok=True)
-        args = {**case.args, **ground, **contestant.args, "scratch": str(folder)}
+        kept = len(cells[contestant.name].repetitions)  # a runner that counts seeds goes on where it was
+        args = {**case.args, **ground, **contestant.args, "scratch": str(folder), "kept": kept}
         log = work / "logs" / table.name / f"{slug(case.name)}--{slug(contestant.name)}.log"
         return Process([str(environment.python), "-m", contestant.runner, json.dumps(args)], log)
 

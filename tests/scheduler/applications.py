@@ -99,6 +99,33 @@ def order(master: str) -> dict[str, Any]:
     return {"ended": race(spark), "snapshot": _told(spark)}
 
 
+def speculation(master: str) -> dict[str, Any]:
+    """As ``order``, and then a job whose last task hangs where it runs first; Spark copies it only to another host."""
+    conf = {
+        "spark.speculation": "true",
+        "spark.speculation.interval": "100ms",
+        "spark.speculation.quantile": "0.5",
+        "spark.speculation.multiplier": "3",
+        "spark.speculation.minTaskRuntime": "500ms",
+    }
+    spark = scheduler.configure(builder(master, conf), partitioning=False).getOrCreate()
+    found: dict[str, Any] = {"ended": race(spark)}
+
+    def hangs(x: int) -> tuple[int, int]:
+        task = TaskContext.get()
+        assert task is not None
+        time.sleep(60 if x == 5 and task.attemptNumber() == 0 else 0.1)
+        return x, task.attemptNumber()
+
+    began = time.monotonic()
+    with scheduler.run_as(spark, "hung"):
+        found["copied"] = dict(spark.sparkContext.parallelize(range(6), 6).map(hangs).collect())[5]
+    found["took"] = time.monotonic() - began
+    time.sleep(1.2)
+    found["snapshot"] = _told(spark)
+    return found
+
+
 def faults() -> dict[str, Any]:
     """Tasks that fail, workers that die, exclusion and dynamic allocation, all in one application."""
     conf = {
@@ -310,6 +337,7 @@ def _told(spark: SparkSession) -> dict[str, Any]:
 
 APPLICATIONS: dict[str, Callable[..., dict[str, Any]]] = {
     "order": order,
+    "speculation": speculation,
     "faults": faults,
     "connect": connect,
     "safe": safe,

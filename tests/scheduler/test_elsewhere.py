@@ -55,57 +55,56 @@ def test_a_local_cluster() -> None:
     assert not found["snapshot"]["stepped_back"]
 
 
-def test_a_standalone_master_and_worker(tmp_path: Path) -> None:
+def test_a_standalone_master_and_two_workers_with_speculation(tmp_path: Path) -> None:
     with standalone(tmp_path) as master:
-        found, _ = application("order", master)
+        found, said = application("speculation", master)
     _passes(found["ended"])
-    assert not found["snapshot"]["stepped_back"]
+    assert found["copied"] == 1, "the copy is what ended"
+    assert found["took"] < 40
+    told = found["snapshot"]
+    assert (told["stepped_back"], told["jobs"], told["running"]) == (False, 0, 0), said[-2_000:]
 
 
 @contextmanager
 def standalone(folder: Path) -> Iterator[str]:
-    """A master and a worker with two cores; both end with the block."""
-    home, port = Path(pyspark.__file__).parent, free_port()
-    environment = {
-        **os.environ,
-        "SPARK_HOME": str(home),
-        "SPARK_LOCAL_IP": "127.0.0.1",
-        "SPARK_WORKER_DIR": str(folder),
-    }
-    kind = "org.apache.spark.deploy."
-    web = str(free_port())
-    commands = [
-        [kind + "master.Master", "--host", "127.0.0.1", "--port", str(port), "--webui-port", web],
-        [
-            kind + "worker.Worker",
-            "--host",
-            "127.0.0.1",
-            "--cores",
-            "2",
-            "--memory",
-            "1300m",
-            "--webui-port",
-            str(free_port()),
-            f"spark://127.0.0.1:{port}",
-        ],
-    ]
-    running = []
+    """A master and two workers with a core each, on loopback addresses that are two hosts to Spark; all end with the block."""
+    port = free_port()
+    address = f"spark://127.0.0.1:{port}"
+    web = ["--webui-port", str(free_port())]
+    running = [_daemon("master.Master", "127.0.0.1", folder, "--port", str(port), *web)]
     try:
-        for command in commands:
+        _await_port(port)
+        for host in ("127.0.0.1", "127.0.0.2"):
+            web = ["--webui-port", str(free_port())]
             running.append(
-                subprocess.Popen(
-                    [str(home / "bin" / "spark-class"), *command],
-                    env=environment,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                )
+                _daemon("worker.Worker", host, folder, "--cores", "1", "--memory", "700m", *web, address)
             )
-            _await_port(port)
-        yield f"spark://127.0.0.1:{port}"
+        yield address
     finally:
         for process in reversed(running):
             process.terminate()
             process.wait(30)
+
+
+def _daemon(kind: str, host: str, folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    home = Path(pyspark.__file__).parent
+    return subprocess.Popen(
+        [
+            str(home / "bin" / "spark-class"),
+            f"org.apache.spark.deploy.{kind}",
+            "--host",
+            host,
+            *arguments,
+        ],
+        env={
+            **os.environ,
+            "SPARK_HOME": str(home),
+            "SPARK_LOCAL_IP": host,
+            "SPARK_WORKER_DIR": str(folder / host),
+        },
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 def _await_port(port: int) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,7 +62,14 @@ class Jobs:
         self.ended: dict[str, float] = {}
         self._threads: list[InheritableThread] = []
 
-    def start(self, user: str, name: str, tasks: int, seconds: float, **more: Any) -> None:
+    def start(
+        self,
+        user: str,
+        name: str,
+        tasks: int,
+        seconds: float,
+        **more: Any,
+    ) -> None:
         def run() -> None:
             with scheduler.run_as(self.spark, user, **more):
                 self.spark.sparkContext.parallelize(range(tasks), tasks).foreach(spin(seconds))
@@ -89,22 +98,37 @@ def test_a_small_job_passes_a_backfill(calm: SparkSession) -> None:
 
 
 def test_weights_share_a_busy_machine(calm: SparkSession) -> None:
-    """Two to one while both wait; the exact ratio is the model's to test and the benchmark's to measure."""
+    """Two to one while both wait; the exact ratio is the model's to test and the benchmark's to measure.
+
+    At any moment a user may be ahead by a part of a job and by the tasks that run, and a machine that stalls makes those long.
+    So jobs are small, tasks sleep, the first 300 ms are not counted, and the median of many looks is taken.
+    """
     scheduler.set_weight(calm, "double", 2.0)
-    for user in ("double", "single"):
+    context, futures = calm.sparkContext, []
+    for user, jobs in {"double": 85, "single": 45}.items():
         scheduler.set_cap(calm, user, 0.001)  # until all jobs are there
-    jobs = Jobs(calm)
-    for n in range(30):
-        jobs.start("double", f"d{n}", 1, 0.06, cost_ms=60)
-        jobs.start("single", f"s{n}", 1, 0.06, cost_ms=60)
-    _await(lambda: len(scheduler.snapshot(calm).jobs) >= 56)
-    before = _served(calm)
+        with scheduler.run_as(calm, user, cost_ms=60):
+            for _ in range(jobs):
+                tasks: Any = context.parallelize(range(2), 2).map(lambda _: time.sleep(0.03))
+                futures.append(tasks._to_java_object_rdd().countAsync())
+    _await(lambda: len(scheduler.snapshot(calm).jobs) > 120)  # one or two were begun before the cap was known
+    idle = _served(calm)
     for user in ("double", "single"):
         scheduler.set_cap(calm, user, 1.0)
-    _await(lambda: _since(calm, before, "double") > 1_000)
-    ratio = _since(calm, before, "double") / _since(calm, before, "single")
-    jobs.join()
-    assert 1.5 < ratio < 2.7
+    _await(lambda: all(_served(calm)[user] > idle[user] + 300 for user in ("double", "single")))
+    before, ratios = _served(calm), []
+    while True:
+        now = scheduler.snapshot(calm)
+        if {job.user for job in now.jobs if job.waiting} != {"double", "single"}:
+            break
+        gained = {row.user: row.served_ms - before.get(row.user, 0.0) for row in now.users}
+        if gained["single"] > 750:
+            ratios.append(gained["double"] / gained["single"])
+        time.sleep(0.02)
+    for future in futures:
+        future.get()
+    assert len(ratios) > 10, "one of them had no more work"
+    assert 1.75 < statistics.median(ratios) < 2.25
 
 
 def test_a_capped_user_leaves_cores_free_and_still_ends(calm: SparkSession) -> None:
@@ -163,6 +187,30 @@ def test_a_barrier_stage_runs_under_a_flood_of_small_jobs(calm: SparkSession) ->
             thread.join()
     assert rows == [0, 1]
     assert took < 12
+
+
+def test_a_stage_is_run_again_whose_shuffle_is_lost(calm: SparkSession) -> None:
+    """The reduce tasks do not find what the map tasks wrote; Spark runs the map stage again, and the job's books stay right."""
+    local, began = Path(calm.conf.get("spark.local.dir") or ""), time.time()
+    mapped = calm.sparkContext.accumulator(0)
+
+    def key(x: int) -> tuple[int, int]:
+        mapped.add(1)
+        return x % 2, x
+
+    with scheduler.run_as(calm, "retried", cost_ms=50):
+        sums = calm.sparkContext.parallelize(range(8), 4).map(key).reduceByKey(lambda a, b: a + b, 2)
+        assert sorted(sums.collect()) == [(0, 12), (1, 16)]
+        written = [path for path in local.rglob("shuffle_*_0.data") if path.stat().st_mtime >= began - 1]
+        for path in written:
+            path.unlink()
+        assert sorted(sums.collect()) == [(0, 12), (1, 16)]
+    assert written
+    assert mapped.value > 8, "no stage was run again"
+    _await(lambda: not scheduler.snapshot(calm).jobs)
+    snapshot = scheduler.snapshot(calm)
+    assert not snapshot.stepped_back
+    assert sum(user.running for user in snapshot.users) == 0
 
 
 def test_a_job_is_one_sql_execution_whatever_stages_it_has(calm: SparkSession) -> None:
@@ -280,16 +328,16 @@ def test_coroutines_carry_their_user_into_threads(calm: SparkSession) -> None:
 
 def test_a_cost_is_learnt_and_scaled_by_size(calm: SparkSession) -> None:
     for _ in range(2):
-        with scheduler.run_as(calm, "learn", job_class="spinning", size=1_000):
-            calm.sparkContext.parallelize(range(4), 4).foreach(spin(0.1))
+        with scheduler.run_as(calm, "learn", job_class="sleeping", size=1_000):
+            calm.sparkContext.parallelize(range(4), 4).foreach(lambda _: time.sleep(0.1))
     _await(lambda: _ended(calm, "learn") == 2)
     first, second = (row for row in scheduler.snapshot(calm).ended if row.user == "learn")
     assert second.estimate_ms == pytest.approx(first.spent_ms, rel=0.02)
-    assert 1 <= scheduler.plan_partitions(calm, "spinning", 1_000) <= 2
-    assert 8 <= scheduler.plan_partitions(calm, "spinning", 10_000) <= 20
+    assert 1 <= scheduler.plan_partitions(calm, "sleeping", 1_000) <= 2
+    assert 8 <= scheduler.plan_partitions(calm, "sleeping", 10_000) <= 20
     assert scheduler.plan_partitions(calm, "never seen", 1_000) == 2
     with pytest.raises(BadSetting, match="above 0"):
-        scheduler.plan_partitions(calm, "spinning", 0)
+        scheduler.plan_partitions(calm, "sleeping", 0)
 
 
 def test_why_says_who_is_ahead(calm: SparkSession) -> None:

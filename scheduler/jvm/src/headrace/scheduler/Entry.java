@@ -9,6 +9,7 @@ final class Entry {
   final int tasks;
   final boolean barrier;
   final double submitted; // ms
+  Object owner; // whoever told the queue of it finds its own there
   long prior; // estimate at submission
   long work; // estimate now
   long credited;

@@ -34,6 +34,7 @@ final class FairPool extends Pool {
   private final String applicationUser;
   private final IntSupplier slots;
   private final Map<Object, Tracked> tracked = new IdentityHashMap<>();
+  private List<Tracked> lined = new ArrayList<>(); // as last ordered: the next order finds them nearly sorted
   private final long began = System.nanoTime();
   private double coresRead = -CORES_EVERY_MS;
   private boolean broken;
@@ -75,6 +76,7 @@ final class FairPool extends Pool {
     try {
       Tracked gone = tracked.remove(schedulable);
       if (gone == null) return;
+      gone.gone = true;
       tick();
       gone.observe(queue, System.currentTimeMillis());
       queue.remove(gone.entry);
@@ -103,19 +105,32 @@ final class FairPool extends Pool {
     long started = System.nanoTime();
     tick();
     long nowMs = System.currentTimeMillis();
-    List<Entry> waiting = new ArrayList<>(tracked.size());
-    Map<Entry, TaskSetManager> managers = new IdentityHashMap<>(tracked.size() * 2);
-    for (Tracked one : tracked.values()) {
+    List<Entry> waiting = new ArrayList<>(lined.size());
+    List<Tracked> rest = new ArrayList<>();
+    for (Tracked one : lined) {
+      if (one.gone) continue;
       one.observe(queue, nowMs);
-      if (one.manager.isSchedulable()) {
-        waiting.add(one.entry);
-        managers.put(one.entry, one.manager);
-      }
+      if (one.manager.isSchedulable()) waiting.add(one.entry);
+      else rest.add(one);
     }
     List<Entry> order = queue.order(waiting);
-    ArrayBuffer<TaskSetManager> out = new ArrayBuffer<>(order.size());
-    for (Entry entry : order) out.addOne(managers.get(entry));
     held = order.size() < waiting.size();
+    ArrayBuffer<TaskSetManager> out = new ArrayBuffer<>(order.size());
+    List<Tracked> next = new ArrayList<>(waiting.size() + rest.size());
+    for (Entry entry : order) {
+      Tracked one = (Tracked) entry.owner;
+      one.ordered = sorts;
+      out.addOne(one.manager);
+      next.add(one);
+    }
+    if (held) {
+      for (Entry entry : waiting) {
+        Tracked one = (Tracked) entry.owner;
+        if (one.ordered != sorts) next.add(one);
+      }
+    }
+    next.addAll(rest);
+    lined = next;
     sorts++;
     sortNanos += System.nanoTime() - started;
     return out;
@@ -150,7 +165,10 @@ final class FairPool extends Pool {
       entry.job.costKey = who.named() ? who.jobClass() + "#job" : "";
       entry.job.size = size;
     }
-    tracked.put(manager, new Tracked(manager, entry, stageKey, size));
+    Tracked one = new Tracked(manager, entry, stageKey, size);
+    entry.owner = one;
+    tracked.put(manager, one);
+    lined.add(one);
   }
 
   /** A number above 0 from a property; the other value where there is none, or none that makes sense. */
@@ -180,6 +198,7 @@ final class FairPool extends Pool {
     broken = true;
     held = false;
     tracked.clear();
+    lined.clear();
     LOG.warn(
         "headrace scheduler failed and has stepped back; Spark's FIFO order goes on. Restart the application to try again,"
             + " or set {}policy=none",

@@ -15,6 +15,8 @@ final class Tracked {
   final Entry entry;
   final String stageKey;
   final double size;
+  boolean gone; // Spark has removed it
+  long ordered = -1; // number of the last order that it was in
   private final Map<Object, Long> running = new HashMap<>(); // task id to launch time, ms
   private int counted; // successes whose time is in doneUs
   private int audited; // successes when all tasks were last gone through
