@@ -200,9 +200,9 @@ def cases(profile: Profile) -> tuple[Case, ...]:
         return (_case("mix", ARMS[:3], repetitions=1),)
     full = profile is Profile.FULL
     seeds = 2 * SEEDS if full else SEEDS
-    more = {"mix": (PAPER,), "two sizes": (PAPER,)}
+    more = {"mix": (PAPER,)}
     return (
-        *_cost_cases(SEEDS),
+        *_cost_cases(2 * SEEDS),
         *(
             _case(scenario, (*TOLD, *more.get(scenario, ()), *((FIFO,) if full else ())), seeds)
             for scenario in SCENARIOS

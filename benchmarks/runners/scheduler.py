@@ -44,8 +44,8 @@ class Arms(Runner):
             thread.join()
 
     def _warm_up(self) -> None:
-        for _ in range(15):
-            self._context.parallelize(range(4), 4).foreach(spin(0.005))
+        for _ in range(50):
+            self._context.parallelize(range(4), 4).foreach(spin(0.002))
 
     def run(self) -> Result:
         values: dict[str, float] = {}

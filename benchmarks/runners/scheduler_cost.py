@@ -17,7 +17,7 @@ from headrace import scheduler
 from headrace.scheduler import build
 
 SOURCE = Path(__file__).with_name("Ordering.java")
-EMPTY_JOBS, WARM_JOBS = 500, 2_000
+EMPTY_JOBS, WARM_JOBS = 500, 4_000
 
 
 class Cost(Runner):
