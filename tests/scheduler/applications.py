@@ -114,14 +114,15 @@ def speculation(master: str) -> dict[str, Any]:
     def hangs(x: int) -> tuple[int, int]:
         task = TaskContext.get()
         assert task is not None
-        time.sleep(60 if x == 5 and task.attemptNumber() == 0 else 0.1)
+        time.sleep(90 if x == 5 and task.attemptNumber() == 0 else 0.1)
         return x, task.attemptNumber()
 
     began = time.monotonic()
     with scheduler.run_as(spark, "hung"):
         found["copied"] = dict(spark.sparkContext.parallelize(range(6), 6).map(hangs).collect())[5]
     found["took"] = time.monotonic() - began
-    time.sleep(1.2)
+    while scheduler.snapshot(spark).jobs and time.monotonic() < began + 50:
+        time.sleep(0.1)  # Spark kills the first attempt's worker after a while; its core is not free before
     found["snapshot"] = _told(spark)
     return found
 
