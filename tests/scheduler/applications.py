@@ -80,7 +80,7 @@ def race(spark: SparkSession) -> dict[str, float]:
         ended[name] = time.monotonic()
 
     threads = [
-        InheritableThread(target=timed, args=(f"heavy{n}", "heavy", 14, 0.3), kwargs={"cost_ms": 4_200})
+        InheritableThread(target=timed, args=(f"heavy{n}", "heavy", 10, 0.3), kwargs={"cost_ms": 3_000})
         for n in range(2)
     ]
     threads.append(InheritableThread(target=timed, args=("query", "ann", 2, 0.1), kwargs={"cost_ms": 200}))
@@ -141,7 +141,7 @@ def faults() -> dict[str, Any]:
         "spark.excludeOnFailure.application.maxFailedTasksPerExecutor": "100",
         "spark.dynamicAllocation.enabled": "true",
         "spark.dynamicAllocation.shuffleTracking.enabled": "true",
-        "spark.dynamicAllocation.shuffleTracking.timeout": "3s",
+        "spark.dynamicAllocation.shuffleTracking.timeout": "1s",
         "spark.dynamicAllocation.minExecutors": "0",
         "spark.dynamicAllocation.initialExecutors": "2",
         "spark.dynamicAllocation.maxExecutors": "2",
@@ -208,7 +208,7 @@ def connect(port: str) -> dict[str, Any]:
         "spark.range(0, rows, 1, parts).selectExpr(slow).collect()\n"
         "print(time.monotonic() - began, flush=True)\n"
     )
-    sizes = {"heavy": ("4000", "40"), "ann": ("40", "2")}
+    sizes = {"heavy": ("2400", "24"), "ann": ("40", "2")}
     clients = {
         user: subprocess.Popen(
             [sys.executable, "-c", code, f"sc://127.0.0.1:{port}/;user_id={user}", *size],

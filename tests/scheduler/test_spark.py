@@ -136,7 +136,7 @@ def test_a_capped_user_leaves_cores_free_and_still_ends(calm: SparkSession) -> N
 
     def backfill() -> None:
         with scheduler.run_as(calm, "heavy"):
-            calm.sparkContext.parallelize(range(60), 60).foreach(lambda _: time.sleep(0.1))
+            calm.sparkContext.parallelize(range(50), 50).foreach(lambda _: time.sleep(0.1))
 
     scheduler.set_cap(calm, "heavy", 0.5)
     thread = InheritableThread(target=backfill)
@@ -342,9 +342,9 @@ def test_a_cost_is_learnt_and_scaled_by_size(calm: SparkSession) -> None:
 
 def test_why_says_who_is_ahead(calm: SparkSession) -> None:
     jobs = Jobs(calm)
-    jobs.start("heavy", "first", 20, 0.1, cost_ms=2_000)
+    jobs.start("heavy", "first", 12, 0.1, cost_ms=1_200)
     _await(lambda: any(job.running for job in scheduler.snapshot(calm).jobs))
-    jobs.start("heavy", "second", 20, 0.1, cost_ms=4_500)
+    jobs.start("heavy", "second", 12, 0.1, cost_ms=2_700)
     _await(lambda: len(scheduler.snapshot(calm).jobs) == 2)
     snapshot = scheduler.snapshot(calm)
     last, first = scheduler.why(calm, snapshot.jobs[1].job), scheduler.why(calm, snapshot.jobs[0].job)
