@@ -169,6 +169,8 @@ def test_compiled_kernels_equal_the_interpreted_ones(name):
             "find",
             "add_row",
             "read_pairs",
+            "look_up",
+            "put_back",
             "replay",
             "drop_oldest",
             "cuts_somewhere",
