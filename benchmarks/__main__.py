@@ -24,6 +24,7 @@ TABLES = (
     "kernels",
     "multilabel",
     "multilabel_parts",
+    "multilabel_drift",
 )
 """Modules of this package that offer a ``TABLE``."""
 

@@ -1,4 +1,4 @@
-"""Table ``multilabel_parts``: what each part of IHOMER adds, and costs: an ablation, known drift, speed, and many labels.
+"""Table ``multilabel_parts``: what each part of IHOMER adds, and costs: an ablation, speed, memory, and many labels.
 
 Contestants are forms of the same class, one argument apart. The ablation runs in mini-batches of 10 rows, as stored.
 """
@@ -26,15 +26,6 @@ FORMS: dict[str, dict[str, Json]] = {
     "decision subset": {"decision": "subset"},
 }
 ABLATED = ("emotions", "yeast", "scene", "slashdot", "bibtex", "tmc2007-500")
-DRIFTED: dict[str, dict[str, Json]] = {
-    "no drift handling": {"drift": False},
-    "frozen": {"frozen": True},
-    "no ensemble": {"ensemble": False},
-    "no ensemble, no drift handling": {"ensemble": False, "drift": False},
-    "no ensemble, forgetting": {"ensemble": False, "decay": 0.999},
-    "conditional": {"ensemble": False, "clusters_for": "conditional", "decay": 0.999},
-    "tree": {"ensemble": False, "tree": True},
-}
 SPEEDS = {"yeast": None, "tmc2007-500": None, "bibtex": None, "delicious": 6_000}
 MANY = (100, 1_000, 10_000)
 
@@ -80,24 +71,6 @@ def cases(profile: Profile) -> tuple[Case, ...]:
         )
         for name in (ABLATED[:2] if quick else ABLATED)
     ]
-    for kind in ("correlation",) if quick else ("correlation", "concept", "labels"):
-        metrics: tuple[Metric, ...] = (
-            _metric(f"[drift {kind}] micro-F1 of the 1,500 rows after", "micro"),
-            _metric(f"[drift {kind}] rows to the first alarm (12,000: none)", "delay", "rows", lower=True),
-            _metric(f"[drift {kind}] alarms before it", "false", "alarms", lower=True),
-            _metric(
-                f"[drift {kind}] rows to the first regrouping (12,000: none)", "regrouped", "rows", lower=True
-            ),
-        )
-        found.append(
-            _case(
-                f"drift {kind}",
-                {OURS: {}, **DRIFTED},
-                metrics,
-                {"what": "drift", "dataset": "made", "kind": kind, "seed": 1},
-                needs_data=False,
-            )
-        )
     for name, rows in list(SPEEDS.items())[: 1 if quick else None]:
         for batch, words in ((1, "row by row"), (200, "200 rows at once")):
             metrics = (
@@ -108,6 +81,18 @@ def cases(profile: Profile) -> tuple[Case, ...]:
             forms: dict[str, dict[str, Json]] = {OURS: {"ensemble": False}, "ensemble": {"ensemble": True}}
             args: dict[str, Json] = {"what": "rate", "dataset": name, "batch": batch, "max_rows": rows}
             found.append(_case(f"speed {name} {batch}", forms, metrics, args))
+    metrics = tuple(
+        _metric(f"[MB delicious] {words}", key, "MB", lower=True)
+        for key, words in (
+            ("model", "the model alone, as its checkpoint"),
+            ("imported", "the process after its imports"),
+            ("learnt", "the process after 3,000 rows"),
+            ("peak", "the process at its peak"),
+        )
+    )
+    if not quick:
+        args = {"what": "memory", "dataset": "delicious", "max_rows": 3_000}
+        found.append(_case("memory delicious", {OURS: {}}, metrics, args))
     for labels in MANY[: 1 if quick else None]:
         plain: dict[str, Json] = {"ensemble": False, "drift": False, "partition": "none"}
         pruned: dict[str, Json] = {"ensemble": False, "drift": False, "topics": True, "clusters_for": "prune"}
@@ -130,6 +115,6 @@ TABLE = Table(
     keeps=True,
     notes=(
         'ours: the defaults, but for rows/s (ensemble=False) and labels (clusters known, clusters_for="prune").',
-        "Drift comes at row 6,000 of 12,000; the rows after it are predicted 10 at a time, then learnt.",
+        "Memory: a process that learns rows as dicts by itself, its kernels from a warm cache, the data set in a file.",
     ),
 )

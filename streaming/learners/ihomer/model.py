@@ -10,10 +10,9 @@ Ways in: dicts (`*_one`), and DataFrames, CSR matrices, arrays or Arrow tables (
 """
 
 from collections import deque
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 from river import base
 
 from headrace.streaming.learners.ihomer import describe, state
@@ -35,6 +34,9 @@ from headrace.streaming.learners.ihomer.rows import (
 )
 from headrace.streaming.learners.ihomer.splitting import SplitTest
 from headrace.streaming.learners.ihomer.watching import EDGE
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _SPARSE_BELOW = 0.3
 _REFUSED_KEPT = 100
@@ -211,15 +213,17 @@ class IHOMER(base.MultiLabelClassifier):
         rows.refused |= refused
         self._learn(rows, said, sparse)
 
-    def predict_many(self, X: Any) -> pd.DataFrame:
+    def predict_many(self, X: Any) -> "pd.DataFrame":
         """The labels decided on, bool[m, L] by name; no columns before anything was learnt."""
         return self._frame(X, lambda z, said: said.astype(bool))
 
-    def predict_proba_many(self, X: Any) -> pd.DataFrame:
+    def predict_proba_many(self, X: Any) -> "pd.DataFrame":
         """The probability that each label is set, float32[m, L] by name."""
         return self._frame(X, lambda z, said: _sigmoid(z))
 
-    def _frame(self, X: Any, of: Any) -> pd.DataFrame:
+    def _frame(self, X: Any, of: Any) -> "pd.DataFrame":
+        import pandas as pd  # here and nowhere above: a process that goes row by row does without its 100 MB
+
         index = X.index if isinstance(X, pd.DataFrame) else None
         if self._core is None:
             return pd.DataFrame(
