@@ -73,7 +73,7 @@ def cases(profile: Profile) -> tuple[Case, ...]:
     ]
     for name, rows in list(SPEEDS.items())[: 1 if quick else None]:
         for batch, words in ((1, "row by row"), (200, "200 rows at once")):
-            metrics = (
+            metrics: tuple[Metric, ...] = (
                 _metric(f"[rows/s {name}] {words}", "rate", "rows/CPU s"),
                 _metric(f"[rows/s {name}] {words}: micro-F1", "micro"),
                 _metric(f"[rows/s {name}] {words}: peak memory of the process", "mb", "MB", lower=True),

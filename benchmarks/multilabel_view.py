@@ -113,7 +113,9 @@ def _row(name: str, rows: str, cells: Sequence[str]) -> str:
 def _against_mlhat(score: str, order: str, runs: Runs) -> list[str]:
     """Wins and losses where MLHAT stopped, on every data set that it was run on; those of fewer rows than are ranked by name."""
     mine = SUBSET if score == "subset" else OURS
-    won, lost, short = [], [], []
+    won: list[str] = []
+    lost: list[str] = []
+    short: list[str] = []
     for dataset, by in runs.items():
         if mine in by and "MLHAT" in by:
             rows = _reached(by["MLHAT"])
