@@ -23,6 +23,7 @@ TABLES = (
     "take",
     "kernels",
     "multilabel",
+    "multilabel_ablation",
     "multilabel_parts",
     "multilabel_drift",
 )

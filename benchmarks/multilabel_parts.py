@@ -1,7 +1,4 @@
-"""Table ``multilabel_parts``: what each part of IHOMER adds, and costs: an ablation, speed, memory, and many labels.
-
-Contestants are forms of the same class, one argument apart. The ablation runs in mini-batches of 10 rows, as stored.
-"""
+"""Table ``multilabel_parts``: what IHOMER costs: rows per second with and without the ensemble, memory, and many labels."""
 
 from __future__ import annotations
 
@@ -9,23 +6,6 @@ from benchmarks.case import OURS, Case, Contestant, Json, Metric, Profile, Repet
 from benchmarks.multilabel import OURS_PACKAGES, datasets_folder, ground
 
 RUNNER = "benchmarks.runners.multilabel_parts"
-FORMS: dict[str, dict[str, Json]] = {
-    "no ensemble": {"ensemble": False},
-    "no ensemble, no drift": {"ensemble": False, "drift": False},
-    "conditional": {"ensemble": False, "clusters_for": "conditional"},
-    "conditional, random": {"ensemble": False, "clusters_for": "conditional", "partition": "random"},
-    "conditional, one": {"ensemble": False, "clusters_for": "conditional", "partition": "one"},
-    "conditional, singletons": {"ensemble": False, "clusters_for": "conditional", "partition": "singletons"},
-    "chain": {"ensemble": False, "clusters_for": "chain"},
-    "chain, random": {"ensemble": False, "clusters_for": "chain", "partition": "random"},
-    "chain, one": {"ensemble": False, "clusters_for": "chain", "partition": "one"},
-    "meta": {"ensemble": False, "clusters_for": "meta"},
-    "tree": {"ensemble": False, "tree": True},
-    "tree, conditional": {"ensemble": False, "tree": True, "clusters_for": "conditional"},
-    "decision hamming": {"decision": "hamming"},
-    "decision subset": {"decision": "subset"},
-}
-ABLATED = ("emotions", "yeast", "scene", "slashdot", "bibtex", "tmc2007-500")
 SPEEDS = {"yeast": None, "tmc2007-500": None, "bibtex": None, "delicious": 6_000}
 MANY = (100, 1_000, 10_000)
 
@@ -60,17 +40,9 @@ def _case(
 
 
 def cases(profile: Profile) -> tuple[Case, ...]:
-    """``quick`` has two streams of the ablation and one of each other kind."""
+    """``quick`` has one of each kind."""
     quick = profile is Profile.QUICK
-    found = [
-        _case(
-            f"ablation {name}",
-            {OURS: {}, **FORMS},
-            tuple(_metric(f"[ablation {score}] {name}", score) for score in ("micro", "macro", "subset")),
-            {"what": "ablation", "dataset": name, "batch": 10},
-        )
-        for name in (ABLATED[:2] if quick else ABLATED)
-    ]
+    found: list[Case] = []
     for name, rows in list(SPEEDS.items())[: 1 if quick else None]:
         for batch, words in ((1, "row by row"), (200, "200 rows at once")):
             metrics: tuple[Metric, ...] = (
@@ -109,7 +81,7 @@ def cases(profile: Profile) -> tuple[Case, ...]:
 
 TABLE = Table(
     name="multilabel_parts",
-    title="The parts of IHOMER, one by one",
+    title="What IHOMER costs: speed, memory, many labels",
     cases=cases,
     ground=ground,
     keeps=True,
