@@ -112,6 +112,6 @@ TABLE = Table(
     view=view,
     notes=(
         f"The first {MOST_ROWS:,} rows of each stream as stored; rows/s by CPU seconds over all data sets, in mini-batches of 10.",
-        "ours: the defaults. alone: ensemble=False. conditional, chain, meta: what clusters are used for, all alone.",
+        'ours: the defaults, decision="f1" unless a form says otherwise. alone: ensemble=False. conditional, chain, meta: what clusters are used for, all alone.',
     ),
 )

@@ -28,19 +28,13 @@ BACK_AT = 0.95
 
 
 class Watched(Protocol):
-    """A contestant."""
+    """A contestant: ten rows at a time, predict says uint8[m, L] of float64[m, D]; alarms is how often it has noticed a change so far
+    (what it has let go may be missing), clusters which labels it holds together, if it says so."""
 
-    def predict(self, x: Any) -> Any:
-        """uint8[m, L] of rows float64[m, D]."""
-
-    def learn(self, x: Any, y: Any) -> None:
-        """Learn rows in order."""
-
-    def alarms(self) -> int:
-        """How often it has noticed a change so far; what it has let go may be missing."""
-
-    def clusters(self) -> list[list[int]] | None:
-        """Which labels it holds together, if it says so."""
+    def predict(self, x: Any) -> Any: ...
+    def learn(self, x: Any, y: Any) -> None: ...
+    def alarms(self) -> int: ...
+    def clusters(self) -> list[list[int]] | None: ...
 
 
 def agreement(clusters: Sequence[Sequence[int]], groups: Any) -> float:
@@ -71,7 +65,7 @@ class Drift(Runner):
         tallies = {name: Tally(len(stream.labels)) for name in ("before", "after", "end")}
         windows = [Tally(len(stream.labels)) for _ in range(0, DRIFT_ROWS, WINDOW)]
         noticed: list[int] = []
-        told = 0
+        told = rows = 0
         values: dict[str, float] = {}
         groups_before, groups_after = groups_of(self._args["kind"])
         began = time.process_time()
@@ -92,9 +86,9 @@ class Drift(Runner):
                 model.learn(x, y)
             told, last = model.alarms(), told
             noticed += [at + BATCH] * (told - last)
+            rows = at + BATCH
             if time.process_time() - began > self._args["cap_s"]:
                 break
-        rows = at + BATCH
         values |= {"n": float(rows), "cpu_s": time.process_time() - began}
         if rows == DRIFT_ROWS and model.clusters() is not None:
             values["clusters end"] = agreement(model.clusters() or [], groups_after)
