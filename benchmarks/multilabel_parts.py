@@ -58,12 +58,12 @@ def cases(profile: Profile) -> tuple[Case, ...]:
         for key, words in (
             ("model", "the model alone, as its checkpoint"),
             ("imported", "the process after its imports"),
-            ("learnt", "the process after 3,000 rows"),
+            ("learnt", "the process after the last row"),
             ("peak", "the process at its peak"),
         )
     )
     if not quick:
-        args = {"what": "memory", "dataset": "delicious", "max_rows": 3_000}
+        args = {"what": "memory", "dataset": "delicious", "max_rows": None}
         found.append(_case("memory delicious", {OURS: {}}, metrics, args))
     for labels in MANY[: 1 if quick else None]:
         plain: dict[str, Json] = {"ensemble": False, "drift": False, "partition": "none"}

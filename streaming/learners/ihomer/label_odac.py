@@ -245,7 +245,7 @@ class LabelODAC(base.Clusterer):
         together = self.counts.between(np.array(ready, np.int64), np.arange(len(n)))
         place, leaf_of = self._places(leaves)
         for label, row in zip(ready, together, strict=True):
-            d = 1.0 - jaccard(row, n[label], n)
+            d = 1.0 - jaccard(row, n[label] + n - row)
             home = self._home[label]
             others = np.arange(len(n)) != label
             members = np.bincount(leaf_of[others], minlength=len(leaves))

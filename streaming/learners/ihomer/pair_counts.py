@@ -139,7 +139,8 @@ class PairCounts:
     def _read(self, place: Any, size: int) -> Any:
         out = np.zeros((size, size))
         read_pairs(self.keys, self.counts, place, out)
-        return out / self.unit
+        out /= self.unit
+        return out
 
     def drop(self, label: int) -> None:
         """Take a label's counts out; the labels behind it move up by one."""

@@ -47,14 +47,16 @@ class Split:
 
 def distances(n: Any, together: Any) -> tuple[Any, Any]:
     """Jaccard distances and their samples, float64[m, m] each, of `n: float64[m]` and `together: float64[m, m]`."""
-    d = 1.0 - jaccard(together, n[:, None], n[None, :])
+    union = n[:, None] + n[None, :]
+    union -= together  # in place, here and below: a thousand labels make matrices of 8 MB
+    d = jaccard(together, union)
+    np.subtract(1.0, d, out=d)
     np.fill_diagonal(d, 0.0)
-    return d, n[:, None] + n[None, :] - together
+    return d, union
 
 
-def jaccard(together: Any, n: Any, others: Any) -> Any:
-    """Jaccard similarities of labels that came `together` so often; 0 for those that never came."""
-    union = n + others - together
+def jaccard(together: Any, union: Any) -> Any:
+    """Jaccard similarities of labels that came `together` so often, either of them `union` times; 0 for those that never came."""
     return np.divide(together, union, out=np.zeros_like(union), where=union > 1e-9)
 
 
@@ -88,11 +90,12 @@ def split(n: Any, together: Any, smallest: int, rules: Rules) -> Split | None:
     pivots = _pivots(d, sample, n, rules.min_pair)
     if pivots is None:
         return None
-    side = _grow(d, n, pivots, smallest)
-    left, right = np.flatnonzero(side == 0), np.flatnonzero(side == 1)
     if rules.split_test == "share":
+        del sample  # the test needs it no more, and it is as large as all counts
+        left, right = _sides(d, n, pivots, smallest)
         gain, eps = share(together, left, right, rules.delta)
         return Split(left, right, gain, eps, gain > eps)
+    left, right = _sides(d, n, pivots, smallest)
     if rules.split_test == "gain":
         gain, eps = _gain(d, sample, left, right, rules)
         return Split(left, right, gain, eps, gain > eps)
@@ -128,14 +131,19 @@ def is_gone(now: tuple[float, float], then: tuple[float, float]) -> bool:
 
 
 def _pivots(d: Any, sample: Any, n: Any, min_pair: int) -> tuple[int, int] | None:
-    upper = np.triu_indices(len(n), 1)
-    known = (sample[upper] >= min_pair) & (np.minimum(n[upper[0]], n[upper[1]]) > 0.0)
+    known = np.triu(sample >= min_pair, 1)
+    known &= (n > 0.0)[:, None] & (n > 0.0)[None, :]
     if not known.any():
         return None
-    i, j = upper[0][known], upper[1][known]
-    far = d[i, j] >= d[i, j].max() - TIE
-    best = int(np.argmax(np.where(far, np.minimum(n[i], n[j]), -1.0)))
+    known &= d >= np.max(d, where=known, initial=-1.0) - TIE
+    i, j = np.nonzero(known)
+    best = int(np.argmax(np.minimum(n[i], n[j])))
     return int(i[best]), int(j[best])
+
+
+def _sides(d: Any, n: Any, pivots: tuple[int, int], smallest: int) -> tuple[Any, Any]:
+    side = _grow(d, n, pivots, smallest)
+    return np.flatnonzero(side == 0), np.flatnonzero(side == 1)
 
 
 def _grow(d: Any, n: Any, pivots: tuple[int, int], smallest: int) -> Any:
