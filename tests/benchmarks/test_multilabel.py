@@ -12,9 +12,11 @@ import pytest
 
 from benchmarks.case import OURS
 from benchmarks.multilabel_view import at, ranked, ranks, view
+from benchmarks.runners import multilabel_memory
 from benchmarks.runners.multilabel_drift import Drift, agreement
 from benchmarks.runners.multilabel_made import CHANGE_AT, KINDS, drifting, groups_of, many
 from benchmarks.runners.multilabel_stream import Stream, Tally, prequential
+from headrace.streaming.learners.ihomer.model import IHOMER
 
 
 class Echo:
@@ -173,3 +175,28 @@ def test_groups_agree_by_the_adjusted_rand_index() -> None:
     rng = np.random.default_rng(1)
     by_chance = [agreement(np.array_split(rng.permutation(24), 4), true) for _ in range(200)]
     assert abs(float(np.mean(by_chance))) < 0.02
+
+
+def test_clusters_that_learn_win_where_groups_are_switched_as_one() -> None:
+    made = drifting("none", 1, 4_000)
+    micro = {}
+    for use in ("inspection", "conditional"):
+        model, tally = IHOMER(sparse=False, ensemble=False, clusters_for=use), Tally(24)  # type: ignore[arg-type]
+        for row in range(0, 4_000, 10):
+            x, y = made.x[row : row + 10], made.y[row : row + 10]
+            if row >= 2_000:
+                tally.add(model.predict_many(x).to_numpy().astype(np.uint8), y)
+            model.learn_many(x, y)
+        micro[use] = tally.scores()["micro"]
+        assert agreement([list(members) for members in model.clusters], groups_of("none")[0]) == 1.0
+    assert micro["conditional"] > micro["inspection"] + 0.01
+
+
+def test_memory_is_told_in_four_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(1)
+    np.save(tmp_path / "x.npy", rng.random((120, 8)).astype(np.float32))
+    np.save(tmp_path / "y.npy", (rng.random((120, 5)) < 0.3).astype(np.uint8))
+    multilabel_memory.main(str(tmp_path / "x.npy"), str(tmp_path / "y.npy"))
+    imported, learnt, peak, model = map(float, capsys.readouterr().out.split())
+    assert 0.0 < imported <= learnt <= peak
+    assert 0.0 < model < 5.0
