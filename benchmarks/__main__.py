@@ -23,7 +23,9 @@ TABLES = (
     "take",
     "kernels",
     "multilabel",
+    "multilabel_ablation",
     "multilabel_parts",
+    "multilabel_drift",
 )
 """Modules of this package that offer a ``TABLE``."""
 

@@ -56,19 +56,24 @@ def load_average() -> float:
 def package_versions(packages: Iterable[str]) -> dict[str, str]:
     """Versions of distributions in this environment; ours carries a fingerprint of its sources.
 
+    A package of ours may be named instead of all of it, as `headrace.storage`: then its sources alone count.
+
     Raises:
         importlib.metadata.PackageNotFoundError: one is not installed.
     """
-    return {
-        name: f"{version(name)}+{_sources_digest()}" if name == "headrace" else version(name)
-        for name in packages
-    }
+    found = {}
+    for name in packages:
+        distribution, _, package = name.partition(".")
+        found[name] = version(distribution)
+        if distribution == "headrace":
+            found[name] += f"+{_sources_digest((package.replace('.', '/'),) if package else ROOMS)}"
+    return found
 
 
-def _sources_digest() -> str:
+def _sources_digest(folders: Iterable[str]) -> str:
     digest = hashlib.sha256()
-    for room in ROOMS:
-        for path in sorted((ROOT / room).rglob("*")):
+    for folder in folders:
+        for path in sorted((ROOT / folder).rglob("*")):
             if path.suffix in {".py", ".toml", ".java", ".json"} and path.is_file():
                 digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:10]

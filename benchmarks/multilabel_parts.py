@@ -1,7 +1,4 @@
-"""Table ``multilabel_parts``: what each part of IHOMER adds, and costs: an ablation, known drift, speed, and many labels.
-
-Contestants are forms of the same class, one argument apart. The ablation runs in mini-batches of 10 rows, as stored.
-"""
+"""Table ``multilabel_parts``: what IHOMER costs: rows per second with and without the ensemble, memory, and many labels."""
 
 from __future__ import annotations
 
@@ -9,32 +6,6 @@ from benchmarks.case import OURS, Case, Contestant, Json, Metric, Profile, Repet
 from benchmarks.multilabel import OURS_PACKAGES, datasets_folder, ground
 
 RUNNER = "benchmarks.runners.multilabel_parts"
-FORMS: dict[str, dict[str, Json]] = {
-    "no ensemble": {"ensemble": False},
-    "no ensemble, no drift": {"ensemble": False, "drift": False},
-    "conditional": {"ensemble": False, "clusters_for": "conditional"},
-    "conditional, random": {"ensemble": False, "clusters_for": "conditional", "partition": "random"},
-    "conditional, one": {"ensemble": False, "clusters_for": "conditional", "partition": "one"},
-    "conditional, singletons": {"ensemble": False, "clusters_for": "conditional", "partition": "singletons"},
-    "chain": {"ensemble": False, "clusters_for": "chain"},
-    "chain, random": {"ensemble": False, "clusters_for": "chain", "partition": "random"},
-    "chain, one": {"ensemble": False, "clusters_for": "chain", "partition": "one"},
-    "meta": {"ensemble": False, "clusters_for": "meta"},
-    "tree": {"ensemble": False, "tree": True},
-    "tree, conditional": {"ensemble": False, "tree": True, "clusters_for": "conditional"},
-    "decision hamming": {"decision": "hamming"},
-    "decision subset": {"decision": "subset"},
-}
-ABLATED = ("emotions", "yeast", "scene", "slashdot", "bibtex", "tmc2007-500")
-DRIFTED: dict[str, dict[str, Json]] = {
-    "no drift handling": {"drift": False},
-    "frozen": {"frozen": True},
-    "no ensemble": {"ensemble": False},
-    "no ensemble, no drift handling": {"ensemble": False, "drift": False},
-    "no ensemble, forgetting": {"ensemble": False, "decay": 0.999},
-    "conditional": {"ensemble": False, "clusters_for": "conditional", "decay": 0.999},
-    "tree": {"ensemble": False, "tree": True},
-}
 SPEEDS = {"yeast": None, "tmc2007-500": None, "bibtex": None, "delicious": 6_000}
 MANY = (100, 1_000, 10_000)
 
@@ -69,38 +40,12 @@ def _case(
 
 
 def cases(profile: Profile) -> tuple[Case, ...]:
-    """``quick`` has two streams of the ablation and one of each other kind."""
+    """``quick`` has one of each kind."""
     quick = profile is Profile.QUICK
-    found = [
-        _case(
-            f"ablation {name}",
-            {OURS: {}, **FORMS},
-            tuple(_metric(f"[ablation {score}] {name}", score) for score in ("micro", "macro", "subset")),
-            {"what": "ablation", "dataset": name, "batch": 10},
-        )
-        for name in (ABLATED[:2] if quick else ABLATED)
-    ]
-    for kind in ("correlation",) if quick else ("correlation", "concept", "labels"):
-        metrics: tuple[Metric, ...] = (
-            _metric(f"[drift {kind}] micro-F1 of the 1,500 rows after", "micro"),
-            _metric(f"[drift {kind}] rows to the first alarm (12,000: none)", "delay", "rows", lower=True),
-            _metric(f"[drift {kind}] alarms before it", "false", "alarms", lower=True),
-            _metric(
-                f"[drift {kind}] rows to the first regrouping (12,000: none)", "regrouped", "rows", lower=True
-            ),
-        )
-        found.append(
-            _case(
-                f"drift {kind}",
-                {OURS: {}, **DRIFTED},
-                metrics,
-                {"what": "drift", "dataset": "made", "kind": kind, "seed": 1},
-                needs_data=False,
-            )
-        )
+    found: list[Case] = []
     for name, rows in list(SPEEDS.items())[: 1 if quick else None]:
         for batch, words in ((1, "row by row"), (200, "200 rows at once")):
-            metrics = (
+            metrics: tuple[Metric, ...] = (
                 _metric(f"[rows/s {name}] {words}", "rate", "rows/CPU s"),
                 _metric(f"[rows/s {name}] {words}: micro-F1", "micro"),
                 _metric(f"[rows/s {name}] {words}: peak memory of the process", "mb", "MB", lower=True),
@@ -108,6 +53,18 @@ def cases(profile: Profile) -> tuple[Case, ...]:
             forms: dict[str, dict[str, Json]] = {OURS: {"ensemble": False}, "ensemble": {"ensemble": True}}
             args: dict[str, Json] = {"what": "rate", "dataset": name, "batch": batch, "max_rows": rows}
             found.append(_case(f"speed {name} {batch}", forms, metrics, args))
+    metrics = tuple(
+        _metric(f"[MB delicious] {words}", key, "MB", lower=True)
+        for key, words in (
+            ("model", "the model alone, as its checkpoint"),
+            ("imported", "the process after its imports"),
+            ("learnt", "the process after the last row"),
+            ("peak", "the process at its peak"),
+        )
+    )
+    if not quick:
+        args = {"what": "memory", "dataset": "delicious", "max_rows": None}
+        found.append(_case("memory delicious", {OURS: {}}, metrics, args))
     for labels in MANY[: 1 if quick else None]:
         plain: dict[str, Json] = {"ensemble": False, "drift": False, "partition": "none"}
         pruned: dict[str, Json] = {"ensemble": False, "drift": False, "topics": True, "clusters_for": "prune"}
@@ -124,12 +81,12 @@ def cases(profile: Profile) -> tuple[Case, ...]:
 
 TABLE = Table(
     name="multilabel_parts",
-    title="The parts of IHOMER, one by one",
+    title="What IHOMER costs: speed, memory, many labels",
     cases=cases,
     ground=ground,
     keeps=True,
     notes=(
         'ours: the defaults, but for rows/s (ensemble=False) and labels (clusters known, clusters_for="prune").',
-        "Drift comes at row 6,000 of 12,000; the rows after it are predicted 10 at a time, then learnt.",
+        "Memory: a process that learns rows as dicts by itself, its kernels from a warm cache, the data set in a file.",
     ),
 )

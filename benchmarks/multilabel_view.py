@@ -102,7 +102,7 @@ def _order(order: str, runs: Runs) -> list[str]:
                     table[dataset][name] = mean
                 cells.append(f"{mean:.3f}" if name in ranked else f"({mean:.3f})")
             lines.append(_row(dataset, f"{prefix}", cells))
-        lines += _conclusions(score, order, table)
+        lines += _against_mlhat(score, order, runs) + _conclusions(score, order, table)
     return lines
 
 
@@ -110,26 +110,38 @@ def _row(name: str, rows: str, cells: Sequence[str]) -> str:
     return f"{name:14} {rows:>6} " + " ".join(f"{cell[:10]:>10}" for cell in cells)
 
 
+def _against_mlhat(score: str, order: str, runs: Runs) -> list[str]:
+    """Wins and losses where MLHAT stopped, on every data set that it was run on; those of fewer rows than are ranked by name."""
+    mine = SUBSET if score == "subset" else OURS
+    won: list[str] = []
+    lost: list[str] = []
+    short: list[str] = []
+    for dataset, by in runs.items():
+        if mine in by and "MLHAT" in by:
+            rows = _reached(by["MLHAT"])
+            means = [sum(at(v, score, rows) for v in by[name]) / len(by[name]) for name in (mine, "MLHAT")]
+            (won if means[0] > means[1] else lost).append(dataset)
+            if rows < min(LEAST_ROWS, int(by[mine][0]["rows"])):
+                short.append(f"{dataset} {rows}")
+    if not won and not lost:
+        return []
+    return [
+        f"[wins {score} {order}] {mine} better than MLHAT, at the rows that it reached, on {len(won)} of {len(won) + len(lost)}"
+        + (f"; not on {', '.join(lost)}" if lost else "")
+        + (f" (few rows: {', '.join(short)})" if short else "")
+    ]
+
+
 def _conclusions(score: str, order: str, table: Mapping[str, Mapping[str, float]]) -> list[str]:
     mine = SUBSET if score == "subset" else OURS
     lines = []
-    both = [dataset for dataset, by in table.items() if mine in by and "MLHAT" in by]
-    if both:
-        won = [dataset for dataset in both if table[dataset][mine] > table[dataset]["MLHAT"]]
-        lost = sorted(set(both) - set(won))
-        lines.append(
-            f"{mine} better than MLHAT on {len(won)} of {len(both)}"
-            + (f"; not on {', '.join(lost)}" if lost else "")
-        )
     rivals = [name for by in table.values() for name in by if name not in (*OWN, *TRIVIAL)]
     entrants = [mine, *dict.fromkeys(rivals)]
     if len(entrants) > 2:
-        best = [
-            d
-            for d, by in table.items()
-            if by.get(mine, 0) >= max((by[n] for n in entrants if n in by), default=0)
-        ]
-        lines.append(f"{mine} best of all ranked on {len(best)} of {len(table)}")
+        raced = {d: [by[n] for n in entrants[1:] if n in by] for d, by in table.items() if mine in by}
+        best = [d for d, others in raced.items() if others and table[d][mine] >= max(others)]
+        beside = sum(bool(others) for others in raced.values())
+        lines.append(f"{mine} best of all ranked on {len(best)} of {beside} with a rival that is ranked")
         lines += [f"[rank {score} {order}] {line}" for line in ranks(entrants, table)]
         if score == "micro":
             lines += _ratios(entrants, table, order)
@@ -140,7 +152,8 @@ def ranks(entrants: Sequence[str], table: Mapping[str, Mapping[str, float]]) -> 
     """Mean ranks over the data sets on which an entrant is ranked; Friedman and Nemenyi over those that have all of them."""
     sums: dict[str, list[float]] = {name: [] for name in entrants}
     for by in table.values():
-        for name, rank in ranked({name: by[name] for name in entrants if name in by}).items():
+        entered = {name: by[name] for name in entrants if name in by}
+        for name, rank in ranked(entered).items() if len(entered) > 1 else ():  # alone, everybody is first
             sums[name].append(rank)
     means = {name: sum(found) / len(found) for name, found in sums.items() if found}
     shown = ", ".join(
@@ -148,17 +161,30 @@ def ranks(entrants: Sequence[str], table: Mapping[str, Mapping[str, float]]) -> 
         for name, mean in sorted(means.items(), key=lambda item: item[1])
     )
     lines = [f"mean rank (data sets): {shown}"]
+    half = [name for name in entrants if 2 * len(sums[name]) >= len(table)]
+    lines += _friedman(entrants, table, "all")
+    if half != list(entrants):
+        lines += _friedman(half, table, f"of {', '.join(half)}")
+    return lines
+
+
+def _friedman(entrants: Sequence[str], table: Mapping[str, Mapping[str, float]], who: str) -> list[str]:
+    """Friedman's test and Nemenyi's distance on the data sets where every entrant is ranked; none where those are too few."""
     whole = [by for by in table.values() if all(name in by for name in entrants)]
     k, n = len(entrants), len(whole)
-    if n >= 3 and k < len(Q_05):
-        columns = [ranked({name: by[name] for name in entrants}) for by in whole]
-        squares = sum((sum(column[name] for column in columns) / n) ** 2 for name in entrants)
-        statistic = 12 * n / (k * (k + 1)) * (squares - k * (k + 1) ** 2 / 4)
-        distance = Q_05[k] * math.sqrt(k * (k + 1) / (6 * n))
-        lines.append(
-            f"Friedman chi-squared {statistic:.1f} ({k - 1} degrees), Nemenyi critical distance {distance:.2f}, over {n} data sets"
-        )
-    return lines
+    if n < 3 or not 2 < k < len(Q_05):
+        return []
+    columns = [ranked({name: by[name] for name in entrants}) for by in whole]
+    means = {name: sum(column[name] for column in columns) / n for name in entrants}
+    squares = sum(mean**2 for mean in means.values())
+    statistic = 12 * n / (k * (k + 1)) * (squares - k * (k + 1) ** 2 / 4)
+    distance = Q_05[k] * math.sqrt(k * (k + 1) / (6 * n))
+    first = means[entrants[0]]
+    apart = [name for name in entrants[1:] if means[name] - first > distance]
+    return [
+        f"{who}: Friedman chi-squared {statistic:.1f} ({k - 1} degrees), Nemenyi critical distance {distance:.2f}, over {n} data sets; "
+        f"apart from {entrants[0]}: {', '.join(apart) or 'none'}"
+    ]
 
 
 def ranked(values: Mapping[str, float]) -> dict[str, float]:
@@ -174,7 +200,8 @@ def ranked(values: Mapping[str, float]) -> dict[str, float]:
 def _ratios(entrants: Sequence[str], table: Mapping[str, Mapping[str, float]], order: str) -> list[str]:
     """Ratio of mean micro-F1 over the data sets on which both are ranked, against global and against local rivals."""
     lines = []
-    for kind, names in (("global", GLOBAL), ("local", tuple(n for n in entrants[1:] if n not in GLOBAL))):
+    local = tuple(n for n in entrants[1:] if n not in GLOBAL)
+    for kind, names, wanted in (("global", GLOBAL, 1.23), ("local", local, 1.32)):
         ratios = {}
         for name in names:
             both = [by for by in table.values() if name in by and OURS in by]
@@ -184,6 +211,6 @@ def _ratios(entrants: Sequence[str], table: Mapping[str, Mapping[str, float]], o
         if ratios:
             each = ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items())
             lines.append(
-                f"mean micro-F1 {order}, ours over {kind} rivals: {sum(ratios.values()) / len(ratios):.2f} ({each})"
+                f"mean micro-F1 {order}, ours over {kind} rivals: {sum(ratios.values()) / len(ratios):.2f}, wanted {wanted:.2f} ({each})"
             )
     return lines

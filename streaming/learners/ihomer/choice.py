@@ -42,12 +42,13 @@ def score_subset(kept: Any, said: Any, y: Any) -> None:
         kept[c, 0] = FADING * kept[c, 0] + right
 
 
-def best_f1(kept: Any) -> int:
-    """The candidate of the best fading micro-F1; the first of equals."""
+def best_f1(kept: Any, stands: Any) -> int:
+    """The candidate of the best fading micro-F1, of those that stand, `bool[candidates]`; the first of equals."""
     total = 2.0 * kept[:, 0] + kept[:, 1] + kept[:, 2]
-    return int(np.argmax(np.divide(2.0 * kept[:, 0], total, out=np.zeros(len(kept)), where=total > 0.0)))
+    f1 = np.divide(2.0 * kept[:, 0], total, out=np.zeros(len(kept)), where=total > 0.0)
+    return int(np.argmax(np.where(stands, f1, -1.0)))
 
 
-def best_subset(kept: Any) -> int:
-    """The candidate that was exactly right most often lately; the first of equals."""
-    return int(np.argmax(kept[:, 0]))
+def best_subset(kept: Any, stands: Any) -> int:
+    """The candidate that was exactly right most often lately, of those that stand; the first of equals."""
+    return int(np.argmax(np.where(stands, kept[:, 0], -1.0)))

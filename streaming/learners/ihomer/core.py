@@ -45,6 +45,7 @@ class Options:
     learning_rate: float | None
     growing: Growing
     seed: int
+    without: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,10 @@ class Core:
         self.features = self.labels = 0
         self.rate = np.float32(options.learning_rate or (SPARSE_RATE if sparse else DENSE_RATE))
         self.moments = new_moments(0)
-        self.persist = np.zeros((N_PERSIST, 0), np.float32)
+        self.persist = np.zeros((0 if "persistence" in options.without else N_PERSIST, 0), np.float32)
         self.cuts = new_cuts(0)
-        self.ensemble = None if options.ensemble is False else Ensemble(options.seed)
-        self.decision = Decision(options.decision, self.ensemble is not None)
+        self.ensemble = None if options.ensemble is False else Ensemble(options.seed, options.without)
+        self.decision = Decision(options.decision, self.ensemble is not None, options.without)
         self.labelsets = Labelsets() if self.decision.needs_labelsets else None
         self.learner: Any = GlobalTree(self.fresh, options.growing, sparse) if options.tree else self.fresh()
         self.watch = Watch() if options.drift else None
@@ -128,7 +129,8 @@ class Core:
 
     def release_ensemble(self) -> None:
         """Go on without the ensemble: labels have become too many for it."""
-        self.ensemble, self.decision = None, Decision(self.options.decision, ensemble=False)
+        self.ensemble = None
+        self.decision = Decision(self.options.decision, ensemble=False, without=self.options.without)
         self.labelsets = self.labelsets if self.decision.needs_labelsets else None
 
     def drop(self, label: int) -> None:
@@ -159,7 +161,10 @@ class Core:
         """The rows with scaled values float32; `keep` lets the stream's means move with them."""
         out = np.empty(len(rows.value), np.float32)
         known = 0 if self.sparse else self.features
-        steps.scale_rows((rows.start, rows.index, rows.value), self.moments, known, keep, out)
+        if "scaling" in self.options.without:
+            out[:] = rows.value
+        else:
+            steps.scale_rows((rows.start, rows.index, rows.value), self.moments, known, keep, out)
         if keep:
             return rows.start, rows.index, out
         found = Rows(rows.start, rows.index, out).known()
@@ -197,7 +202,7 @@ class Core:
         return self.ensemble.estimate(self._z, index, x, self.persist)
 
     def _said(self, estimate: Any) -> Any:
-        before = self.persist[0]
+        before = self.persist[0] if len(self.persist) else np.zeros(self.labels, np.float32)
         return self.decision.said(estimate, self.cuts, self.ensemble, self.labelsets, before)
 
     def _learn_part(self, scaled: tuple[Any, Any, Any], y: Any) -> None:

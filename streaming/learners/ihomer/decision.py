@@ -29,8 +29,13 @@ CANDIDATES: Final = ("plain", "own", "replay", "stacked", "the row before", "joi
 class Decision:
     """Decides, and keeps score of who was right. `by_f1` float64[6, 3] and `by_subset` float64[4 or 3, 1] are its state."""
 
-    def __init__(self, want: Want, ensemble: bool) -> None:
+    def __init__(self, want: Want, ensemble: bool, without: frozenset[str] = frozenset()) -> None:
         self.want, self.ensemble = want, ensemble
+        joint, before = "joint" not in without, not without.intersection(("before", "persistence"))
+        self._stand_f1 = np.array(
+            [True, True, "replay" not in without, "stacker" not in without, before, joint]
+        )
+        self._stand_subset = np.array([joint, joint, True, before] if ensemble else [joint, True, before])
         self.by_f1 = np.zeros((6, 3))
         self.by_subset = np.zeros((4 if ensemble else 3, 1))
         self._size(0)
@@ -73,7 +78,7 @@ class Decision:
         labelsets.decode(z, self._subset[0])
         decide(cuts, z, self._subset[1])
         self._subset[2] = before == 1.0
-        return self._subset[best_subset(self.by_subset)]
+        return self._subset[best_subset(self.by_subset, self._stand_subset)]
 
     def _together(
         self, z: Any, cuts: Cuts, ensemble: Ensemble, labelsets: Labelsets | None, before: Any
@@ -86,12 +91,12 @@ class Decision:
         if self.want == "f1":
             shifted = z[STACKED] - (stacked.cut * 0.25 - 8.0).astype(np.float32)
             labelsets.decode(shifted, self._f1[_JOINT])
-            return self._f1[best_f1(self.by_f1)]
+            return self._f1[best_f1(self.by_f1, self._stand_f1)]
         labelsets.decode(z[STACKED], self._subset[0])
         labelsets.decode(z[OWN], self._subset[1])
-        self._subset[2] = self._f1[best_f1(self.by_f1[:_JOINT])]
+        self._subset[2] = self._f1[best_f1(self.by_f1[:_JOINT], self._stand_f1[:_JOINT])]
         self._subset[3] = self._f1[_BEFORE]
-        return self._subset[best_subset(self.by_subset)]
+        return self._subset[best_subset(self.by_subset, self._stand_subset)]
 
     def score(self, y: Any) -> None:
         """Credit the candidates of the row that `said` was last called for with what was true, `uint8[n]`."""

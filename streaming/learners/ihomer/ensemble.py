@@ -97,16 +97,16 @@ def stack(a: Any, c: Any, z: Any, p_near: Any, persist: Any, clipped: Any) -> No
         total = 0.0
         for e in range(4):
             total += a[e] * clipped[e, label]
-        for k in range(3):
+        for k in range(len(persist)):
             total += c[k] * persist[k, label]
         z[3, label] = total
 
 
 @kernel
 def learn_stack(weights: Any, squares: Any, clipped: Any, persist: Any, g: Any) -> None:
-    """AdaGrad on the 7 shared weights: 4 of estimates, 3 of persistence features."""
+    """AdaGrad on the 7 shared weights: 4 of estimates, 3 of persistence features, as far as there are any."""
     n = len(g)
-    for e in range(7):
+    for e in range(4 + len(persist)):
         mean = 0.0
         for label in range(n):
             mean += g[label] * (clipped[e, label] if e < 4 else persist[e - 4, label])
@@ -139,9 +139,10 @@ def replay(block: Any, ring: Any, draws: Any, rate: Any, scratch: Any) -> None:
 
 
 class Ensemble:
-    """The other opinions and the stacker; see the module. `seed` is the replay's."""
+    """The other opinions and the stacker; see the module. `seed` is the replay's, `without` names what says nothing."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, without: frozenset[str] = frozenset()) -> None:
+        self._replays, self._looks_near = "replay" not in without, "near" not in without
         self.blocks = [new_block(0, 0), new_block(0, 0)]
         self.cuts = [new_cuts(0), new_cuts(0), new_cuts(0)]  # plain, replay, stacked
         self.weights = np.array([0.25] * 4 + [0.0] * 3)
@@ -160,7 +161,7 @@ class Ensemble:
     def _size(self, features: int, labels: int) -> None:
         self._spread = np.zeros(features, np.float32)
         self._best, self._who = np.zeros(NEIGHBOURS), np.zeros(NEIGHBOURS, np.int64)
-        self._p = np.zeros(labels, np.float32)
+        self._p = np.full(labels, 0.5, np.float32)  # the logit of which is 0: nothing said
         self._clipped = np.zeros((4, labels), np.float32)
         self._g, self._z = np.zeros(labels, np.float32), np.zeros(labels, np.float32)
         self.z = np.zeros((4, labels), np.float32)
@@ -194,9 +195,12 @@ class Ensemble:
         """The logits float32[4, n] of plain, own, replay and stacked, `own: float32[n]` being given; valid until the next call."""
         z = self.z
         forward(self.blocks[0], index, x, _NO_PERSIST, z[PLAIN])
-        forward(self.blocks[1], index, x, _NO_PERSIST, z[REPLAY])
         z[OWN] = own
-        near(self.ring, (self.head, self.held), (index, x), (self._spread, self._best, self._who), self._p)
+        if self._replays:
+            forward(self.blocks[1], index, x, _NO_PERSIST, z[REPLAY])
+        if self._looks_near:
+            scratch = self._spread, self._best, self._who
+            near(self.ring, (self.head, self.held), (index, x), scratch, self._p)
         stack(self.weights[:4], self.weights[4:], z, self._p, persist, self._clipped)
         return z
 
@@ -208,9 +212,12 @@ class Ensemble:
         surprise(z[STACKED], y, g)
         learn_stack(self.weights, self.squares, self._clipped, persist, g)
         for block, k in zip(self.blocks, (PLAIN, REPLAY), strict=True):
-            surprise(z[k], y, g)
-            step(block, index, x, _NO_PERSIST, g, rate)
+            if k == PLAIN or self._replays:
+                surprise(z[k], y, g)
+                step(block, index, x, _NO_PERSIST, g, rate)
         self._keep(index, x, y)
+        if not self._replays:
+            return
         times = REPLAYS if len(y) <= FEW_LABELS else 1
         draws = (times, self.held, self.random)
         replay(self.blocks[1], self.ring, draws, rate, (_NO_PERSIST, self._z, g))

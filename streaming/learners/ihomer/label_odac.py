@@ -18,11 +18,20 @@ import numpy as np
 from river import base
 
 from headrace.streaming.learners.ihomer.pair_counts import PairCounts
-from headrace.streaming.learners.ihomer.splitting import Rules, Split, SplitTest, distances, joins, split
+from headrace.streaming.learners.ihomer.splitting import (
+    Rules,
+    Split,
+    SplitTest,
+    is_gone,
+    jaccard,
+    joins,
+    share_of,
+    split,
+)
 
 SETTLE: Final = 5.0
 _DENSE: Final = 4096
-"""Up to so many labels an evaluation reads all pairs at once."""
+"""Up to so many labels are compared with each other."""
 LOOKS: Final = 8
 """Leaves that one evaluation tries to split; they take turns, so that its cost does not grow with their number."""
 
@@ -113,7 +122,6 @@ class LabelODAC(base.Clusterer):
         self._unsettled: set[int] = set()
         self._index: dict[Any, int] = {}
         self._turn = 0
-        self._all_pairs: Any = None
 
     @property
     def clusters(self) -> list[set[Any]]:
@@ -206,8 +214,6 @@ class LabelODAC(base.Clusterer):
 
     def evaluate(self) -> None:
         """Settle new labels, then make at most one split or merge, and all splits that `max_size` demands."""
-        if len(self.labels) <= _DENSE:
-            self._all_pairs = self.counts.together(np.arange(len(self.counts.single)))
         self._settle()
         while self._forced():
             pass
@@ -215,7 +221,6 @@ class LabelODAC(base.Clusterer):
             self._split_one()
         while self._forced():
             pass
-        self._all_pairs = None
 
     def _leaves(self) -> list[int]:
         return [key for key, node in self.nodes.items() if node.children is None]
@@ -228,9 +233,7 @@ class LabelODAC(base.Clusterer):
 
     def _counts_of(self, members: list[int]) -> tuple[Any, Any]:
         at = np.array(members, np.int64)
-        if self._all_pairs is None:
-            return self.counts.of_labels()[at], self.counts.together(at)
-        return self.counts.of_labels()[at], self._all_pairs[np.ix_(at, at)]
+        return self.counts.of_labels()[at], self.counts.together(at)
 
     def _settle(self) -> None:
         leaves = self._leaves()
@@ -239,14 +242,14 @@ class LabelODAC(base.Clusterer):
         self._unsettled.difference_update(ready)
         if len(leaves) < 2 or not ready or len(self.labels) > _DENSE:
             return
-        d, _ = distances(n, self._all_pairs)
-        place = {key: at for at, key in enumerate(leaves)}
-        leaf_of = np.array([place[home] for home in self._home], np.int64)[: len(n)]
-        for label in ready:
+        together = self.counts.between(np.array(ready, np.int64), np.arange(len(n)))
+        place, leaf_of = self._places(leaves)
+        for label, row in zip(ready, together, strict=True):
+            d = 1.0 - jaccard(row, n[label] + n - row)
             home = self._home[label]
             others = np.arange(len(n)) != label
             members = np.bincount(leaf_of[others], minlength=len(leaves))
-            total = np.bincount(leaf_of[others], d[label, others], minlength=len(leaves))
+            total = np.bincount(leaf_of[others], d[others], minlength=len(leaves))
             means = np.divide(total, members, out=np.ones(len(leaves)), where=members > 0)
             nearest = np.flatnonzero(means <= means.min())
             best = home if place[home] in nearest else leaves[int(nearest[0])]
@@ -304,18 +307,39 @@ class LabelODAC(base.Clusterer):
     def _merge_one(self) -> bool:
         """Undo the deepest split that is no longer one. All below it goes with it: labels that now come together may lie far apart
         in the tree, and are then parted anew."""
+        leaves = self._leaves()
+        place, leaf_of = self._places(leaves)
+        within = self.counts.by_group(leaf_of, len(leaves)) if self.split_test == "share" else None
         for key in sorted(self.nodes, key=self.depth, reverse=True):
             node = self.nodes[key]
             if node.children is None or any(self._age(child) < self.n_min for child in node.children):
                 continue
-            sides = [self._members_below(child) for child in node.children]
-            n, together = self._counts_of(sides[0] + sides[1])
-            left = np.arange(len(sides[0]))
-            right = np.arange(len(left), len(n))
-            if joins(n, together, left, right, (node.gain, node.eps), self._rules()):
+            then = node.gain, node.eps
+            if within is not None:
+                left, right = ([place[leaf] for leaf in self._leaves_below(child)] for child in node.children)
+                inner = tuple(float(within[np.ix_(side, side)].sum()) for side in (left, right))
+                across = float(within[np.ix_(left, right)].sum())
+                gone = is_gone(share_of(inner, across, self.delta), then)
+            else:
+                gone = self._would_join(node.children, then)
+            if gone:
                 self._merge(key)
                 return True
         return False
+
+    def _would_join(self, children: tuple[int, int], then: tuple[float, float]) -> bool:
+        sides = [self._members_below(child) for child in children]
+        n, together = self._counts_of(sides[0] + sides[1])
+        left = np.arange(len(sides[0]))
+        return joins(n, together, left, np.arange(len(left), len(n)), then, self._rules())
+
+    def _places(self, leaves: list[int]) -> tuple[dict[int, int], Any]:
+        """The number of each leaf, and of the leaf that each label counted so far is in, int64[L]."""
+        place = {key: at for at, key in enumerate(leaves)}
+        return place, np.array([place[home] for home in self._home], np.int64)[: len(self.counts.single)]
+
+    def _leaves_below(self, key: int) -> list[int]:
+        return [k for k in (key, *self._below(key)) if self.nodes[k].children is None]
 
     def _age(self, key: int) -> int:
         return self.n_seen - self.nodes[key].born

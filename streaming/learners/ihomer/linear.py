@@ -101,7 +101,9 @@ def step(block: Any, index: Any, value: Any, persist: Any, g: Any, rate: Any) ->
 
 @kernel
 def remember(persist: Any, y: Any) -> None:
-    """Move the persistence features `float32[3, n]` on by one row; what is unknown stays as it was."""
+    """Move the persistence features `float32[3, n]`, if there are any, on by one row; what is unknown stays as it was."""
+    if len(persist) == 0:
+        return
     for label in range(len(y)):
         if y[label] != UNKNOWN:
             value = np.float32(y[label])

@@ -10,10 +10,9 @@ Ways in: dicts (`*_one`), and DataFrames, CSR matrices, arrays or Arrow tables (
 """
 
 from collections import deque
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-import pandas as pd
 from river import base
 
 from headrace.streaming.learners.ihomer import describe, state
@@ -36,6 +35,11 @@ from headrace.streaming.learners.ihomer.rows import (
 from headrace.streaming.learners.ihomer.splitting import SplitTest
 from headrace.streaming.learners.ihomer.watching import EDGE
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+Part = Literal["scaling", "persistence", "replay", "near", "stacker", "joint", "before"]
+PARTS: tuple[Part, ...] = get_args(Part)
 _SPARSE_BELOW = 0.3
 _REFUSED_KEPT = 100
 
@@ -63,6 +67,10 @@ class IHOMER(base.MultiLabelClassifier):
     sparse
         Whether a feature that is absent is 0. None: decided from the first row, dense where more than 30 % of it is not 0. Say True
         where dicts hold only what is not 0.
+    without
+        Parts of the recipe to leave out, to see what each is worth: "scaling", "persistence" (labels of earlier rows as features, and
+        as a candidate), and of the ensemble "replay", "near", "stacker", "joint" (joint decoding) and "before" (the row before).
+        Without thresholds: decision="hamming".
     learning_rate
         AdaGrad's. None: 1 for dense streams, 2 for sparse ones; rows are scaled, so it seldom needs another value.
     n_min, cluster_delta, split_test, min_cluster_size, max_cluster_size, decay
@@ -97,6 +105,7 @@ class IHOMER(base.MultiLabelClassifier):
         tree: bool = False,
         drift: bool = True,
         sparse: bool | None = None,
+        without: set[Part] | None = None,
         learning_rate: float | None = None,
         n_min: int = 200,
         cluster_delta: float = 0.05,
@@ -123,7 +132,7 @@ class IHOMER(base.MultiLabelClassifier):
             tau,
             max_leaves,
         )
-        self.seed = seed
+        self.seed, self.without = seed, without
         self._check()
         self.n_learned = self.n_refused = 0
         self.refused: deque[Refused] = deque(maxlen=_REFUSED_KEPT)
@@ -149,6 +158,9 @@ class IHOMER(base.MultiLabelClassifier):
         for name, (value, allowed) in choices.items():
             if value not in allowed:
                 raise ValueError(f"{name}: expected one of {', '.join(allowed)}, came {value!r}")
+        for part in self.without or ():
+            if part not in PARTS:
+                raise ValueError(f"without: expected some of {', '.join(PARTS)}, came {part!r}")
         if self.n_min % EDGE or self.n_min < EDGE:
             raise ValueError(f"n_min: expected a positive multiple of {EDGE}, came {self.n_min}")
         if self.learning_rate is not None and not self.learning_rate > 0:
@@ -211,15 +223,17 @@ class IHOMER(base.MultiLabelClassifier):
         rows.refused |= refused
         self._learn(rows, said, sparse)
 
-    def predict_many(self, X: Any) -> pd.DataFrame:
+    def predict_many(self, X: Any) -> "pd.DataFrame":
         """The labels decided on, bool[m, L] by name; no columns before anything was learnt."""
         return self._frame(X, lambda z, said: said.astype(bool))
 
-    def predict_proba_many(self, X: Any) -> pd.DataFrame:
+    def predict_proba_many(self, X: Any) -> "pd.DataFrame":
         """The probability that each label is set, float32[m, L] by name."""
         return self._frame(X, lambda z, said: _sigmoid(z))
 
-    def _frame(self, X: Any, of: Any) -> pd.DataFrame:
+    def _frame(self, X: Any, of: Any) -> "pd.DataFrame":
+        import pandas as pd  # here and nowhere above: a process that goes row by row does without its 100 MB
+
         index = X.index if isinstance(X, pd.DataFrame) else None
         if self._core is None:
             return pd.DataFrame(
@@ -329,6 +343,7 @@ class IHOMER(base.MultiLabelClassifier):
             self.learning_rate,
             growing,
             self.seed,
+            frozenset(self.without or ()),
         )
         return Core(options, self._odac, sparse)
 

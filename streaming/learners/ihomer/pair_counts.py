@@ -56,6 +56,27 @@ def read_pairs(keys: Any, counts: Any, place: Any, out: Any) -> None:
                 out[j, i] += counts[at]
 
 
+@kernel
+def look_up(keys: Any, counts: Any, members: Any, others: Any, out: Any) -> None:
+    """Fill `out: float64[len(members), len(others)]` with the counts of pairs; 0 where the two are one label."""
+    for a in range(len(members)):
+        for b in range(len(others)):
+            i, j = min(members[a], others[b]), max(members[a], others[b])
+            out[a, b] = 0.0
+            if i != j:
+                at = find(keys, np.int64(i) * np.int64(4294967296) + np.int64(j))
+                if keys[at] != -1:
+                    out[a, b] = counts[at]
+
+
+@kernel
+def put_back(keys: Any, counts: Any, kept: Any, values: Any) -> None:
+    """Put the pairs `kept: int64[k]` with their counts `values: float64[k]` into an empty table."""
+    for k in range(len(kept)):
+        at = find(keys, kept[k])
+        keys[at], counts[at] = kept[k], values[k]
+
+
 class PairCounts:
     """Counts of labels and pairs; `decay` in (0, 1] is what one row's weight becomes with the next row."""
 
@@ -98,11 +119,28 @@ class PairCounts:
 
     def together(self, members: Any) -> Any:
         """float64[m, m], symmetric, of the labels `members: int[m]`: in how many rows both were set; 0 on the diagonal."""
+        members = np.asarray(members, np.int64)
+        if len(members) ** 2 < len(self.keys):  # fewer look-ups than a walk through the table has steps
+            return self.between(members, members)
         place = np.full(len(self.single), -1, np.int64)
         place[members] = np.arange(len(members))
-        out = np.zeros((len(members), len(members)))
-        read_pairs(self.keys, self.counts, place, out)
+        return self._read(place, len(members))
+
+    def between(self, members: Any, others: Any) -> Any:
+        """float64[m, k], by looking up each pair of the labels `members: int64[m]` and `others: int64[k]`."""
+        out = np.empty((len(members), len(others)))
+        look_up(self.keys, self.counts, members, others, out)
         return out / self.unit
+
+    def by_group(self, group: Any, groups: int) -> Any:
+        """float64[groups, groups]: `together` summed over the groups of labels `group: int64[L]` that each label is in (-1: none)."""
+        return self._read(group, groups)
+
+    def _read(self, place: Any, size: int) -> Any:
+        out = np.zeros((size, size))
+        read_pairs(self.keys, self.counts, place, out)
+        out /= self.unit
+        return out
 
     def drop(self, label: int) -> None:
         """Take a label's counts out; the labels behind it move up by one."""
@@ -118,9 +156,7 @@ class PairCounts:
 
     def _fill(self, keys: Any, counts: Any, size: int) -> None:
         self.keys, self.counts = np.full(size, EMPTY, np.int64), np.zeros(size)
-        for key, value in zip(keys.tolist(), counts.tolist(), strict=True):
-            at = find(self.keys, key)
-            self.keys[at], self.counts[at] = key, value
+        put_back(self.keys, self.counts, keys, counts)
         self.used = len(keys)
 
     def _rescale(self) -> None:

@@ -47,10 +47,17 @@ class Split:
 
 def distances(n: Any, together: Any) -> tuple[Any, Any]:
     """Jaccard distances and their samples, float64[m, m] each, of `n: float64[m]` and `together: float64[m, m]`."""
-    union = n[:, None] + n[None, :] - together
-    d = 1.0 - np.divide(together, union, out=np.zeros_like(union), where=union > 1e-9)
+    union = n[:, None] + n[None, :]
+    union -= together  # in place, here and below: a thousand labels make matrices of 8 MB
+    d = jaccard(together, union)
+    np.subtract(1.0, d, out=d)
     np.fill_diagonal(d, 0.0)
     return d, union
+
+
+def jaccard(together: Any, union: Any) -> Any:
+    """Jaccard similarities of labels that came `together` so often, either of them `union` times; 0 for those that never came."""
+    return np.divide(together, union, out=np.zeros_like(union), where=union > 1e-9)
 
 
 def bound(delta: float, sample: float) -> float:
@@ -60,15 +67,18 @@ def bound(delta: float, sample: float) -> float:
 
 def share(together: Any, left: Any, right: Any, delta: float) -> tuple[float, float]:
     """By how much two sides keep more of their co-occurrences than by chance, and the bound on it."""
-    total = together.sum() / 2.0
+    within = tuple(float(together[np.ix_(side, side)].sum()) for side in (left, right))
+    return share_of(within, float(together[np.ix_(left, right)].sum()), delta)
+
+
+def share_of(within: tuple[float, ...], across: float, delta: float) -> tuple[float, float]:
+    """`share` by the sums of `together` within each side (each pair counts twice) and across the two (once)."""
+    total = sum(within) / 2.0 + across
     if total <= 0.0:
         return 0.0, 1.0
-    kept, chance = 0.0, 0.0
-    degree = together.sum(1)
-    for side in (left, right):
-        kept += together[np.ix_(side, side)].sum() / 2.0 / total
-        chance += (degree[side].sum() / degree.sum()) ** 2
-    return float(kept - chance), bound(delta, float(total))
+    kept = sum(inner / 2.0 / total for inner in within)
+    chance = sum(((inner + across) / (2.0 * total)) ** 2 for inner in within)
+    return kept - chance, bound(delta, total)
 
 
 def split(n: Any, together: Any, smallest: int, rules: Rules) -> Split | None:
@@ -80,11 +90,12 @@ def split(n: Any, together: Any, smallest: int, rules: Rules) -> Split | None:
     pivots = _pivots(d, sample, n, rules.min_pair)
     if pivots is None:
         return None
-    side = _grow(d, n, pivots, smallest)
-    left, right = np.flatnonzero(side == 0), np.flatnonzero(side == 1)
     if rules.split_test == "share":
+        del sample  # the test needs it no more, and it is as large as all counts
+        left, right = _sides(d, n, pivots, smallest)
         gain, eps = share(together, left, right, rules.delta)
         return Split(left, right, gain, eps, gain > eps)
+    left, right = _sides(d, n, pivots, smallest)
     if rules.split_test == "gain":
         gain, eps = _gain(d, sample, left, right, rules)
         return Split(left, right, gain, eps, gain > eps)
@@ -110,21 +121,29 @@ def joins(n: Any, together: Any, left: Any, right: Any, then: tuple[float, float
                     return True
         return False
     if rules.split_test == "share":
-        gain, eps = share(together, left, right, rules.delta)
-    else:
-        gain, eps = _gain(*distances(n, together), left, right, rules)
-    return gain < eps and gain_then - gain > max(eps, eps_then)
+        return is_gone(share(together, left, right, rules.delta), then)
+    return is_gone(_gain(*distances(n, together), left, right, rules), then)
+
+
+def is_gone(now: tuple[float, float], then: tuple[float, float]) -> bool:
+    """Whether a split that gained `then` (gain, eps) would not be made `now`, and has lost more than either bound."""
+    return now[0] < now[1] and then[0] - now[0] > max(now[1], then[1])
 
 
 def _pivots(d: Any, sample: Any, n: Any, min_pair: int) -> tuple[int, int] | None:
-    upper = np.triu_indices(len(n), 1)
-    known = (sample[upper] >= min_pair) & (np.minimum(n[upper[0]], n[upper[1]]) > 0.0)
+    known = np.triu(sample >= min_pair, 1)
+    known &= (n > 0.0)[:, None] & (n > 0.0)[None, :]
     if not known.any():
         return None
-    i, j = upper[0][known], upper[1][known]
-    far = d[i, j] >= d[i, j].max() - TIE
-    best = int(np.argmax(np.where(far, np.minimum(n[i], n[j]), -1.0)))
+    known &= d >= np.max(d, where=known, initial=-1.0) - TIE
+    i, j = np.nonzero(known)
+    best = int(np.argmax(np.minimum(n[i], n[j])))
     return int(i[best]), int(j[best])
+
+
+def _sides(d: Any, n: Any, pivots: tuple[int, int], smallest: int) -> tuple[Any, Any]:
+    side = _grow(d, n, pivots, smallest)
+    return np.flatnonzero(side == 0), np.flatnonzero(side == 1)
 
 
 def _grow(d: Any, n: Any, pivots: tuple[int, int], smallest: int) -> Any:

@@ -57,6 +57,7 @@ def load(cls: Any, data: bytes) -> Any:
         params = dict(document["params"])
         if isinstance(params["partition"], list):
             params["partition"] = [set(members) for members in params["partition"]]
+        params["without"] = set(params["without"]) if params.get("without") else None
         model = cls(**params)
         model.n_learned, model.n_refused = kept.n_learned, document["n_refused"]
         model.refused.extend(Refused(*refused) for refused in document["refused"])
@@ -76,6 +77,7 @@ def load(cls: Any, data: bytes) -> Any:
 
 def _plain_params(model: Any) -> dict[str, Any]:
     params = dict(model._get_params())
+    params["without"] = sorted(params["without"] or ())
     if not isinstance(params["partition"], str):
         params["partition"] = [sorted(members, key=str) for members in params["partition"]]
     return params

@@ -10,7 +10,7 @@ from river import base
 
 from headrace.streaming.learners.ihomer.label_odac import LabelODAC
 from headrace.streaming.learners.ihomer.pair_counts import PairCounts
-from headrace.streaming.learners.ihomer.splitting import bound, distances
+from headrace.streaming.learners.ihomer.splitting import bound, distances, share
 
 LABELSETS = st.lists(st.sets(st.integers(0, 11), max_size=5), min_size=1, max_size=120)
 
@@ -43,6 +43,12 @@ def test_counts_equal_a_recount(rows, decay):
     exactly = {"rtol": 0, "atol": 0} if decay == 1.0 else {"rtol": 1e-9}
     np.testing.assert_allclose(counts.of_labels(), ones, **exactly)
     np.testing.assert_allclose(counts.together(np.arange(12)), pairs, **exactly)
+    np.testing.assert_allclose(
+        counts.between(np.array([3, 0]), np.arange(12)), np.array(pairs)[[3, 0]], **exactly
+    )
+    group = np.arange(12) % 3
+    sums = [[np.array(pairs)[np.ix_(group == a, group == b)].sum() for b in range(3)] for a in range(3)]
+    np.testing.assert_allclose(counts.by_group(group, 3), sums, rtol=1e-9)
     assert counts.of_rows() == pytest.approx(sum(weights))
 
 
@@ -53,6 +59,8 @@ def test_the_store_grows_forgets_and_drops():
         counts.add(row, 300)
     whole = counts.together(np.arange(300))
     assert whole.sum() == 400 * 12 * 11
+    assert len(counts.keys) < 300**2, "the whole is read by a walk through the table, the parts by look-ups"
+    np.testing.assert_array_equal(counts.together(np.arange(40, 80)), whole[40:80, 40:80])
     counts.forget()
     np.testing.assert_allclose(counts.together(np.arange(300)), whole / 2)
     counts.drop(7)
@@ -115,6 +123,21 @@ def test_odac_s_own_test_splits_what_has_a_farthest_pair():
         halves.learn_one(row)
     assert {7} in parted.clusters
     assert len(halves.clusters) == 1
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 1000), size=st.integers(3, 12))
+def test_sums_over_sides_share_as_the_whole_matrix_does(seed, size):
+    rng = np.random.default_rng(seed)
+    half = np.triu(rng.integers(0, 9, (size, size)), 1).astype(np.float64)
+    together, left = half + half.T, rng.permutation(size)[: size // 2]
+    right = np.setdiff1d(np.arange(size), left)
+    kept = sum(together[np.ix_(side, side)].sum() for side in (left, right)) / max(together.sum(), 1)
+    degree = together.sum(1) / max(together.sum(), 1)
+    chance = sum(degree[side].sum() ** 2 for side in (left, right))
+    gain, eps = share(together, left, right, 0.05)
+    assert gain == pytest.approx(kept - chance if together.sum() else 0.0, abs=1e-12)
+    assert eps == pytest.approx(bound(0.05, together.sum() / 2) if together.sum() else 1.0)
 
 
 def test_labels_without_structure_stay_together():

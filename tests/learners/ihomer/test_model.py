@@ -30,6 +30,7 @@ FORMS = {
     "prune": {"clusters_for": "prune", "n_min": 50, "ensemble": False},
     "chain": {"clusters_for": "chain", "n_min": 50, "ensemble": False},
     "meta": {"clusters_for": "meta", "n_min": 50, "ensemble": False},
+    "without": {"without": {"persistence", "replay", "near", "scaling"}},
     "tree": {"tree": True, "ensemble": False, "grace_period": 100, "tau": 0.5},
 }
 
@@ -367,6 +368,7 @@ class TestBadInput:
             {"partition": "kmeans"},
             {"clusters_for": "fun"},
             {"n_min": 130},
+            {"without": {"thresholds"}},
             {"learning_rate": 0.0},
             {"partition": [{"a"}, {"a", "b"}]},
             {"max_cluster_size": 1},
@@ -377,6 +379,24 @@ class TestBadInput:
     def test_options_that_do_not_exist_are_refused(self, options):
         with pytest.raises(ValueError, match=r"expected|disjoint"):
             IHOMER(**options)
+
+
+def test_parts_that_are_left_out_say_nothing():
+    rng = np.random.default_rng(5)
+    sorted_by_label = Labelled(rng.normal(size=(600, 5)), np.repeat(np.eye(6, dtype=np.uint8), 100, 0))
+    whole = scores(prequential(IHOMER(), sorted_by_label), sorted_by_label.y)["micro"]
+    blind = IHOMER(without={"persistence"})
+    assert whole > scores(prequential(blind, sorted_by_label), sorted_by_label.y)["micro"] + 0.3
+    stream = made(4, 300)
+    model = IHOMER(without={"replay", "near", "scaling", "stacker", "joint", "before"})
+    for x, y in dicts(stream):
+        model.learn_one(x, y)
+    ensemble = model._core.ensemble
+    assert not ensemble.blocks[1].w.any()
+    assert ensemble.blocks[0].w.any()
+    assert not ensemble._clipped[3].any()
+    assert not model._core.moments.n.any()
+    assert model._core.decision._stand_f1.tolist() == [True, True, False, False, False, False]
 
 
 def test_river_can_score_and_pipe_it():

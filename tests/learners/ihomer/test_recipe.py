@@ -169,6 +169,8 @@ def test_compiled_kernels_equal_the_interpreted_ones(name):
             "find",
             "add_row",
             "read_pairs",
+            "look_up",
+            "put_back",
             "replay",
             "drop_oldest",
             "cuts_somewhere",
@@ -183,6 +185,18 @@ def test_compiled_kernels_equal_the_interpreted_ones(name):
         kernel.function(*plain)
     for a, b in zip(arrays(compiled), arrays(plain), strict=True):
         assert np.allclose(a, b, rtol=2e-5, atol=1e-6)
+
+
+def test_a_kernel_s_cached_name_changes_with_what_it_calls(monkeypatch):
+    before = steps.learn_rows.fingerprint()
+    assert steps.learn_rows.fingerprint() == before
+    with monkeypatch.context() as patched:
+        patched.setattr(linear, "OWN_RATE", np.float32(0.4))
+        assert steps.learn_rows.fingerprint() != before, "a number that a kernel of another module names"
+    with monkeypatch.context() as patched:
+        patched.setattr(steps, "remember", Kernel(lambda persist, y: None))
+        assert steps.learn_rows.fingerprint() != before, "a kernel of another module"
+    assert steps.learn_rows.fingerprint() == before
 
 
 # The recipe's own figures (micro, macro; stored, then shuffled with seed 42), measured apart from this code.
