@@ -23,3 +23,7 @@ class BudgetTooSmall(LearnerError, ValueError):
 
 class BudgetExceeded(LearnerError, MemoryError):
     """More bytes or blocks were about to be held than granted; nothing was taken."""
+
+
+class Diverged(LearnerError, FloatingPointError):
+    """A step left the finite numbers; it was not taken."""

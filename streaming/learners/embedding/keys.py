@@ -1,14 +1,14 @@
 """Ids of any type and length as 128-bit keys that no two ids share, column by column.
 
 In the flow: the first step of every look-up. A whole number is its own key, so it can be read back from it; anything else is the
-first 127 bits of the blake3 of its type and bytes, behind a set top bit, so that it meets no whole number. There is no
+first 119 bits of the blake3 of its type and bytes, behind a set top bit, so that it meets no whole number. There is no
 modulo anywhere: two ids share a row only where blake3 collides. Ids that Python holds equal (`1`, `1.0`, `True`) are one id.
 
 Absent on purpose: the text of an id. A key cannot be turned back into a name; `store` keeps the names of fields that ask for it.
 """
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,6 @@ from blake3 import blake3
 from headrace.streaming.learners.errors import BadId
 
 U64 = npt.NDArray[np.uint64]
-_DIGEST: Final = np.uint64(1 << 63)
 
 
 def keys_of(ids: Any, field: int) -> U64:
@@ -75,7 +74,8 @@ def key_of(value: Any, field: int) -> tuple[int, int]:
     else:
         raise BadId(f"expected a number, a text, bytes or a finite float, came {value!r:.60}")
     digest = blake3(bytes([field]) + payload).digest()
-    return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:16], "little") | 1 << 63
+    high = int.from_bytes(digest[8:16], "little") & ~0xFF
+    return int.from_bytes(digest[:8], "little"), high | 1 << 63 | field
 
 
 def whole_numbers(keys: U64, field: int) -> npt.NDArray[np.bool_]:
@@ -107,3 +107,8 @@ def _of_arrow(array: pa.Array, field: int) -> U64:
         return _of_integers(array.to_numpy(zero_copy_only=False), field)
     values: Sequence[Any] = array.to_pylist()
     return keys_of(values, field)
+
+
+def fields_of(keys: U64) -> npt.NDArray[np.uint8]:
+    """The field of each of `keys: uint64[n, 2]`."""
+    return (keys[:, 1] & np.uint64(0xFF)).astype(np.uint8)
