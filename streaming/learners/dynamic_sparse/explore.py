@@ -27,8 +27,9 @@ class Schedule:
     start: float = 0.3
     least: float = 0.01
     horizon: int = 50
+    look: int = 1_000
     tolerance: float = 0.005
-    threshold: float = 0.5
+    threshold: float = 3.0
 
     def __post_init__(self) -> None:
         if not (self.every >= 1 and 0 <= self.least <= self.start <= 1 and self.horizon >= 1):
@@ -47,7 +48,9 @@ class Explorer:
     top: float = 1.0  # what the cosine began at, in units of schedule.start
     moved: int = 0  # blocks moved since the beginning
     alarms: int = 0
-    seen: int = 0  # batches since the alarm was armed
+    pending: int = 0  # interactions since the alarm was last tested
+    losses: float = 0.0  # their sum of losses
+    seen: int = 0  # tests since the alarm was armed
     mean: float = 0.0
     drift: float = 0.0
     lowest: float = 0.0
@@ -63,9 +66,14 @@ class Explorer:
     def watch(self, loss: float, n: int) -> bool:
         """Take the mean loss of a batch of `n`; True where it has risen for good, and then the share has risen too."""
         self.since += n
+        self.pending, self.losses = self.pending + n, self.losses + loss * n
+        if self.pending < self.schedule.look:
+            return False
+        recent = self.losses / self.pending
+        self.pending, self.losses = 0, 0.0
         self.seen += 1
-        self.mean += (loss - self.mean) / self.seen
-        self.drift += loss - self.mean - self.schedule.tolerance
+        self.mean += (recent - self.mean) / self.seen
+        self.drift += recent - self.mean - self.schedule.tolerance
         self.lowest = min(self.lowest, self.drift)
         if self.seen < 30 or self.drift - self.lowest <= self.schedule.threshold:
             return False
@@ -84,7 +92,11 @@ class Explorer:
         free = store.layout.n_blocks - store.live_blocks
         # One exploration hands out at most a quarter of the table, so that gradients are asked again in between.
         give = min(free, -(-store.layout.n_blocks // 4))
-        move = round(self.share * max(0, store.live_blocks - store.live_rows)) if give < store.layout.n_blocks // 64 else 0
+        move = (
+            round(self.share * max(0, store.live_blocks - store.live_rows))
+            if give < store.layout.n_blocks // 64
+            else 0
+        )
         wanted = np.flatnonzero(
             (arrays.blocks > 0) & (arrays.blocks < store.layout.max_blocks) & (arrays.gain > 0)
         )

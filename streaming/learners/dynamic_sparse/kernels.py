@@ -135,5 +135,3 @@ def draw_negatives(pool: Any, users: Any, seen: Any, generations: Any, random: A
                 if seen.shape[0] == 0 or users[at] == 0 or not is_met(seen, users[at], chosen, generations):
                     break
     random[0] = state
-
-

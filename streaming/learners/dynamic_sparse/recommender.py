@@ -8,7 +8,7 @@ Bad events (no user, no item, NaN) are counted in `n_refused` and learn nothing.
 the table stays as it was. A score is a dot product; `predict_proba_many` squashes it and calibrates nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +92,8 @@ class DSLRecommender(base.MiniBatchClassifier):
         left = budget_bytes - self._seen.nbytes - named
         if left <= 0:
             raise BudgetTooSmall(
-                f"expected more than {self._seen.nbytes + named} bytes, which pairs seen and names take, came {budget_bytes}; "
-                "grant more, or set seen_bytes and name_bytes"
+                f"expected more than {self._seen.nbytes + named} bytes for pairs seen and names alone, came {budget_bytes}; "
+                "grant more bytes, or set seen_bytes and name_bytes"
             )
         layout = Layout.within(left, rows, max_blocks=max_blocks, code=code)
         self._names = Names(named, layout.rows)
@@ -132,7 +132,7 @@ class DSLRecommender(base.MiniBatchClassifier):
 
     # ---- learning
 
-    def learn_one(self, x: Mapping[str, Any], y: Any = True) -> None:
+    def learn_one(self, x: dict[Any, Any], y: Any = True) -> None:
         """Learn one interaction: `x` has a user and an item, `y` says whether it was wanted."""
         when = x.get(self.time) if self.time is not None else None
         self._learn_loose([x.get(self.user)], [x.get(self.item)], [y], None if when is None else [when])
@@ -144,7 +144,9 @@ class DSLRecommender(base.MiniBatchClassifier):
         times = None if self.time is None else X[self.time].to_list()
         self._learn_loose(X[self.user].to_list(), X[self.item].to_list(), labels.tolist(), times)
 
-    def learn_arrow(self, batch: pa.RecordBatch, label: str | None = None, negatives: str | None = None) -> None:
+    def learn_arrow(
+        self, batch: pa.RecordBatch, label: str | None = None, negatives: str | None = None
+    ) -> None:
         """Learn the rows of an Arrow batch in order; dictionaries are hashed once an entry, numbers are not copied.
 
         label: column of 0 and 1, all 1 where none is named. negatives: column of lists of items, sampled elsewhere.
@@ -192,7 +194,11 @@ class DSLRecommender(base.MiniBatchClassifier):
         for at, (user, item) in enumerate(zip(users, items, strict=True)):
             try:
                 pair = (keys_of([user], USER), keys_of([item], ITEM))
-                if labels[at] is None or labels[at] != labels[at] or (times is not None and not np.isfinite(float(times[at]))):
+                if (
+                    labels[at] is None
+                    or labels[at] != labels[at]
+                    or (times is not None and not np.isfinite(float(times[at])))
+                ):
                     raise BadId("no label or no time")
             except (BadId, TypeError, ValueError):
                 self.n_refused += 1
@@ -232,7 +238,7 @@ class DSLRecommender(base.MiniBatchClassifier):
         ranked = np.column_stack([places[n : 2 * n], places[2 * n :].reshape(n, -1)]).astype(np.int64)
         rates = np.array([self.lr, self.reg], np.float32)
         kernels.learn(scratch, places[:n].astype(np.int64), ranked, labels, losses, rates)
-        if not np.isfinite(scratch.weights).all() or not np.isfinite(losses).all():
+        if not all(np.isfinite(part).all() for part in (scratch.weights, scratch.square, losses)):
             raise Diverged(
                 f"expected finite weights after a batch of {n} interactions, came infinite ones or NaN; the batch was not learnt and the "
                 f"table is as it was: lower lr (now {self.lr}) or raise reg (now {self.reg})"
@@ -294,11 +300,13 @@ class DSLRecommender(base.MiniBatchClassifier):
         needed = [self.user, self.item, *([self.time] if self.time is not None else [])]
         missing = [name for name in needed if name not in columns]
         if missing:
-            raise WrongFeatures(f"expected the columns {', '.join(needed)}; {', '.join(missing)} is not there")
+            raise WrongFeatures(
+                f"expected the columns {', '.join(needed)}; {', '.join(missing)} is not there"
+            )
 
     # ---- answering
 
-    def predict_proba_one(self, x: Mapping[str, Any]) -> dict[bool, float]:
+    def predict_proba_one(self, x: dict[Any, Any], **kwargs: Any) -> dict[Any, float]:
         """How likely the user of `x` wants its item, as {False: …, True: …}; 0.5 where one of them is unknown."""
         frame = pd.DataFrame([{self.user: x.get(self.user), self.item: x.get(self.item)}])
         p = float(self.predict_proba_many(frame)[True].iloc[0])
@@ -308,7 +316,9 @@ class DSLRecommender(base.MiniBatchClassifier):
         """Columns False and True for each row of `X`, whose index is kept. Raises WrongFeatures."""
         missing = [name for name in (self.user, self.item) if name not in X.columns]
         if missing:
-            raise WrongFeatures(f"expected the columns {self.user}, {self.item}; {', '.join(missing)} is not there")
+            raise WrongFeatures(
+                f"expected the columns {self.user}, {self.item}; {', '.join(missing)} is not there"
+            )
         users, items = self._rows(X[self.user].to_list(), USER), self._rows(X[self.item].to_list(), ITEM)
         width = self.max_blocks
         scores = np.einsum("nd,nd->n", self._store.gather(users, width), self._store.gather(items, width))
@@ -327,7 +337,7 @@ class DSLRecommender(base.MiniBatchClassifier):
         if not len(items):
             return [[] for _ in rows]
         weights = self._store.gather(items, self.max_blocks)
-        popular = self._store.arrays.count[items]
+        popular = self._store.arrays.touches[items]
         found = []
         for start in range(0, len(rows), 256):
             part = rows[start : start + 256]
@@ -336,7 +346,9 @@ class DSLRecommender(base.MiniBatchClassifier):
             if exclude_seen:
                 scores[self._seen.met(part, items, self._store.arrays.generation)] = -np.inf
             for row in scores:
-                order = np.argsort(-row, kind="stable")[:k] if k < len(row) else np.argsort(-row, kind="stable")
+                order = (
+                    np.argsort(-row, kind="stable")[:k] if k < len(row) else np.argsort(-row, kind="stable")
+                )
                 found.append([self._item(int(items[at])) for at in order if row[at] > -np.inf])
         return found
 

@@ -31,7 +31,11 @@ class Recommender(torch.nn.Module):
         super().__init__()
         kept, arrays = state.read(data)
         try:
-            held = {name.removeprefix("store."): array for name, array in arrays.items() if name.startswith("store.")}
+            held = {
+                name.removeprefix("store."): array
+                for name, array in arrays.items()
+                if name.startswith("store.")
+            }
             layout = Layout(
                 rows=len(held["blocks"]),
                 n_blocks=len(held["chain"]),
@@ -52,7 +56,7 @@ class Recommender(torch.nn.Module):
             raise BadCheckpoint(f"not a state of {state.LEARNER!r}: {error!r}") from error
         live = np.flatnonzero((self._store.arrays.blocks > 0) & (fields_of(self._store.arrays.keys) == ITEM))
         self.items: Packed = pack(self._store, live.astype(np.uint32))
-        self._popular = torch.from_numpy(self._store.arrays.count[self.items.rows])
+        self._popular = torch.from_numpy(self._store.arrays.touches[self.items.rows])
         self.n_learned = kept.counters["n_learned"]
 
     @classmethod
@@ -82,7 +86,9 @@ class Recommender(torch.nn.Module):
             best, places = torch.sort(scores, dim=1, descending=True, stable=True)
             best, places = best[:, :k], places[:, :k]
             for values, at in zip(best.tolist(), places.tolist(), strict=True):
-                found.append([self._item(place) for value, place in zip(values, at, strict=True) if value > -np.inf])
+                found.append(
+                    [self._item(place) for value, place in zip(values, at, strict=True) if value > -np.inf]
+                )
         return found
 
     def _item(self, place: int) -> Any:

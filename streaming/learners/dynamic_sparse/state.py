@@ -99,7 +99,11 @@ def read(data: bytes) -> tuple[Kept, dict[str, Any]]:
     """The header and the tensors, checked against each other and for finite weights. Raises BadCheckpoint."""
     try:
         length = int.from_bytes(data[:8], "little")
-        header = msgspec.json.decode(data[8 : 8 + length], type=dict[str, Any]) if len(data) >= 8 + length > 8 else {}
+        header = (
+            msgspec.json.decode(data[8 : 8 + length], type=dict[str, Any])
+            if len(data) >= 8 + length > 8
+            else {}
+        )
         written = header["__metadata__"][_KEY]
     except (KeyError, TypeError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BadCheckpoint(
@@ -110,14 +114,18 @@ def read(data: bytes) -> tuple[Kept, dict[str, Any]]:
         kept = msgspec.json.decode(written, type=Kept)
         arrays = load_tensors(data)
     except (msgspec.MsgspecError, SafetensorError, ValueError) as error:
-        raise BadCheckpoint(f"not a checkpoint this release writes: {error}; go back to an earlier one") from error
+        raise BadCheckpoint(
+            f"not a checkpoint this release writes: {error}; go back to an earlier one"
+        ) from error
     if kept.learner != LEARNER or kept.format > FORMAT:
         raise BadCheckpoint(
             f"expected {LEARNER!r} of format {FORMAT} or earlier, came {kept.learner!r} of format {kept.format}; "
             "read it with the release that wrote it"
         )
     if _digest(arrays) != kept.blake3:
-        raise BadCheckpoint("the tensors are damaged: their blake3 is not the header's; go back to an earlier checkpoint")
+        raise BadCheckpoint(
+            "the tensors are damaged: their blake3 is not the header's; go back to an earlier checkpoint"
+        )
     for name in ("store.fp32", "store.scale", "store.square"):
         if name in arrays and not np.isfinite(arrays[name]).all():
             raise BadCheckpoint(f"{name} holds NaN or infinite numbers; go back to an earlier checkpoint")
@@ -162,5 +170,7 @@ def _under(arrays: dict[str, Any], prefix: str) -> dict[str, Any]:
 def _like(arrays: dict[str, Any], name: str, mine: Any) -> Any:
     found = arrays[name]
     if found.shape != mine.shape or found.dtype != mine.dtype:
-        raise ValueError(f"array {name!r}: expected {mine.dtype}{list(mine.shape)}, came {found.dtype}{list(found.shape)}")
+        raise ValueError(
+            f"array {name!r}: expected {mine.dtype}{list(mine.shape)}, came {found.dtype}{list(found.shape)}"
+        )
     return found

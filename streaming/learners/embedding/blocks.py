@@ -61,7 +61,7 @@ def write(arrays: Any, block: Any, values: Any, bits: Any, draw: Any) -> None:
         arrays.scale[block] = scale
         for lane in range(8):
             exact = np.float64(values[lane]) / np.float64(scale) if scale > 0.0 else 0.0
-            down = np.floor(exact)
+            down: Any = np.floor(exact)
             if np.float64(noise(block, draw, lane)) < (exact - down) * 4294967296.0:
                 down += 1.0
             arrays.int8[block, lane] = np.int8(min(127.0, max(-127.0, down)))

@@ -102,7 +102,8 @@ def _of_arrow(array: pa.Array, field: int) -> U64:
         used = np.unique(codes)
         place = np.zeros(len(array.dictionary), np.int64)
         place[used] = np.arange(len(used))
-        return keys_of(array.dictionary.take(pa.array(used)), field)[place[codes]]
+        entries: U64 = keys_of(array.dictionary.take(pa.array(used)), field)
+        return np.take(entries, place[codes], axis=0)
     if pa.types.is_integer(array.type):
         return _of_integers(array.to_numpy(zero_copy_only=False), field)
     values: Sequence[Any] = array.to_pylist()
@@ -111,4 +112,5 @@ def _of_arrow(array: pa.Array, field: int) -> U64:
 
 def fields_of(keys: U64) -> npt.NDArray[np.uint8]:
     """The field of each of `keys: uint64[n, 2]`."""
-    return (keys[:, 1] & np.uint64(0xFF)).astype(np.uint8)
+    fields: npt.NDArray[np.uint8] = (keys[:, 1] & np.uint64(0xFF)).astype(np.uint8)
+    return fields

@@ -34,7 +34,7 @@ class Arrays(NamedTuple):
     head: npt.NDArray[np.uint32]  # [R] first block, or the next free row
     generation: npt.NDArray[np.uint32]  # [R] how often the row was given up
     seen: npt.NDArray[np.float64]  # [R] event time of the last touch, in the caller's unit
-    count: npt.NDArray[np.float32]  # [R] touches, halved every half-life
+    touches: npt.NDArray[np.float32]  # [R] touches, halved every half-life
     gain: npt.NDArray[np.float32]  # [R] gradient that the next block would have had, averaged
     young: npt.NDArray[np.uint8]  # [R] whether the last block was grown since the last exploration
     square: npt.NDArray[np.float32]  # [R] Adagrad: sum of mean squared gradients; Adam: steps
@@ -45,7 +45,9 @@ class Arrays(NamedTuple):
     scale: npt.NDArray[np.float32]  # [B or 0] of an int8 block
     first: npt.NDArray[np.float32]  # [B or 0, 8] Adam's first moment
     second: npt.NDArray[np.float32]  # [B or 0, 8] Adam's second moment
-    free: npt.NDArray[np.int64]  # [8] free row, free block, live rows, live blocks, draws, evicted, admitted, refused
+    free: npt.NDArray[
+        np.int64
+    ]  # [8] free row, free block, live rows, live blocks, draws, evicted, admitted, refused
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class Layout:
             "head": (np.uint32, (r,)),
             "generation": (np.uint32, (r,)),
             "seen": (np.float64, (r,)),
-            "count": (np.float32, (r,)),
+            "touches": (np.float32, (r,)),
             "gain": (np.float32, (r,)),
             "young": (np.uint8, (r,)),
             "square": (np.float32, (r,)),
@@ -139,7 +141,10 @@ class Layout:
 
     def allocate(self) -> Arrays:
         """The arrays, all zero."""
-        return Arrays(**{name: np.zeros(shape, dtype) for name, (dtype, shape) in self.arrays().items()})
+        made: dict[str, Any] = {
+            name: np.zeros(shape, dtype) for name, (dtype, shape) in self.arrays().items()
+        }
+        return Arrays(**made)
 
 
 def _power(least: int) -> int:

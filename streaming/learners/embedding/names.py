@@ -52,7 +52,8 @@ class Names:
         """Keep `value` as the name of `row`, which has none; False, and nothing kept, where there is no room."""
         payload = msgspec.msgpack.encode(_plain(value))
         payload = len(payload).to_bytes(4, "little") + payload
-        places, at = [], int(self.free[0])
+        places: list[int] = []
+        at = int(self.free[0])
         while at != NONE and len(places) * CHUNK < len(payload):
             places.append(at)
             at = int(self.chain[at])
@@ -88,7 +89,7 @@ class Names:
             self.free[0] = places[0]
             self.head[row] = NONE
 
-    def _places(self, row: int) -> npt.NDArray[np.int64] | list[int]:
+    def _places(self, row: int) -> list[int]:
         places: list[int] = []
         at = int(self.head[row]) if len(self.head) else NONE
         while at != NONE and len(places) < len(self.text):

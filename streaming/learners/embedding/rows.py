@@ -43,7 +43,7 @@ def evict(arrays: Any, rows: Any) -> None:
         arrays.keys[row, 0] = 0
         arrays.keys[row, 1] = 0
         arrays.seen[row] = 0.0
-        arrays.count[row] = 0.0
+        arrays.touches[row] = 0.0
         arrays.gain[row] = 0.0
         arrays.square[row] = 0.0
         arrays.young[row] = 0

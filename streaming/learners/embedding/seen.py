@@ -58,10 +58,10 @@ def is_met(table: Any, left: Any, right: Any, generations: Any) -> Any:
     mixed = pair(left, right, generations)
     bucket = np.int64(mixed & np.uint64(table.shape[0] - 1))
     mark = np.uint32(mixed >> np.uint64(32)) | np.uint32(1)
+    found = False
     for place in range(table.shape[1]):
-        if table[bucket, place] == mark:
-            return True
-    return False
+        found = found or table[bucket, place] == mark
+    return found
 
 
 @kernel

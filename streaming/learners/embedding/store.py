@@ -69,7 +69,9 @@ class EmbeddingStore:
             )
         self.layout, self.budget_bytes = layout, layout.nbytes if budget_bytes is None else budget_bytes
         if layout.nbytes > self.budget_bytes:
-            raise BudgetExceeded(f"expected at most {self.budget_bytes} bytes, the layout takes {layout.nbytes}")
+            raise BudgetExceeded(
+                f"expected at most {self.budget_bytes} bytes, the layout takes {layout.nbytes}"
+            )
         self.admit_after, self.ttl, self.half_life, self.floor = admit_after, ttl, half_life, floor
         self.scale = scale
         self.random = np.random.Generator(np.random.PCG64(seed))
@@ -79,7 +81,9 @@ class EmbeddingStore:
         arrays.head[-1] = NONE
         arrays.chain[:] = np.arange(1, layout.n_blocks + 1)
         arrays.chain[-1] = NONE
-        arrays.free[_FREE_ROW] = 1  # row 0 is shared: it has no block, so it reads as zeros and learns nothing
+        arrays.free[_FREE_ROW] = (
+            1  # row 0 is shared: it has no block, so it reads as zeros and learns nothing
+        )
 
     @property
     def nbytes(self) -> int:
@@ -100,7 +104,11 @@ class EmbeddingStore:
     def counts(self) -> dict[str, int]:
         """Ids admitted, evicted, and refused for want of a row, since the beginning."""
         free = self.arrays.free
-        return {"admitted": int(free[_ADMITTED]), "evicted": int(free[_EVICTED]), "refused": int(free[_REFUSED])}
+        return {
+            "admitted": int(free[_ADMITTED]),
+            "evicted": int(free[_EVICTED]),
+            "refused": int(free[_REFUSED]),
+        }
 
     def check(self) -> None:
         """The contract: bytes within the budget, no block lost or used twice. Called at every step that moves something.
@@ -140,7 +148,9 @@ class EmbeddingStore:
             index.sight(self.arrays.door, new, before)
             due = new[times + before >= self.admit_after]
             if len(due):
-                self._admit(due, now, np.unique(np.concatenate([rows, keep if keep is not None else rows[:0]])))
+                self._admit(
+                    due, now, np.unique(np.concatenate([rows, keep if keep is not None else rows[:0]]))
+                )
                 rows = self._find(keys)
         self._touch(rows, now)
         return rows
@@ -270,7 +280,9 @@ class EmbeddingStore:
             and bool(np.array_equal(self._find(arrays.keys[live]), live))
         )
         if not sound:
-            raise BadCheckpoint("rows, blocks and index do not belong together; go back to an earlier checkpoint")
+            raise BadCheckpoint(
+                "rows, blocks and index do not belong together; go back to an earlier checkpoint"
+            )
 
     def _find(self, keys: U64) -> U32:
         rows = np.empty(len(keys), np.uint32)
@@ -281,7 +293,7 @@ class EmbeddingStore:
         live, times = np.unique(rows[rows > 0], return_counts=True)
         arrays = self.arrays
         since = np.maximum(0.0, now - arrays.seen[live])
-        arrays.count[live] = arrays.count[live] * np.exp2(-since / self.half_life) + times
+        arrays.touches[live] = arrays.touches[live] * np.exp2(-since / self.half_life) + times
         arrays.seen[live] = np.maximum(arrays.seen[live], now)
 
     def _freshness(self, now: float) -> F64:
@@ -296,7 +308,10 @@ class EmbeddingStore:
         if short > 0:
             # A few more than needed, so that a full table does not look for the least rows with every batch.
             self._evict(self._least_rows(short + self.layout.rows // 256, short, now, used))
-        free_rows, free_blocks = self.layout.rows - 1 - self.live_rows, self.layout.n_blocks - self.live_blocks
+        free_rows, free_blocks = (
+            self.layout.rows - 1 - self.live_rows,
+            self.layout.n_blocks - self.live_blocks,
+        )
         if min(wanted, free_rows) > free_blocks:
             lacking = min(wanted, free_rows) - free_blocks
             while lacking > 0:
@@ -311,7 +326,7 @@ class EmbeddingStore:
 
     def _least_rows(self, n: int, needed: int, now: float, used: U32) -> U32:
         """At most `n` rows, at least `needed` where there are so many: least aged count, never one of `used`."""
-        worth = np.where(self.arrays.blocks > 0, self.arrays.count * self._freshness(now), np.inf)
+        worth = np.where(self.arrays.blocks > 0, self.arrays.touches * self._freshness(now), np.inf)
         worth[used] = np.inf
         found = _lowest(worth, n)
         return found[: max(needed, min(n, self.live_rows - self.floor))]
