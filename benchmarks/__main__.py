@@ -24,6 +24,7 @@ TABLES = (
     "kernels",
     "multilabel",
     "multilabel_parts",
+    "recommender",
 )
 """Modules of this package that offer a ``TABLE``."""
 

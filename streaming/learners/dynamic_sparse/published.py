@@ -78,7 +78,7 @@ class MaskedTables:
         self.apply()
 
     def _budget(self, parameter: Any) -> int:
-        return round(self.density * parameter.numel())
+        return int(self.density * int(parameter.numel()) + 0.5)
 
     def _explored(self, parameter: Any, mask: torch.Tensor) -> torch.Tensor:
         n = int(mask.sum())

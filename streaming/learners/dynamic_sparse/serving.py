@@ -64,6 +64,11 @@ class Recommender(torch.nn.Module):
         """The recommender of a checkpoint file. Raises BadCheckpoint, FileNotFoundError."""
         return cls(Path(path).read_bytes())
 
+    @property
+    def item_ids(self) -> list[Any]:
+        """The id of each item, in the order of `items.rows`."""
+        return [self._item(place) for place in range(len(self.items.rows))]
+
     def forward(self, users: torch.Tensor) -> torch.Tensor:
         """Scores of every item for user rows `users: int64[B]`, `float32[B, I]` in the order of `items.rows`."""
         width = self._store.layout.max_blocks

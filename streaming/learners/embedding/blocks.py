@@ -61,7 +61,7 @@ def write(arrays: Any, block: Any, values: Any, bits: Any, draw: Any) -> None:
         arrays.scale[block] = scale
         for lane in range(8):
             exact = np.float64(values[lane]) / np.float64(scale) if scale > 0.0 else 0.0
-            down: Any = np.floor(exact)
+            down = float(np.floor(exact))
             if np.float64(noise(block, draw, lane)) < (exact - down) * 4294967296.0:
                 down += 1.0
             arrays.int8[block, lane] = np.int8(min(127.0, max(-127.0, down)))
@@ -131,7 +131,7 @@ def last_norms(arrays: Any, norms: Any) -> None:
             total = 0.0
             for lane in range(8):
                 if arrays.fp32.shape[0] > 0:
-                    value = np.float64(arrays.fp32[block, lane])
+                    value: Any = np.float64(arrays.fp32[block, lane])
                 elif arrays.bf16.shape[0] > 0:
                     # Only an order is wanted: a monotone reading of the bits would do, but a norm must add up.
                     raw = np.int64(arrays.bf16[block, lane])

@@ -103,7 +103,8 @@ def _of_arrow(array: pa.Array, field: int) -> U64:
         place = np.zeros(len(array.dictionary), np.int64)
         place[used] = np.arange(len(used))
         entries: U64 = keys_of(array.dictionary.take(pa.array(used)), field)
-        return np.take(entries, place[codes], axis=0)
+        expanded: U64 = entries[place[codes]]
+        return expanded
     if pa.types.is_integer(array.type):
         return _of_integers(array.to_numpy(zero_copy_only=False), field)
     values: Sequence[Any] = array.to_pylist()
