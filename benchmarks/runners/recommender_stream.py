@@ -52,7 +52,10 @@ class Ours:
 
     def scores(self, users: Any, items: Any) -> Any:
         store = self.model.store
-        return store.gather(store.rows_of(users, 0), 8) @ store.gather(store.rows_of(items, 1), 8).T
+        rows, columns = store.rows_of(users, 0), store.rows_of(items, 1)
+        found = store.gather(rows, 8) @ store.gather(columns, 8).T
+        found[rows == 0] = store.arrays.touches[columns]  # as `recommend_many` answers whom it does not know
+        return found
 
     def learn(self, users: Any, items: Any) -> None:
         self.model.learn_arrow(pa.record_batch({"user_id": users, "item_id": items}))
@@ -81,7 +84,7 @@ class Fixed:
     def _rows(self, ids: Any, field: int, admit: bool) -> Any:
         """Hashing: modulo of a mixed key."""
         mixed = keys_of(ids, field)
-        h = (mixed[:, 0] + np.uint64(field + 1) * np.uint64(0x9E3779B97F4A7C15)) * np.uint64(
+        h = (mixed[:, 0] + np.array([field + 1], np.uint64) * np.uint64(0x9E3779B97F4A7C15)) * np.uint64(
             0xBF58476D1CE4E5B9
         )
         return ((h ^ (h >> np.uint64(31))) % np.uint64(self._n)).astype(np.int64)
@@ -134,8 +137,13 @@ class HotCold(Fixed):
         self._now, self._generation = 0.0, np.zeros(self._hot, np.uint32)
 
     def _sized(self, args: Args) -> int:
-        index = (Layout(10_000, 10_000, 1, "int8").nbytes - 10_000 * 16) // 10_000
-        return int(args["budget_bytes"] // (4 * args["width"] + 4 + index // 2))
+        n = int(args["budget_bytes"] // (4 * args["width"] + 4))
+        while (
+            n * (4 * args["width"] + 4) + Layout(n // 2, n // 2, 1, "int8").nbytes - n // 2 * 16
+            > args["budget_bytes"]
+        ):
+            n -= 50
+        return n
 
     @property
     def nbytes(self) -> int:

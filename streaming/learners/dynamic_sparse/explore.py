@@ -24,7 +24,7 @@ class Schedule:
     """
 
     every: int = 20_000
-    start: float = 0.3
+    start: float = 0.05
     least: float = 0.01
     horizon: int = 50
     look: int = 1_000

@@ -25,7 +25,7 @@ class Names:
         self.chain = np.arange(1, chunks + 1, dtype=np.uint32)
         self.head = np.full(held, NONE, np.uint32)
         self.generation = np.zeros(held, np.uint32)  # the row's when it was named
-        self.free = np.array([0 if chunks else NONE], np.int64)
+        self.free = np.zeros(1 if chunks else 0, np.int64)
         if chunks:
             self.chain[-1] = NONE
 
@@ -53,7 +53,7 @@ class Names:
         payload = msgspec.msgpack.encode(_plain(value))
         payload = len(payload).to_bytes(4, "little") + payload
         places: list[int] = []
-        at = int(self.free[0])
+        at = int(self.free[0]) if len(self.free) else NONE
         while at != NONE and len(places) * CHUNK < len(payload):
             places.append(at)
             at = int(self.chain[at])

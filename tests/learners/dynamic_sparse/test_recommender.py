@@ -207,7 +207,15 @@ def test_items_whose_names_do_not_fit_have_no_row():
     model.learn_arrow(taste(300, texts=True))
     assert model.n_unnamed > 0
     assert model.recommend_many([1], 5) == [[]]
-    assert made(name_bytes=0).nbytes <= BUDGET
+
+
+@pytest.mark.parametrize("code", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize(
+    "options", [{}, {"name_bytes": 0, "seen_bytes": 0}, {"name_bytes": 0}, {"rows": None}]
+)
+def test_no_budget_is_exceeded_by_a_byte(code, options):
+    for budget in range(40_000, 40_070, 7):
+        assert made(budget_bytes=budget, code=code, **options).nbytes <= budget
 
 
 def test_items_come_and_go_and_names_with_them():
