@@ -26,6 +26,7 @@ TABLES = (
     "multilabel_ablation",
     "multilabel_parts",
     "multilabel_drift",
+    "recommender",
 )
 """Modules of this package that offer a ``TABLE``."""
 

@@ -25,7 +25,16 @@ from headrace.jobs.accounts import PIPELINE, QUALITY, Accounts
 from headrace.jobs.errors import CheckpointLost, JobError
 from headrace.jobs.learn import feed_file
 from headrace.jobs.messages import MESSAGE_COLUMNS
-from headrace.jobs.progress import GATE, LEARNER, PROGRESS, TAGS, Progress, attachment_path, last_commit
+from headrace.jobs.progress import (
+    GATE,
+    LEARNER,
+    PROGRESS,
+    RECOMMENDER,
+    TAGS,
+    Progress,
+    attachment_path,
+    last_commit,
+)
 from headrace.jobs.seen import recent_files, within_horizon
 from headrace.jobs.settings import Settings
 from headrace.jobs.stage import Plan, Stage, Staged
@@ -33,6 +42,7 @@ from headrace.streaming.contracts import Contract, GateDisagreement
 from headrace.streaming.loop import Loop
 
 if TYPE_CHECKING:
+    from headrace.jobs.recommend import RecommendQuery
     from headrace.jobs.tags import TagQuery
 
 
@@ -47,6 +57,7 @@ class MicroBatch:
         progress: what the table says of its last commit.
         loop: the learner as of that commit, or ``None`` for a contract without a label.
         tags: the tag learner as of that commit, or ``None``.
+        recommender: the recommender as of that commit, or ``None``.
         report: called with the progress after each commit.
         accounts: where the batch's time is noted; its second opinion runs as a user of its own.
     """
@@ -62,6 +73,7 @@ class MicroBatch:
         report: Callable[[Progress], None],
         accounts: Accounts,
         tags: TagQuery | None = None,
+        recommender: RecommendQuery | None = None,
     ) -> None:
         self.progress = progress
         self.failure: BaseException | None = None
@@ -71,6 +83,8 @@ class MicroBatch:
         self._table = table
         self._loop = loop
         self._tags = tags
+        self._recommender = recommender
+        self._ranked_by = attachment_path(last_commit(table), RECOMMENDER)
         self._report = report
         self._accounts = accounts
         self._folder = table.folder
@@ -120,7 +134,9 @@ class MicroBatch:
         after.seconds["check"] = time.monotonic() - checking
         committing = time.monotonic()
         tags = self._learn_tags(staged, after)
-        self._commit(staged, after, {LEARNER: snapshot, TAGS: tags}, gate_json)
+        recommender = self._learn_recommender(staged, after)
+        snapshots = {LEARNER: snapshot, TAGS: tags, RECOMMENDER: recommender}
+        self._commit(staged, after, snapshots, gate_json)
         self.progress.seconds["commit"] = time.monotonic() - committing
         self.progress.seconds["batch"] = time.monotonic() - began
         self._report(self.progress)
@@ -209,6 +225,17 @@ class MicroBatch:
         after.seconds["tags"] = time.process_time() - began
         return snapshot
 
+    def _learn_recommender(self, staged: Sequence[Staged], after: Progress) -> bytes | None:
+        """Have the executors rank the batch by the last snapshot, then learn it."""
+        if self._recommender is None:
+            return None
+        began = time.process_time()
+        paths = [self._folder / task.file.path for task in staged if task.file is not None]
+        self._recommender.feed(paths, self._ranked_by, after.batch_id)
+        snapshot = self._recommender.publish((after.query_id, after.batch_id))
+        after.seconds["recommender"] = time.process_time() - began
+        return snapshot
+
     def _commit(
         self, staged: Sequence[Staged], after: Progress, snapshots: dict[str, bytes | None], gate_json: bytes
     ) -> None:
@@ -225,6 +252,7 @@ class MicroBatch:
         commit = self._table.commit(files, key=(after.query_id, after.batch_id), attachments=attachments)
         self.progress = after
         self._snapshot = attachment_path(commit, LEARNER)
+        self._ranked_by = attachment_path(commit, RECOMMENDER)
         self._recent = within_horizon(
             [*self._recent, *recent_files(self._folder, commit.files)],
             after.watermarks_us,

@@ -89,8 +89,13 @@ def run(
         from headrace.jobs.tags import open_tags  # it brings river and pandas, which no other query needs
 
         tags = open_tags(table, contract, settings.tags, settings.tags.column, settings.seed)
+    recommender = None
+    if settings.recommend.enabled:
+        from headrace.jobs.recommend import open_recommender  # it brings river and pandas too
+
+        recommender = open_recommender(spark.sparkContext, table, contract, settings.recommend, settings.seed)
     accounts = Accounts(spark)
-    batch = MicroBatch(spark, settings, contract, table, progress, loop, report, accounts, tags)
+    batch = MicroBatch(spark, settings, contract, table, progress, loop, report, accounts, tags, recommender)
     with accounts.acting(PIPELINE, f"stream {contract.topic}"):  # the query's thread inherits it
         query = _start(spark, settings, batch, starting, options.caught_up)
     with Analysts(spark, settings.stream.table, options.analysts, accounts):

@@ -14,7 +14,7 @@ import msgspec
 
 from headrace import storage
 
-PROGRESS, GATE, LEARNER, TAGS = "progress", "gate", "learner", "tags"
+PROGRESS, GATE, LEARNER, TAGS, RECOMMENDER = "progress", "gate", "learner", "tags", "recommender"
 """Names of a commit's attachments."""
 
 

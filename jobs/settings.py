@@ -152,6 +152,31 @@ class Tags(_Section):
     """Where windows and events go; ``<table>_tags`` by default."""
 
 
+class Recommend(_Section):
+    """The recommender inside a byte budget. Off unless enabled, but in ``train_recommender.py``."""
+
+    enabled: bool = False
+    budget_bytes: int = Field(default=64 << 20, ge=1_024)
+    """Weights, optimiser, index, names and pairs seen, together."""
+    rows: int | None = Field(default=None, ge=2)
+    """Users and items that may have embeddings at once; as many as leave each about two blocks by default."""
+    code: Literal["fp32", "bf16", "int8"] = "fp32"
+    """How weights are stored."""
+    learning_rate: float = Field(default=0.05, gt=0)
+    penalty: float = Field(default=0.02, ge=0)
+    """L2, of the rows of each step."""
+    negatives: int = Field(default=8, ge=1)
+    """Items drawn against each one wanted."""
+    admit_after: Literal[1, 2] = 2
+    """An id has embeddings from its first or its second sighting on."""
+    ttl_s: float | None = Field(default=None, gt=0)
+    """Ids not seen for so long, in event time, are given up; never where it is absent."""
+    half_life_s: float = Field(default=604_800.0, gt=0)
+    """How long until a touch counts half when rows are scarce."""
+    table: Path | None = None
+    """Where scores go; ``<table>_recommender`` by default."""
+
+
 class Settings(BaseSettings):
     """Everything a job can be told. Relative paths are taken from the folder the job is started in."""
 
@@ -165,6 +190,7 @@ class Settings(BaseSettings):
     learner: Learner = Learner()
     scheduler: Scheduler = Scheduler()
     tags: Tags = Tags()
+    recommend: Recommend = Recommend()
     seed: int = 0
 
     @field_validator("kafka", mode="after")

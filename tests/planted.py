@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from .mutant import Mutant
 from .planted_encodings import ENCODED
+from .planted_recommender import RECOMMENDING
 
 ENCODINGS = "tests/storage/test_encodings.py"
 CORRUPTION = "tests/storage/test_corruption.py"
@@ -499,6 +500,6 @@ SCHEDULER = (
     ),
 )
 
-MUTANTS = STORAGE + ENCODED + STREAMING + LEARNERS + JOBS + SCHEDULER
+MUTANTS = STORAGE + ENCODED + STREAMING + LEARNERS + RECOMMENDING + JOBS + SCHEDULER
 
 __all__ = ["MUTANTS", "Mutant"]

@@ -11,3 +11,19 @@ class BadCheckpoint(LearnerError, ValueError):
 
 class WrongFeatures(LearnerError, TypeError):
     """A column the features name is absent from the batch, or of a type that cannot be hashed."""
+
+
+class BadId(LearnerError, ValueError):
+    """A value is no id: absent, NaN, or of a type that has no stable identity."""
+
+
+class BudgetTooSmall(LearnerError, ValueError):
+    """The bytes granted cannot hold what has to be there."""
+
+
+class BudgetExceeded(LearnerError, MemoryError):
+    """More bytes or blocks were about to be held than granted; nothing was taken."""
+
+
+class Diverged(LearnerError, FloatingPointError):
+    """A step left the finite numbers; it was not taken."""

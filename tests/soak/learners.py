@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.learners import test_prequential as prequential
+from tests.learners.dynamic_sparse import test_recommender as recommender
 
 from .item import Item, Room, Tried, properties
 
@@ -37,10 +38,19 @@ def true_labels(seed: int, folder: Path, runs: int = 3) -> Tried:
     return Tried(runs * prequential.N_IMPRESSIONS, {"least_margin": round(min(margins), 4)})
 
 
+def killed_recommender(seed: int, folder: Path) -> Tried:
+    """Killed at 20 random points, a recommender ends in the state of an uninterrupted run, to the bit."""
+    ended, places = recommender.killed_and_continued(folder, kills=20, batches=300, seed=seed)
+    assert ended == recommender.uninterrupted(300)
+    assert places > 5, f"20 kills hit {places} places"
+    return Tried(20, {"places": places})
+
+
 ROOM = Room(
     (
         Item("properties of the learners", properties("tests/learners", examples=800)),
         Item("permuted labels", permuted_labels),
         Item("true labels", true_labels),
+        Item("a recommender killed at 20 points", killed_recommender),
     )
 )

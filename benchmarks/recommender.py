@@ -1,0 +1,249 @@
+"""Table ``recommender``: quality at equal parameters and at equal bytes, a drifting stream, speed; ours beside what users would pick.
+
+A cell is one model on one data set with one seed, trained until validation no longer improves, and kept. Two trainings: "BPR" is
+torch with Adam, as the papers' programs; "softmax" is this project's kernel, which dense tables have too where the name says so:
+what a table's form adds is read between those two, what the training adds between the dense ones.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.case import OURS, Case, Contestant, Json, Metric, Profile, Repetition, Table
+from benchmarks.recommender_view import view
+
+RUNNER = "benchmarks.runners.recommender"
+PACKAGES = ("headrace", "numba", "numpy")
+TORCH = ("numpy", "torch")
+"""Rivals keep their cells when our sources change; what they are made of here is in `published` and `backbones`."""
+SHAPES = {"ml-100k": (942, 1_447), "ml-1m": (6_039, 3_628), "gowalla": (29_858, 40_988)}
+SMALL = {50: 32, 20: 13, 10: 6}
+"""The dense width of about so many per cent of 64."""
+SOFTMAX: dict[str, Json] = {"lr": 0.1, "reg": 0.03, "negatives": 8}
+BPR: dict[str, Json] = {"lr": 0.005, "reg": 0.03}
+LIGHT: dict[str, Json] = {"lr": 0.01, "reg": 1e-4}
+EPOCHS = {"ml-100k": (200, 4), "ml-1m": (80, 2), "gowalla": (60, 2)}
+QUICK_EPOCHS = (8, 4)
+
+
+def _who(name: str, kind: str, **args: Json) -> Contestant:
+    return Contestant(
+        name, RUNNER, packages=TORCH if kind == "bpr" else PACKAGES, args={"kind": kind, **args}
+    )
+
+
+def equal_parameters(dataset: str, share: int) -> tuple[Contestant, ...]:
+    """All fp32, all with ``share`` per cent of the weights of a dense 64, but for dense 64 itself."""
+    n, width = sum(SHAPES[dataset]), SMALL[share]
+    blocks, density = share * n * 8 // 100, share / 100
+    masked: dict[str, Json] = {"width": 64, "density": density, **BPR}
+    return (
+        _who(OURS, "blocks", blocks=blocks, **SOFTMAX),
+        _who(f"dense {width}, softmax", "dense", width=width, **SOFTMAX),
+        _who("dense 64, softmax", "dense", width=64, **SOFTMAX),
+        _who("hashing trick, softmax", "hashed", width=64, rows=share * n // 100, **SOFTMAX),
+        _who(f"dense {width}, BPR", "bpr", width=width, **BPR),
+        _who("dense 64, BPR", "bpr", width=64, **BPR),
+        _who("static random mask, BPR", "bpr", **masked),
+        _who("SET, BPR", "bpr", grow="random", **masked),
+        _who("magnitude pruning, BPR", "bpr", prune_at=40, **{**masked, "density": density}),
+        _who("DSL as published, BPR", "bpr", grow="gradient", **masked),
+    )
+
+
+def equal_bytes(dataset: str, share: int) -> tuple[Contestant, ...]:
+    """All within ``share`` per cent of what a dense 64 takes with Adam: weights, optimiser and, where there is one, index."""
+    n = sum(SHAPES[dataset])
+    budget = share * n * 64 * 12 // 100
+    adagrad = budget // n - 4
+    return (
+        _who(OURS, "blocks", budget_bytes=budget, code="int8", **SOFTMAX),
+        _who("ours, bf16", "blocks", budget_bytes=budget, code="bf16", **SOFTMAX),
+        _who("ours, fp32", "blocks", budget_bytes=budget, code="fp32", **SOFTMAX),
+        _who(f"dense {SMALL[share]}, Adam, BPR", "bpr", width=SMALL[share], **BPR),
+        _who("dense fp32, softmax", "dense", width=min(64, adagrad // 4), **SOFTMAX),
+        _who("dense int8, softmax", "dense", width=min(64, adagrad - 4), code="int8", **SOFTMAX),
+        _who("hashing trick, softmax", "hashed", width=64, rows=budget // 260, **SOFTMAX),
+    )
+
+
+def lightgcn(share: int) -> tuple[Contestant, ...]:
+    """The published backbone at equal parameters, in its published training; what it learns is then packed, not trained packed."""
+    width, density = SMALL[share], share / 100
+    masked: dict[str, Json] = {"width": 64, "density": density, **LIGHT}
+    n = sum(SHAPES["ml-100k"])
+    return (
+        _who(OURS, "light", blocks=share * n * 8 // 100, **LIGHT),
+        _who(f"dense {width}", "bpr", width=width, **LIGHT),
+        _who("dense 64", "bpr", width=64, **LIGHT),
+        _who("static random mask", "bpr", **masked),
+        _who("DSL as published", "bpr", grow="gradient", **masked),
+    )
+
+
+def _case(
+    name: str, dataset: str, backbone: str, who: tuple[Contestant, ...], seed: int, profile: Profile
+) -> Case:
+    epochs, every = QUICK_EPOCHS if profile is Profile.QUICK else EPOCHS[dataset]
+    return Case(
+        name=f"{name} {backbone} {dataset} {seed}",
+        contestants=who,
+        metrics=(_value(f"[{name}] {backbone} {dataset}", "recall"),),
+        repetitions=1,
+        expected_s=20.0 if dataset == "ml-100k" else 200.0,
+        timeout_s=3_600.0,
+        skipped=None if os.environ.get("HEADRACE_DATASETS") else "HEADRACE_DATASETS is not set",
+        args={
+            "dataset": dataset,
+            "backbone": backbone,
+            "seed": seed,
+            "epochs": epochs,
+            "every": every,
+            "batch": 1_024,
+        },
+    )
+
+
+def _value(name: str, key: str, unit: str = "score", lower: bool = False) -> Metric:
+    def of(repetition: Repetition) -> float:
+        return repetition.values[key]
+
+    return Metric(name, unit, "lower" if lower else "higher", of)
+
+
+STREAM: dict[str, Json] = {"budget_bytes": 1_200_000, "lr": 0.1, "reg": 0.005, "half_life": 400_000.0}
+
+
+def stream(profile: Profile) -> Case:
+    """5 M events (60,000 when quick) at equal bytes."""
+    runner = "benchmarks.runners.recommender_stream"
+
+    def who(name: str, kind: str, **args: Json) -> Contestant:
+        return Contestant(name, runner, packages=PACKAGES, args={"kind": kind, **STREAM, **args})
+
+    ours: dict[str, Json] = {"rows": 11_000, "admit_after": 2, "start": 0.02}
+    return Case(
+        name="stream",
+        contestants=(
+            who(OURS, "ours", code="int8", **ours),
+            who("ours, fp32", "ours", code="fp32", **ours),
+            who("small dense, first come", "first", width=16),
+            who("hashing trick", "hashed", width=16),
+            who("hot and cold", "hotcold", width=16),
+        ),
+        metrics=(
+            _value("[stream] Recall@20 of the next interaction", "recall"),
+            _value("[stream] NDCG@20", "ndcg"),
+            _value("[stream] most bytes over budget at any step", "over_budget", "bytes", lower=True),
+            _value(
+                "[stream] resident memory, per million events", "rss_percent_per_million", "%", lower=True
+            ),
+            _value("[stream] learnt", "rate", "1/CPU s"),
+        ),
+        repetitions=1,
+        expected_s=90.0,
+        timeout_s=3_600.0,
+        args={"seed": 0, "events": 60_000 if profile is Profile.QUICK else 5_000_000},
+    )
+
+
+def speed(profile: Profile) -> list[Case]:
+    """[train time] at each budget, [score catalogue]."""
+    runner = "benchmarks.runners.recommender_speed"
+    found = []
+    for share in (50, 20) if profile is not Profile.QUICK else (20,):
+
+        def ours(name: str, share: int = share, **args: Json) -> Contestant:
+            chosen = {"kind": "ours", "share": share / 100, "code": "fp32", "negatives": 1, **args}
+            return Contestant(name, runner, packages=PACKAGES, args=chosen)
+
+        dense = [
+            Contestant(f"dense 64, {name}", runner, packages=TORCH, args={"kind": "dense", "optimiser": name})
+            for name in ("Adam", "SparseAdam")
+        ]
+        found.append(
+            Case(
+                name=f"train {share}",
+                contestants=(
+                    ours(OURS),
+                    ours("ours, 8 negatives", negatives=8),
+                    ours("ours, int8", code="int8"),
+                    *dense,
+                ),
+                metrics=(_value(f"[train time] {share} %: learnt in batches of 4,096", "rate", "1/CPU s"),),
+                repetitions=3,
+                expected_s=6.0,
+            )
+        )
+    who = [
+        Contestant(OURS, runner, packages=TORCH, args={"kind": "score", "what": "packed", "share": 0.2}),
+        Contestant(
+            "ours, 50 %", runner, packages=TORCH, args={"kind": "score", "what": "packed", "share": 0.5}
+        ),
+        Contestant("dense 64, fp32", runner, packages=TORCH, args={"kind": "score", "what": "dense"}),
+    ]
+    found.append(
+        Case(
+            name="score",
+            contestants=tuple(who),
+            metrics=(
+                _value("[score catalogue] 64 users, 100,000 items, 20 %", "s", "s", lower=True),
+                _value("[score catalogue] bytes", "bytes", "bytes", lower=True),
+            ),
+            repetitions=5,
+            expected_s=3.0,
+        )
+    )
+    return found
+
+
+def cases(profile: Profile) -> tuple[Case, ...]:
+    """By default MovieLens 100K with three seeds, the stream and speed; ``--full`` adds MovieLens 1M and Gowalla."""
+    found = [*speed(profile), stream(profile)]
+    seeds = (0,) if profile is Profile.QUICK else (0, 1, 2)
+    for share in (20,) if profile is Profile.QUICK else (20, 10, 50):
+        for seed in seeds:
+            for name, who in (("equal parameters", equal_parameters), ("equal bytes", equal_bytes)):
+                found.append(
+                    _case(f"{name} {share} %", "ml-100k", "MF", who("ml-100k", share), seed, profile)
+                )
+            found.append(
+                _case(f"equal parameters {share} %", "ml-100k", "LightGCN", lightgcn(share), seed, profile)
+            )
+    if profile is Profile.FULL:
+        for share in (20, 10, 50):
+            for seed in seeds:
+                for name, who in (("equal parameters", equal_parameters), ("equal bytes", equal_bytes)):
+                    found.append(
+                        _case(f"{name} {share} %", "ml-1m", "MF", who("ml-1m", share), seed, profile)
+                    )
+        found.append(
+            _case("equal parameters 20 %", "gowalla", "MF", equal_parameters("gowalla", 20), 0, profile)
+        )
+        found.append(_case("equal bytes 20 %", "gowalla", "MF", equal_bytes("gowalla", 20), 0, profile))
+    return tuple(found)
+
+
+@contextmanager
+def ground(cases: Sequence[Case], scratch: Path) -> Iterator[Mapping[str, Json]]:
+    """Tells the runners where the data sets are; a path is no part of a kept cell."""
+    yield {"folder": os.environ.get("HEADRACE_DATASETS", "")}
+
+
+TABLE = Table(
+    name="recommender",
+    title="Recommenders inside a byte budget",
+    cases=cases,
+    ground=ground,
+    keeps=True,
+    view=view,
+    notes=(
+        "MovieLens 100K: ratings of 4 and more, 70/10/20 at random. Epoch chosen on validation, full ranking without what was met before. "
+        "Scores are means over seeds, and their range.",
+        "bytes: of the arrays that a model holds while it learns; a mask over dense tables counts what stays dense.",
+        "Where a name says softmax, the training is ours: row-wise Adagrad, eight negatives, one interaction after the other.",
+    ),
+)

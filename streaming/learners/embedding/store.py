@@ -1,0 +1,358 @@
+"""The embedding table: ids in, rows of blocks out, inside a budget of bytes that no step exceeds.
+
+In the flow: below every learner with embeddings. A batch is `locate`d (admitting ids on their second sighting, evicting only rows
+that the batch does not use), `gather`ed into a dense scratch, learnt, `scatter`ed back. `give` and `take_back` move blocks between
+rows, `expire` and `forget` give rows up. Everything that outlives a batch stands in one `Arrays`, allocated once.
+
+Sources: admission and expiry as in Monolith (arXiv 2209.07663); eviction by aged frequency (LFU with halving); a floor on the
+rows kept, as torchrec's time-to-live has. Generations are the tombstones: a reader that kept (row, generation) asks `is_current`.
+Deliberately absent: sharing of rows by hash. An id without a row reads row 0, which is nobody's.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from headrace.streaming.learners.embedding import blocks, index
+from headrace.streaming.learners.embedding import rows as kernels
+from headrace.streaming.learners.embedding.keys import U64, key_of, keys_of
+from headrace.streaming.learners.embedding.layout import NONE, WIDTH, Arrays, Layout
+from headrace.streaming.learners.errors import BadCheckpoint, BudgetExceeded
+
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+U32 = npt.NDArray[np.uint32]
+Bool = npt.NDArray[np.bool_]
+SHARED: Final = np.uint32(0)
+"""The row of ids without one: read, never learnt."""
+_FREE_ROW, _FREE_BLOCK, _ROWS, _BLOCKS, _DRAWS, _EVICTED, _ADMITTED, _REFUSED = range(8)
+
+
+class EmbeddingStore:
+    """Rows of at most `layout.max_blocks` 8-wide blocks for exact ids.
+
+    Args:
+        layout: how many rows and blocks; see `Layout.within` for a budget in bytes.
+        budget_bytes: what `nbytes` may not exceed at any step; the layout's own bytes by default.
+        admit_after: 1 gives an id a row at its first sighting, 2 at its second.
+        ttl: ids not seen for so long are given up by `expire`; in the unit of the event times handed in, as are the next two.
+        half_life: an id's count of touches halves in so much time.
+        floor: rows that `expire` leaves, whatever their age.
+        scale: new weights are N(0, scale**2).
+
+    Raises BudgetExceeded where the layout is larger than the budget.
+
+    >>> store = EmbeddingStore(Layout.within(10_000, rows=50), admit_after=2)
+    >>> store.locate(["ann", "bob", "ann"], field=0, now=1.0).tolist(), store.locate(["bob"], field=0, now=2.0).tolist()
+    ([1, 0, 1], [2])
+    >>> store.nbytes <= 10_000, store.live_rows
+    (True, 2)
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        budget_bytes: int | None = None,
+        admit_after: int = 2,
+        ttl: float | None = None,
+        half_life: float = float("inf"),
+        floor: int = 1,
+        scale: float = 0.1,
+        seed: int = 0,
+    ) -> None:
+        if admit_after not in (1, 2) or not half_life > 0 or (ttl is not None and not ttl > 0):
+            raise ValueError(
+                f"expected admit_after 1 or 2 and times above 0, came {admit_after}, ttl {ttl}, half_life {half_life}"
+            )
+        self.layout, self.budget_bytes = layout, layout.nbytes if budget_bytes is None else budget_bytes
+        if layout.nbytes > self.budget_bytes:
+            raise BudgetExceeded(
+                f"expected at most {self.budget_bytes} bytes, the layout takes {layout.nbytes}"
+            )
+        self.admit_after, self.ttl, self.half_life, self.floor = admit_after, ttl, half_life, floor
+        self.scale = scale
+        self.random = np.random.Generator(np.random.PCG64(seed))
+        self.arrays = layout.allocate()
+        arrays = self.arrays
+        arrays.head[:] = np.arange(1, layout.rows + 1)
+        arrays.head[-1] = NONE
+        arrays.chain[:] = np.arange(1, layout.n_blocks + 1)
+        arrays.chain[-1] = NONE
+        arrays.free[_FREE_ROW] = (
+            1  # row 0 is shared: it has no block, so it reads as zeros and learns nothing
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held: weights, optimiser, index and all."""
+        return sum(array.nbytes for array in self.arrays)
+
+    @property
+    def live_rows(self) -> int:
+        """Ids that have a row."""
+        return int(self.arrays.free[_ROWS])
+
+    @property
+    def live_blocks(self) -> int:
+        """Blocks that belong to rows."""
+        return int(self.arrays.free[_BLOCKS])
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Ids admitted, evicted, and refused for want of a row, since the beginning."""
+        free = self.arrays.free
+        return {
+            "admitted": int(free[_ADMITTED]),
+            "evicted": int(free[_EVICTED]),
+            "refused": int(free[_REFUSED]),
+        }
+
+    def check(self) -> None:
+        """The contract: bytes within the budget, no block lost or used twice. Called at every step that moves something.
+
+        Raises BudgetExceeded.
+        """
+        rows, held = self.live_rows, self.live_blocks
+        if self.nbytes > self.budget_bytes or held > self.layout.n_blocks or not rows <= held:
+            raise BudgetExceeded(
+                f"expected at most {self.budget_bytes} bytes and {self.layout.n_blocks} blocks, one for each of {rows} rows, "
+                f"came {self.nbytes} bytes and {held} blocks"
+            )
+
+    def rows_of(self, ids: Any, field: int) -> U32:
+        """The rows of `ids`, `uint32[n]`, 0 for those without; changes nothing. Raises BadId."""
+        return self._find(keys_of(ids, field))
+
+    def locate(self, ids: Any, field: int, now: float, keep: U32 | None = None) -> U32:
+        """The rows of `ids` in order, `uint32[n]`; ids due for one are admitted, and the rows found are touched.
+
+        now: event time of the batch. keep: further rows of the batch, which must not be evicted.
+        Raises BadId, and then nothing has changed.
+        """
+        return self.locate_keys(keys_of(ids, field), now, keep)
+
+    def locate_keys(self, keys: U64, now: float, keep: U32 | None = None) -> U32:
+        """The same for `keys: uint64[n, 2]`."""
+        rows = self._find(keys)
+        if not rows.all():
+            absent = np.flatnonzero(rows == 0)
+            _, first, times = np.unique(
+                keys[absent].view([("", np.uint64)] * 2), return_index=True, return_counts=True
+            )
+            order = np.argsort(first)
+            new, times = keys[absent[first[order]]], times[order]
+            before = np.zeros(len(new), np.uint8)
+            index.sight(self.arrays.door, new, before)
+            due = new[times + before >= self.admit_after]
+            if len(due):
+                self._admit(
+                    due, now, np.unique(np.concatenate([rows, keep if keep is not None else rows[:0]]))
+                )
+                rows = self._find(keys)
+        self._touch(rows, now)
+        return rows
+
+    def gather(self, rows: U32, width: int | None = None) -> F32:
+        """Weights of `rows: uint32[n]` as fresh `float32[n, 8 * m]`, zero beyond a row's own blocks.
+
+        m: `width`, or the most blocks that one of the rows has.
+        """
+        most = int(self.arrays.blocks[rows].max(initial=0)) if width is None else width
+        out = np.zeros((len(rows), WIDTH * max(1, most)), np.float32)
+        blocks.gather(self.arrays, rows, out, out.view(np.uint32))
+        return out
+
+    def scatter(self, rows: U32, values: F32) -> None:
+        """Store `values: float32[n, 8 * m]`, of the shape that `gather` gave, as the weights of distinct `rows: uint32[n]`."""
+        values = np.ascontiguousarray(values, np.float32)
+        self.arrays.free[_DRAWS] += 1
+        blocks.scatter(self.arrays, rows, values, values.view(np.uint32), int(self.arrays.free[_DRAWS]))
+
+    def give(self, rows: U32, values: F32 | None = None) -> int:
+        """Append a block to each of distinct `rows: uint32[n]` while there are free ones; how many got one.
+
+        values: float32[n, 8], N(0, scale**2) by default.
+        """
+        arrays = self.arrays
+        if values is None:
+            values = self._fresh(len(rows))
+        given = 0
+        for row, block in zip(rows.tolist(), values, strict=True):
+            if arrays.free[_FREE_BLOCK] == NONE or self.live_blocks >= self.layout.n_blocks:
+                break
+            if 0 < arrays.blocks[row] < self.layout.max_blocks:
+                blocks.grow(arrays, row, block, block.view(np.uint32), int(arrays.free[_DRAWS]))
+                arrays.young[row] = 1
+                given += 1
+        arrays.free[_DRAWS] += 1
+        self.check()
+        return given
+
+    def take_back(self, rows: U32) -> int:
+        """Give back the last block of each of distinct `rows: uint32[n]` that has two or more; how many were given back."""
+        taken = 0
+        for row in rows.tolist():
+            if self.arrays.blocks[row] >= 2:
+                blocks.shrink(self.arrays, row)
+                self.arrays.young[row] = 0
+                taken += 1
+        self.check()
+        return taken
+
+    def least(self, n: int, now: float, spare: U32 | None = None) -> U32:
+        """At most `n` rows whose last block is worth least: its norm, less for rows long unseen; young ones never."""
+        norms = np.empty(self.layout.rows, np.float32)
+        blocks.last_norms(self.arrays, norms)
+        norms[self.arrays.young > 0] = np.inf
+        if spare is not None:
+            norms[spare] = np.inf
+        return _lowest(norms * (0.5 + self._freshness(now)), n)
+
+    def expire(self, now: float) -> int:
+        """Give up rows not seen for `ttl`, oldest first, but leave `floor` of them; how many."""
+        if self.ttl is None:
+            return 0
+        arrays = self.arrays
+        old = np.flatnonzero((arrays.blocks > 0) & (arrays.seen < now - self.ttl)).astype(np.uint32)
+        old = old[np.argsort(arrays.seen[old], kind="stable")][: max(0, self.live_rows - self.floor)]
+        self._evict(old)
+        return len(old)
+
+    def forget(self, value: Any, field: int) -> bool:
+        """Clear an id's row, its first sighting and every byte learnt from it alone; whether it had a row. Raises BadId."""
+        key = np.array([key_of(value, field)], np.uint64)
+        row = self._find(key)
+        if row[0]:
+            self._evict(row)
+        place = int(index.home(key[0, 0], key[0, 1], len(self.arrays.door) - 1))
+        self.arrays.door[place] = 0
+        return bool(row[0])
+
+    def is_current(self, rows: U32, generations: U32) -> Bool:
+        """Whether each of `rows: uint32[n]` still is the id's it was when it had the generation given, `uint32[n]`."""
+        current: Bool = (self.arrays.generation[rows] == generations) & (self.arrays.blocks[rows] > 0)
+        return current
+
+    def evict(self, rows: Sequence[int]) -> None:
+        """Give rows up by number. Raises ValueError for a row that is not live."""
+        wanted = np.unique(np.asarray(rows, np.uint32))
+        if (self.arrays.blocks[wanted] == 0).any():
+            raise ValueError(f"expected live rows, came {wanted[self.arrays.blocks[wanted] == 0].tolist()}")
+        self._evict(wanted)
+
+    def restore(self, arrays: dict[str, Any]) -> None:
+        """Take over the arrays of a checkpoint, by name. Raises BadCheckpoint where one is absent or of another shape."""
+        for name, mine in self.arrays._asdict().items():
+            found = arrays.get(name)
+            if found is None or found.shape != mine.shape or found.dtype != mine.dtype:
+                came = "nothing" if found is None else f"{found.dtype}{list(found.shape)}"
+                raise BadCheckpoint(f"array {name!r}: expected {mine.dtype}{list(mine.shape)}, came {came}")
+        self.arrays = Arrays(**{name: np.array(arrays[name]) for name in Arrays._fields})
+        self._check_links()
+
+    def _check_links(self) -> None:
+        """A chain that leaves the table or goes in circles would send a kernel astray: refuse it here."""
+        arrays, n_blocks = self.arrays, self.layout.n_blocks
+        live = np.flatnonzero(arrays.blocks).astype(np.uint32)
+        used = np.zeros(n_blocks, bool)
+        at = arrays.head[live].astype(np.int64)
+        for place in range(int(arrays.blocks.max(initial=0))):
+            here = at[arrays.blocks[live] > place]
+            if (here >= n_blocks).any() or used[here].any() or len(np.unique(here)) != len(here):
+                raise BadCheckpoint("a row's chain of blocks leaves the table or meets another row's")
+            used[here] = True
+            at = np.where(arrays.blocks[live] > place, arrays.chain[np.minimum(at, n_blocks - 1)], at)
+        free_rows = _walk(arrays.head, int(arrays.free[_FREE_ROW]), self.layout.rows)
+        free_blocks = _walk(arrays.chain, int(arrays.free[_FREE_BLOCK]), n_blocks)
+        listed = arrays.table[arrays.table > 0]
+        sound = (
+            int(arrays.blocks.max(initial=0)) <= self.layout.max_blocks
+            and self.live_rows == len(live)
+            and self.live_blocks == int(used.sum()) == n_blocks - len(free_blocks)
+            and len(free_rows) == self.layout.rows - 1 - len(live)
+            and not arrays.blocks[0]
+            and not arrays.blocks[free_rows].any()
+            and not used[free_blocks].any()
+            and bool(np.array_equal(np.sort(listed), live))
+            and bool(np.array_equal(self._find(arrays.keys[live]), live))
+        )
+        if not sound:
+            raise BadCheckpoint(
+                "rows, blocks and index do not belong together; go back to an earlier checkpoint"
+            )
+
+    def _find(self, keys: U64) -> U32:
+        rows = np.empty(len(keys), np.uint32)
+        index.find(self.arrays.table, self.arrays.keys, keys, rows)
+        return rows
+
+    def _touch(self, rows: U32, now: float) -> None:
+        live, times = np.unique(rows[rows > 0], return_counts=True)
+        arrays = self.arrays
+        since = np.maximum(0.0, now - arrays.seen[live])
+        arrays.touches[live] = arrays.touches[live] * np.exp2(-since / self.half_life) + times
+        arrays.seen[live] = np.maximum(arrays.seen[live], now)
+
+    def _freshness(self, now: float) -> F64:
+        since = np.maximum(0.0, now - self.arrays.seen)
+        return np.asarray(np.exp2(-since / self.half_life))
+
+    def _admit(self, keys: U64, now: float, used: U32) -> None:
+        """Rows for `keys: uint64[n, 2]`, distinct and absent; `used` rows stay. Those for which there is no row are counted."""
+        arrays = self.arrays
+        wanted = min(len(keys), self.layout.rows - 1)
+        short = wanted - (self.layout.rows - 1 - self.live_rows)
+        if short > 0:
+            # A few more than needed, so that a full table does not look for the least rows with every batch.
+            self._evict(self._least_rows(short + self.layout.rows // 256, short, now, used))
+        free_rows, free_blocks = (
+            self.layout.rows - 1 - self.live_rows,
+            self.layout.n_blocks - self.live_blocks,
+        )
+        if min(wanted, free_rows) > free_blocks:
+            lacking = min(wanted, free_rows) - free_blocks
+            while lacking > 0:
+                taken = self.take_back(self.least(max(lacking, self.layout.n_blocks // 256), now, used))
+                if not taken:
+                    break
+                lacking -= taken
+        values = self._fresh(len(keys))
+        kernels.admit(arrays, keys, now, values, values.view(np.uint32))
+        arrays.free[_DRAWS] += 1
+        self.check()
+
+    def _least_rows(self, n: int, needed: int, now: float, used: U32) -> U32:
+        """At most `n` rows, at least `needed` where there are so many: least aged count, never one of `used`."""
+        worth = np.where(self.arrays.blocks > 0, self.arrays.touches * self._freshness(now), np.inf)
+        worth[used] = np.inf
+        found = _lowest(worth, n)
+        return found[: max(needed, min(n, self.live_rows - self.floor))]
+
+    def _evict(self, rows: U32) -> None:
+        kernels.evict(self.arrays, rows)
+        self.check()
+
+    def _fresh(self, n: int) -> F32:
+        return (self.scale * self.random.standard_normal((n, WIDTH))).astype(np.float32)
+
+
+def _lowest(values: npt.NDArray[Any], n: int) -> U32:
+    """At most `n` places of the lowest finite values, ties by place: the same whatever the partition does with them."""
+    finite = np.flatnonzero(np.isfinite(values))
+    order = finite[np.argsort(values[finite], kind="stable")]
+    return order[:n].astype(np.uint32)
+
+
+def _walk(links: U32, start: int, n: int) -> npt.NDArray[np.int64]:
+    """The places of a free list. Raises BadCheckpoint where it leaves the array or does not end."""
+    found: list[int] = []
+    at = start
+    while at != NONE:
+        if not 0 <= at < n or len(found) >= n:
+            raise BadCheckpoint("a list of free places leaves the table or goes in circles")
+        found.append(at)
+        at = int(links[at])
+    return np.array(found, np.int64)

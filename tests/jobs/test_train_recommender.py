@@ -1,0 +1,94 @@
+"""The recommender on a topic: ranked by the last snapshot on the executors, learnt, kept with the commit; restarts go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from headrace import storage
+from headrace.jobs.errors import BadSettings, LearnerChanged
+from headrace.jobs.progress import LEARNER, RECOMMENDER, attachment_path, last_commit
+from headrace.jobs.settings import Recommend, Settings, Stream
+from headrace.jobs.train_recommender import for_recommender
+from headrace.streaming.ad_feed import AdFeed
+from headrace.streaming.learners.dynamic_sparse.recommender import DSLRecommender
+from headrace.streaming.learners.dynamic_sparse.serving import Recommender
+
+from .conftest import Pipeline
+
+Make = Callable[..., Pipeline]
+
+
+def recommending(job: Pipeline, **recommend: object) -> Pipeline:
+    chosen = Recommend(**({"budget_bytes": 400_000, "admit_after": 1} | recommend))  # type: ignore[arg-type]
+    return Pipeline(job.spark, for_recommender(job.settings.model_copy(update={"recommend": chosen})))
+
+
+@pytest.mark.spark
+@pytest.mark.broker
+def test_clicks_are_ranked_then_learnt_and_a_restart_goes_on(pipeline: Make) -> None:
+    job = recommending(pipeline(max_events_per_batch=2_000))
+    feed = list(AdFeed(seed=9, n_users=200, n_items=200).messages(8_000))
+    job.send(feed[:5_000])
+    job.run()
+    beside = job.settings.stream.table.with_name(f"{job.settings.stream.table.name}_recommender")
+    first = storage.open(beside).to_table()
+    job.send(feed[5_000:])
+    job.run()
+    table = storage.open(job.settings.stream.table)
+    last = last_commit(table)
+    assert last is not None
+    assert attachment_path(last, LEARNER) is None
+    rows = table.to_table().to_pylist()
+    clicks = sum(row["kind"] == "click" for row in rows)
+    report = storage.open(beside).to_table()
+    assert report.slice(0, first.num_rows).equals(first)
+    batches = report.to_pylist()
+    assert sum(row["interactions"] for row in batches) == clicks > 0
+    assert batches[-1]["learnt"] == clicks
+    assert [row["batch"] for row in batches] == list(range(len(batches)))
+    assert batches[0]["recall_20"] is None
+    assert batches[0]["ranked"] == 0
+    for row in batches[1:]:
+        assert row["ranked"] == row["interactions"]
+        assert 0 <= row["ndcg_20"] <= row["recall_20"] <= 1
+    assert all(row["bytes"] <= 400_000 for row in batches)
+    path = attachment_path(last, RECOMMENDER)
+    assert path is not None
+    served = Recommender.load(path)
+    kept = DSLRecommender.load(path)
+    assert served.n_learned == kept.n_learned == clicks
+    users = sorted({row["user_id"] for row in rows if row["kind"] == "click"})[:5]
+    assert served.recommend_many(users, 5) == kept.recommend_many(users, 5)
+    with pytest.raises(LearnerChanged, match="code differ"):
+        recommending(job, code="int8").run()
+
+
+CONTRACT = """
+topic = "plain"
+version = 1
+doc = "Nothing to want."
+[[columns]]
+name = "id"
+type = "int64"
+required = true
+[[columns]]
+name = "at"
+type = "timestamp"
+required = true
+[features]
+event_id = "id"
+event_time = "at"
+key = "id"
+"""
+
+
+def test_a_contract_that_does_not_say_who_wanted_what_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "plain.toml"
+    path.write_text(CONTRACT)
+    with pytest.raises(BadSettings, match=r"expected features.item and features.label in contract 'plain'"):
+        for_recommender(Settings(stream=Stream(contract=str(path))))
+    assert not for_recommender(Settings()).learner.enabled
+    assert for_recommender(Settings()).recommend.enabled

@@ -1,0 +1,68 @@
+"""Planted defects of the embedding table and the recommender; see ``planted``."""
+
+from __future__ import annotations
+
+from .mutant import Mutant
+
+STORE = "tests/learners/embedding/test_store.py"
+RECOMMENDER = "tests/learners/dynamic_sparse/test_recommender.py"
+TABLE = "streaming/learners/embedding"
+
+RECOMMENDING = (
+    Mutant(
+        "the budget is off by a block",
+        "learners",
+        f"{TABLE}/layout.py",
+        "blocks = min(chosen + spare, chosen * max_blocks)",
+        "blocks = min(chosen + spare + 1, chosen * max_blocks)",
+        (f"{STORE}::test_the_budget_is_exact_after_a_thousand_random_operations[adagrad-fp32]",),
+    ),
+    Mutant(
+        "a recycled block keeps Adam's moments",
+        "learners",
+        f"{TABLE}/blocks.py",
+        "        arrays.first[block] = 0.0\n        arrays.second[block] = 0.0\n",
+        "        pass\n",
+        (f"{STORE}::test_a_recycled_row_remembers_nothing[adam]",),
+    ),
+    Mutant(
+        "a recycled row keeps Adagrad's sum",
+        "learners",
+        f"{TABLE}/rows.py",
+        "        arrays.square[row] = 0.0\n",
+        "",
+        (f"{STORE}::test_a_recycled_row_remembers_nothing[adagrad]",),
+    ),
+    Mutant(
+        "a row in use may be evicted",
+        "learners",
+        f"{TABLE}/store.py",
+        "        worth[used] = np.inf\n",
+        "",
+        (f"{STORE}::test_eviction_takes_who_is_seen_least_and_never_a_row_in_use",),
+    ),
+    Mutant(
+        "only rows that were just pruned grow",
+        "learners",
+        "streaming/learners/dynamic_sparse/explore.py",
+        "grown = store.give(growing)",
+        "grown = store.give(store.least(len(growing), now))",
+        (f"{RECOMMENDER}::test_growth_goes_to_rows_with_the_largest_pull_and_never_exceeds_the_budget",),
+    ),
+    Mutant(
+        "a generation does not change when its row is given up",
+        "learners",
+        f"{TABLE}/rows.py",
+        "arrays.generation[row] += np.uint32(1)",
+        "arrays.generation[row] += np.uint32(0)",
+        (f"{STORE}::test_what_comes_late_leaves_the_floor_and_a_reader_can_tell",),
+    ),
+    Mutant(
+        "the random numbers of the table are not kept",
+        "learners",
+        "streaming/learners/dynamic_sparse/state.py",
+        "        model._store.random.bit_generator.state = state\n",
+        "",
+        (f"{RECOMMENDER}::test_a_restored_recommender_goes_on_as_the_kept_one_would[fp32]",),
+    ),
+)
