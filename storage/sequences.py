@@ -230,15 +230,14 @@ def worth_it(
     n = len(offsets) - 1
     if n < 2 or offsets[n] == offsets[0]:
         return None
-    at = np.sort(np.random.default_rng(seed).integers(1, n, min(SAMPLED_PAIRS, n - 1)))
-    arrived = _literals(offsets, items, at - 1, at, numbers)
+    arrived = _literals(offsets, items, numbers, None, seed)
     best, oldest_first, clustered = min(arrived), arrived[1] < arrived[0], False
     if (
         order is not None
         and numbers is not None
         and np.count_nonzero(restarts(numbers)) > 1 + int(numbers.max())
     ):
-        together = _literals(offsets, items, order[at - 1], order[at], numbers)
+        together = _literals(offsets, items, numbers, order, seed)
         saved = (best - min(together)) * (int(offsets[n]) - int(offsets[0])) * items.itemsize
         if saved > _NUMBER_BYTES * n:
             best, oldest_first, clustered = min(together), together[1] < together[0], True
@@ -246,15 +245,41 @@ def worth_it(
 
 
 def _literals(
-    offsets: Array, items: Array, before: Array, after: Array, numbers: NDArray[np.uint32] | None
+    offsets: Array,
+    items: Array,
+    numbers: NDArray[np.uint32] | None,
+    order: NDArray[np.int64] | None,
+    seed: int,
 ) -> tuple[float, float]:
+    """Part of all items that would be written: newest first, and oldest first.
+
+    Rows that begin a cluster anew are written whole. They may be few and yet hold most of what is written, so they are
+    counted and not sampled.
+    """
+    n = len(offsets) - 1
+    whole = np.arange(n) == 0 if numbers is None else restarts(numbers if order is None else numbers[order])
+    follow = np.flatnonzero(~whole)
+    if not len(follow):
+        return 1.0, 1.0
+    after = follow[
+        np.sort(np.random.default_rng(seed).integers(0, len(follow), min(SAMPLED_PAIRS, len(follow))))
+    ]
+    before = after - 1
+    rows = np.flatnonzero(whole)
+    if order is not None:
+        before, after, rows = order[before], order[after], order[rows]
+    begun = int((offsets[rows + 1] - offsets[rows]).sum()) / (int(offsets[n]) - int(offsets[0]))
+    newest, oldest = _changed(offsets, items, before, after)
+    return begun + (1 - begun) * newest, begun + (1 - begun) * oldest
+
+
+def _changed(offsets: Array, items: Array, before: Array, after: Array) -> tuple[float, float]:
     """Part of the items of rows `after` that rows `before` do not have: newest first, and oldest first."""
     patterns = items.view(f"u{items.itemsize}")
     first, last = offsets[before].astype(np.int64), offsets[before + 1].astype(np.int64)
     start, end = offsets[after].astype(np.int64), offsets[after + 1].astype(np.int64)
     lengths, mine = last - first, end - start
     total = max(1, int(mine.sum()))
-    allowed = np.ones(len(after), np.bool_) if numbers is None else numbers[before] == numbers[after]
     near, far = np.arange(_COMPARED), np.arange(_COMPARED + _SHIFTS - 1)
     has = np.lib.stride_tricks.sliding_window_view(far < mine[:, None], _COMPARED, axis=1)
     both = has & (near < lengths[:, None])[:, None, :]
@@ -265,7 +290,7 @@ def _literals(
         y = patterns.take(other[:, None] + step * far, mode="clip")
         windows = np.lib.stride_tricks.sliding_window_view(y, _COMPARED, axis=1)
         same = ((windows == x[:, None, :]) & both).sum(axis=2)
-        agree = (4 * same >= 3 * compared) & (same > 0) & allowed[:, None]
+        agree = (4 * same >= 3 * compared) & (same > 0)
         shift = np.argmax(agree, axis=1)
         kept = np.where(agree.any(axis=1), np.minimum(mine - shift, lengths), 0)
         # A part of them is taken to differ all along as it does at the front.

@@ -582,6 +582,20 @@ def test_unrelated_lists_are_left_alone(vocabulary: int) -> None:
     assert sequences.worth_it(offsets, items, None, None) is None
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_rows_that_begin_a_cluster_are_counted(seed: int) -> None:
+    """Rows come in runs of a user: few begin one, but those are nearly all that is written."""
+    users = np.random.default_rng(1).permutation(np.repeat(np.arange(40, dtype=np.uint32), 10)).repeat(50)
+    rows = [np.zeros(0, np.int64)] * len(users)
+    last = {user: np.arange(200) + 1_000 * user for user in range(40)}
+    for at, user in enumerate(users.tolist()):
+        last[user] = rows[at] = np.append(10**6 + at, last[user][:199])
+    offsets, items = np.arange(len(rows) + 1) * 200, np.concatenate(rows)
+    layout = sequences.worth_it(offsets, items, users, sequences.clustered_order(users), seed=seed)
+    assert layout is not None
+    assert layout.clustered
+
+
 def test_few_rows_and_empty_lists_are_left_alone() -> None:
     assert sequences.worth_it(np.array([0, 3]), np.arange(3), None, None) is None
     assert sequences.worth_it(np.zeros(9, np.int32), np.empty(0, np.int64), None, None) is None
