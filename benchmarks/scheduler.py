@@ -127,7 +127,7 @@ def _shares(repetitions: int) -> Case:
             Metric("[cap] points above a cap of 50 %, worst 10 s", "points", "lower", _value("over_cap")),
         ),
         repetitions=repetitions,
-        expected_s=28.0,
+        expected_s=33.0,
         args={"master": LOCAL},
     )
 
