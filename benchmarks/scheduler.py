@@ -87,6 +87,7 @@ def _case(scenario: str, contestants: tuple[Contestant, ...], repetitions: int, 
             Metric(f"{title} makespan", "s", "lower", _first("makespan")),
         ),
         repetitions=repetitions,
+        discard=1,
         expected_s=SECONDS[scenario] * plays / len(contestants),
         args={"scenario": scenario, "seed": SEED, "master": master},
     )
@@ -127,7 +128,7 @@ def _shares(repetitions: int) -> Case:
             Metric("[cap] points above a cap of 50 %, worst 10 s", "points", "lower", _value("over_cap")),
         ),
         repetitions=repetitions,
-        expected_s=28.0,
+        expected_s=33.0,
         args={"master": LOCAL},
     )
 
@@ -222,7 +223,7 @@ TABLE = Table(
     notes=(
         "fair: Spark's FAIR mode as it comes; ujf: a FAIR pool for each user, written by hand; cfq: fair queuing of jobs on the",
         "paper's clock (our pool, since Spark has none). -P: tasks cut to a tenth of a second; without it, one task a core.",
-        "Seconds are means over seeds, makespans medians. DVR: by how much jobs end later than under the user's fair pools, of their",
+        "The first seed of each process is thrown away. Seconds are means over seeds, makespans medians. DVR: by how much jobs end later than under the user's fair pools, of their",
         "response there; cells are kept one by one, so that a run that was ended goes on with the next seed.",
     ),
 )

@@ -16,8 +16,8 @@ from benchmarks.runners.protocol import Args, Result, Runner, serve
 from benchmarks.runners.scheduler_spark import CORES, acting, application
 from headrace import scheduler
 
-TASK_S, TASKS, JOB_MS = 0.05, 6, 300.0
-BUSY_S = 12.0
+TASK_S, TASKS, JOB_MS = 0.05, 2, 100.0
+BUSY_S = 15.0
 CAP, WINDOW_S = 0.5, 10.0
 Span = tuple[float, float]
 
@@ -55,7 +55,7 @@ class Shares(Runner):
                 with acting(self._spark, self._args, user, cost_ms=JOB_MS):
                     spans[user] += self._job(TASKS)
 
-        threads = [InheritableThread(target=submit, args=(user,)) for user in spans for _ in range(4)]
+        threads = [InheritableThread(target=submit, args=(user,)) for user in spans for _ in range(6)]
         for thread in threads:
             thread.start()
         for thread in threads:
