@@ -91,7 +91,7 @@ def _case(
     return Case(
         name=f"{name} {backbone} {dataset} {seed}",
         contestants=who,
-        metrics=(_value(f"[{name}] {backbone} {dataset}", "recall"),),
+        metrics=(_value(f"[{name}] {backbone} {dataset}, seed {seed}", "recall"),),
         repetitions=1,
         expected_s=20.0 if dataset == "ml-100k" else 200.0,
         timeout_s=3_600.0,
@@ -146,7 +146,7 @@ def stream(profile: Profile) -> Case:
         repetitions=1,
         expected_s=90.0,
         timeout_s=3_600.0,
-        args={"seed": 0, "events": 60_000 if profile is Profile.QUICK else 5_000_000},
+        args={"dataset": "made", "seed": 0, "events": 60_000 if profile is Profile.QUICK else 5_000_000},
     )
 
 
@@ -176,6 +176,7 @@ def speed(profile: Profile) -> list[Case]:
                 metrics=(_value(f"[train time] {share} %: learnt in batches of 4,096", "rate", "1/CPU s"),),
                 repetitions=3,
                 expected_s=6.0,
+                args={"dataset": "made"},
             )
         )
     who = [
@@ -195,6 +196,7 @@ def speed(profile: Profile) -> list[Case]:
             ),
             repetitions=5,
             expected_s=3.0,
+            args={"dataset": "made"},
         )
     )
     return found

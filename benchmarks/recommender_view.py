@@ -18,7 +18,7 @@ def view(measured: Any, results: Path) -> list[str]:
     failed: list[str] = []
     for cell in measured.cells:
         key = cell.key
-        if "dataset" not in key["args"]:
+        if "epochs" not in key["args"]:
             continue
         name = key["case"].rpartition(" ")[0]
         if cell.failure is not None:

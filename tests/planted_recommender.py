@@ -15,7 +15,7 @@ RECOMMENDING = (
         f"{TABLE}/layout.py",
         "blocks = min(chosen + spare, chosen * max_blocks)",
         "blocks = min(chosen + spare + 1, chosen * max_blocks)",
-        (f"{STORE}::test_the_budget_is_exact_after_a_thousand_random_operations[adagrad-fp32]",),
+        (f"{STORE}::test_a_layout_uses_its_budget_and_no_more",),
     ),
     Mutant(
         "a recycled block keeps Adam's moments",

@@ -7,6 +7,7 @@ project's kernel (row-wise Adagrad, eight negatives, one interaction after the o
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -166,19 +167,26 @@ class Bpr:
             self._model = MatrixFactorisation(*shape, **options)
         self._optimiser = torch.optim.Adam(self._model.parameters(), lr=args["lr"])
         self._sampler = Sampler(split, 1, args["seed"])
-        self._mask = None
+        self._mask: Any = None
         steps = -(-len(split.train[0]) // args["batch"])
         table = self._model.table.numel()
         self.parameters, self.nbytes = table, 12 * table
+        self._mask_later: Any = None
         if "density" in args:
-            self._mask = MaskedTables(
+            masked = partial(
+                MaskedTables,
                 list(self._model.parameters()),
                 args["density"],
                 every=max(1, steps * 3 // 2),
                 total=steps * args["epochs"],
                 seed=args["seed"],
                 grow=args.get("grow"),
+                begin="magnitude" if "prune_at" in args else "random",
             )
+            if "prune_at" in args:
+                self._mask_later = masked
+            else:
+                self._mask = masked()
             self.parameters = round(args["density"] * table)
             self.nbytes = 12 * table + table  # the mask is a byte an entry beside what stays dense
         self._at = 0
@@ -194,8 +202,8 @@ class Bpr:
             if self._mask is not None:
                 self._mask.after_step()
         self._at += 1
-        if self._mask is not None and self._at == args.get("prune_at"):
-            self._mask.prune_once()
+        if self._mask_later is not None and self._at == args["prune_at"]:
+            self._mask = self._mask_later()
 
     def scores(self, users: Any) -> Any:
         with self._torch.no_grad():

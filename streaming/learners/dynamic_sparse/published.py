@@ -4,7 +4,7 @@ The reference mode, for comparison: Wang et al., "Dynamic sparse learning", WSDM
 program. Weights, gradients and Adam's moments all stay dense: nothing becomes smaller or faster. What is pruned and grown again in
 one exploration keeps its value; other grown weights begin at 0 with whatever moments had gathered there.
 
-`grow="random"` is SET (Mocanu et al., 2018), `grow=None` a static random mask; `prune_once` is plain magnitude pruning.
+`grow="random"` is SET (Mocanu et al., 2018), `grow=None` a static random mask; `begin="magnitude"` on a trained table, without growth, is plain magnitude pruning.
 """
 
 import math
@@ -30,6 +30,7 @@ class MaskedTables:
     start: float = 0.5
     least: float = 0.005
     grow: Literal["gradient", "random"] | None = "gradient"
+    begin: Literal["random", "magnitude"] = "random"
     masks: list[torch.Tensor] = field(init=False)
     steps: int = field(init=False, default=0)
 
@@ -38,7 +39,11 @@ class MaskedTables:
         self.masks = []
         for parameter in self.parameters:
             # Exactly so many, where the authors' coin flips are right on average.
-            chosen = torch.randperm(parameter.numel(), generator=self._random)[: self._budget(parameter)]
+            n = self._budget(parameter)
+            if self.begin == "magnitude":
+                chosen = parameter.detach().abs().flatten().topk(n).indices
+            else:
+                chosen = torch.randperm(parameter.numel(), generator=self._random)[:n]
             mask = torch.zeros(parameter.numel(), dtype=torch.bool)
             mask[chosen] = True
             self.masks.append(mask.reshape(parameter.shape))
@@ -66,16 +71,6 @@ class MaskedTables:
             self.masks[at] = self._explored(parameter, self.masks[at])
         self.apply()
         return True
-
-    def prune_once(self) -> None:
-        """Keep the largest magnitudes, as many as the budget has, and never change the mask again."""
-        self.grow = None
-        for at, parameter in enumerate(self.parameters):
-            kept = parameter.detach().abs().flatten().topk(self._budget(parameter)).indices
-            mask = torch.zeros(parameter.numel(), dtype=torch.bool)
-            mask[kept] = True
-            self.masks[at] = mask.reshape(parameter.shape)
-        self.apply()
 
     def _budget(self, parameter: Any) -> int:
         return int(self.density * int(parameter.numel()) + 0.5)

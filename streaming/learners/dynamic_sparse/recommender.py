@@ -113,8 +113,6 @@ class DSLRecommender(base.MiniBatchClassifier):
         self.n_refused = 0
         self.n_unnamed = 0
 
-    # ---- what it holds
-
     @property
     def nbytes(self) -> int:
         """Bytes held by everything that outlives a batch; never more than `budget_bytes`."""
@@ -129,8 +127,6 @@ class DSLRecommender(base.MiniBatchClassifier):
     def explorer(self) -> Explorer:
         """How often blocks moved, and how many alarms there were."""
         return self._explorer
-
-    # ---- learning
 
     def learn_one(self, x: dict[Any, Any], y: Any = True) -> None:
         """Learn one interaction: `x` has a user and an item, `y` says whether it was wanted."""
@@ -304,8 +300,6 @@ class DSLRecommender(base.MiniBatchClassifier):
                 f"expected the columns {', '.join(needed)}; {', '.join(missing)} is not there"
             )
 
-    # ---- answering
-
     def predict_proba_one(self, x: dict[Any, Any], **kwargs: Any) -> dict[Any, float]:
         """How likely the user of `x` wants its item, as {False: …, True: …}; 0.5 where one of them is unknown."""
         frame = pd.DataFrame([{self.user: x.get(self.user), self.item: x.get(self.item)}])
@@ -379,8 +373,6 @@ class DSLRecommender(base.MiniBatchClassifier):
                 had |= self._store.forget(value, field)
         self._names.drop_stale(self._store.arrays.generation)
         return had
-
-    # ---- keeping
 
     def to_bytes(self) -> bytes:
         """Everything, to the last bit; see `state`."""
