@@ -346,3 +346,5 @@ APPLICATIONS: dict[str, Callable[..., dict[str, Any]]] = {
 
 if __name__ == "__main__":
     print("FOUND " + json.dumps(APPLICATIONS[sys.argv[1]](*sys.argv[2:])), flush=True)
+    if (left := SparkSession.getActiveSession()) is not None:
+        left.stop()  # a local-cluster that is not stopped starts its executors again and again while the JVM goes down
