@@ -1,10 +1,11 @@
 """Measures what batches of different sizes cost the driver: Python's resident memory plus the JVM's heap after a collection.
 
-A script, so that nothing else is in the process. Arguments: bootstrap and folder; then, per run, a topic and its batch size. Prints one line of JSON per run: rows of its largest batch, and the most bytes seen after any of its batches.
+A script, so that nothing else is in the process. Arguments: bootstrap and folder; then, per run, a topic and its batch size. Prints one line of JSON per run: rows of its largest batch, the most bytes seen after any of its batches, and how many kernels this process has compiled so far.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from pathlib import Path
@@ -52,11 +53,22 @@ def main(bootstrap: str, folder: Path, runs: list[tuple[str, int]]) -> None:
                     "bytes": max(rss + heap for _, rss, heap in seen),
                     "python": max(rss for _, rss, _ in seen),
                     "heap": max(heap for _, _, heap in seen),
+                    "compiled": _compiled(),
                 }
             ),
             flush=True,
         )
     spark.stop()
+
+
+def _compiled() -> int:
+    """Kernels that numba's cache did not have: the compiler's memory is theirs, once per machine, and stays with the process."""
+    from numba.core.dispatcher import Dispatcher  # not before the pipeline loads it
+
+    found = (each for each in gc.get_objects() if isinstance(each, Dispatcher))
+    ours = [kernel for kernel in found if kernel.py_func.__module__.startswith("headrace.")]
+    assert ours
+    return sum(sum(kernel.stats.cache_misses.values()) for kernel in ours)
 
 
 if __name__ == "__main__":

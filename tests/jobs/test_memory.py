@@ -30,12 +30,25 @@ def test_the_driver_grows_by_less_than_50_mb_from_batches_of_10_000_to_200_000(
         with Producer(kafka, topic=topic) as producer:
             for key, value, headers in AdFeed(seed=0).messages(events):
                 producer.send_raw(key, value, headers)
+    small, large = _measured(kafka, tmp_path / "first")
+    if large[
+        "compiled"
+    ]:  # a compiler's memory, whatever the size of a batch: the next process finds its kernels cached
+        small, large = _measured(kafka, tmp_path / "cached")
+    assert not large["compiled"]
+    assert small["batches"] >= 4
+    assert small["rows"] <= SMALL < 0.95 * LARGE <= large["rows"]
+    assert large["bytes"] - small["bytes"] < ALLOWED_BYTES, f"{small} {large}"
+
+
+def _measured(kafka: str, folder: Path) -> tuple[dict[str, int], dict[str, int]]:
+    """What the batches of both sizes cost a driver that has just begun."""
     done = subprocess.run(
         [
             sys.executable,
             str(SCRIPT),
             kafka,
-            str(tmp_path),
+            str(folder),
             "memory-small",
             str(SMALL),
             "memory-large",
@@ -49,6 +62,4 @@ def test_the_driver_grows_by_less_than_50_mb_from_batches_of_10_000_to_200_000(
     )
     assert done.returncode == 0, done.stderr[-3_000:]
     small, large = (json.loads(line) for line in done.stdout.splitlines() if line.startswith("{"))
-    assert small["batches"] >= 4
-    assert small["rows"] <= SMALL < 0.95 * LARGE <= large["rows"]
-    assert large["bytes"] - small["bytes"] < ALLOWED_BYTES, (small, large)
+    return small, large
