@@ -86,7 +86,7 @@ class Layout:
 
         >>> layout = Layout.within(100_000, rows=500)
         >>> layout.n_blocks, layout.nbytes <= 100_000
-        (1942, True)
+        (1994, True)
         """
         chosen = max(2, rows) if rows is not None else max(2, budget_bytes // 256)
         while True:
