@@ -49,7 +49,7 @@ def equal_parameters(dataset: str, share: int) -> tuple[Contestant, ...]:
         _who("dense 64, BPR", "bpr", width=64, **BPR),
         _who("static random mask, BPR", "bpr", **masked),
         _who("SET, BPR", "bpr", grow="random", **masked),
-        _who("magnitude pruning, BPR", "bpr", prune_at=40, **{**masked, "density": density}),
+        _who("magnitude pruning, BPR", "bpr", prune_at=40, **masked),
         _who("DSL as published, BPR", "bpr", grow="gradient", **masked),
     )
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from headrace import storage
 from headrace.jobs.errors import LearnerChanged
-from headrace.jobs.progress import LEARNER, attachment_path, last_commit
+from headrace.jobs.progress import LEARNER, last_attachment
 from headrace.jobs.seen import NEXT_OFFSETS, OFFSET, PARTITION, PARTITIONS
 from headrace.jobs.settings import Learner
 from headrace.streaming.contracts import Contract
@@ -46,8 +46,7 @@ def open_loop(table: storage.Table, contract: Contract, learner: Learner, seed: 
     """
     if not learner.enabled or contract.features.label is None:
         return None
-    last = last_commit(table)
-    snapshot = last.attachment(LEARNER) if last is not None and attachment_path(last, LEARNER) else None
+    snapshot = last_attachment(table, LEARNER)
     task = replace(
         task_of(contract, bits=learner.bits, seed=seed),
         rates=Rates(alpha=learner.learning_rate),

@@ -84,11 +84,12 @@ class MicroBatch:
         self._loop = loop
         self._tags = tags
         self._recommender = recommender
-        self._ranked_by = attachment_path(last_commit(table), RECOMMENDER)
         self._report = report
         self._accounts = accounts
         self._folder = table.folder
-        self._snapshot = attachment_path(last_commit(table), LEARNER)
+        last = last_commit(table)
+        self._snapshot = attachment_path(last, LEARNER)
+        self._ranked_by = attachment_path(last, RECOMMENDER)
         self._recent = within_horizon(
             recent_files(self._folder, table.files), progress.watermarks_us, settings.stream.lateness_s
         )

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 
 from headrace import storage
+from headrace.storage.errors import TableNotFound
 
 PROGRESS, GATE, LEARNER, TAGS, RECOMMENDER = "progress", "gate", "learner", "tags", "recommender"
 """Names of a commit's attachments."""
@@ -102,3 +104,18 @@ def attachment_path(commit: storage.Commit | None, name: str) -> Path | None:
     # The jobs' tables lie on mounted file systems.
     folder = Path(str(commit.table))
     return next((folder / entry.path for entry in commit.attachments if entry.name == name), None)
+
+
+def last_attachment(table: storage.Table, name: str) -> bytes | None:
+    """What the newest commit of a pipeline keeps under ``name``; ``None`` where it keeps nothing there."""
+    last = last_commit(table)
+    return last.attachment(name) if last is not None and attachment_path(last, name) else None
+
+
+def report_table(table: storage.Table, name: str, path: Path | None, schema: pa.Schema) -> storage.Table:
+    """Where a learner of ``table`` reports: at ``path``, else beside it as ``<table>_<name>``; made when it is not there."""
+    path = path or table.folder.with_name(f"{table.folder.name}_{name}")
+    try:
+        return storage.open(path)
+    except TableNotFound:
+        return storage.create(path, schema)

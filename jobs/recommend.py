@@ -23,11 +23,10 @@ from pyspark import SparkContext
 
 from headrace import storage
 from headrace.jobs.errors import BadSettings, LearnerChanged
-from headrace.jobs.progress import RECOMMENDER, attachment_path, last_commit
+from headrace.jobs.progress import RECOMMENDER, last_attachment, report_table
 from headrace.jobs.settings import Recommend
-from headrace.storage.errors import TableNotFound
 from headrace.streaming.contracts import Contract
-from headrace.streaming.joins import InlineLabel, JoinedLabel, inline_labels
+from headrace.streaming.joins import InlineLabel, JoinedLabel, inline_labels, rows_of_kind
 from headrace.streaming.loop import task_of
 
 if TYPE_CHECKING:
@@ -82,11 +81,10 @@ class Wanted:
     def interactions(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         """User, item and time of the rows that are interactions."""
         if isinstance(self.label, InlineLabel):
-            wanted = inline_labels(rows, self.label) > 0
+            wanted = np.flatnonzero(inline_labels(rows, self.label))
         else:
-            kinds = rows.column(self.label.kind)
-            wanted = np.array([kind == self.label.click for kind in kinds.to_pylist()], bool)
-        return rows.select([self.user, self.item, self.time]).filter(pa.array(wanted, pa.bool_()))
+            wanted = rows_of_kind(rows.column(self.label.kind), self.label.click)
+        return rows.select([self.user, self.item, self.time]).take(pa.array(wanted))
 
 
 class _Ranked(msgspec.Struct):
@@ -187,10 +185,10 @@ def open_recommender(
         half_life=recommend.half_life_s,
         seed=seed,
     )
-    last = last_commit(table)
+    kept = last_attachment(table, RECOMMENDER)
     model = fresh
-    if last is not None and attachment_path(last, RECOMMENDER):
-        model = DSLRecommender.from_bytes(last.attachment(RECOMMENDER))
+    if kept is not None:
+        model = DSLRecommender.from_bytes(kept)
         mine, theirs = fresh._get_params(), model._get_params()
         differing = [name for name in mine if mine[name] != theirs[name]]
         if differing:
@@ -198,11 +196,7 @@ def open_recommender(
                 f"table '{table.path}' has a recommender made otherwise: {', '.join(differing)} differ. Put them back, or write to a new "
                 "table (and checkpoint) to begin with an empty one"
             )
-    path = recommend.table or table.folder.with_name(f"{table.folder.name}_recommender")
-    try:
-        report = storage.open(path)
-    except TableNotFound:
-        report = storage.create(path, ROWS)
+    report = report_table(table, "recommender", recommend.table, ROWS)
     return RecommendQuery(context, model, wanted, report, seed)
 
 

@@ -13,9 +13,8 @@ import pyarrow as pa
 from headrace import storage
 from headrace.jobs.errors import LearnerChanged
 from headrace.jobs.learn import feed_file
-from headrace.jobs.progress import TAGS, attachment_path, last_commit
+from headrace.jobs.progress import TAGS, last_attachment, report_table
 from headrace.jobs.settings import Tags
-from headrace.storage.errors import TableNotFound
 from headrace.streaming.contracts import Contract
 from headrace.streaming.learners.errors import WrongFeatures
 from headrace.streaming.learners.features import FeatureSpec
@@ -52,8 +51,7 @@ def open_tags(table: storage.Table, contract: Contract, tags: Tags, column: str,
         LearnerChanged: the snapshot was of another task.
     """
     task = task_of(contract, tags, column, seed)
-    last = last_commit(table)
-    kept = last.attachment(TAGS) if last is not None and attachment_path(last, TAGS) else None
+    kept = last_attachment(table, TAGS)
     tagger = Tagger(task) if kept is None else Tagger.from_bytes(kept, task)
     expected = len(task.features.dense) if not task.is_hashed else 1 << task.features.bits
     if len(tagger.model._features) != expected:
@@ -61,12 +59,7 @@ def open_tags(table: storage.Table, contract: Contract, tags: Tags, column: str,
             f"table '{table.path}' has tags learnt from {len(tagger.model._features)} features, the settings make {expected}. Put "
             "them back, or write to a new table (and checkpoint) to begin with an empty learner"
         )
-    path = tags.table or table.folder.with_name(f"{table.folder.name}_tags")
-    try:
-        report = storage.open(path)
-    except TableNotFound:
-        report = storage.create(path, ROWS)
-    return TagQuery(tagger, report)
+    return TagQuery(tagger, report_table(table, "tags", tags.table, ROWS))
 
 
 def task_of(contract: Contract, tags: Tags, column: str, seed: int) -> TagTask:

@@ -120,7 +120,7 @@ class LabelJoin:
             return self._resolved(chunk.schema, [])
         watermarks = np.maximum(np.maximum.accumulate(times), state.watermark)
         kinds = chunk.column(self.label.kind)
-        shown, clicks = _rows_of(kinds, self.label.impression), _rows_of(kinds, self.label.click)
+        shown, clicks = rows_of_kind(kinds, self.label.impression), rows_of_kind(kinds, self.label.click)
         if len(shown):
             state.segments.append(self._segment(chunk, shown, times, state.arrived))
         self.counts.impressions += len(shown)
@@ -257,7 +257,8 @@ def inline_labels(chunk: pa.RecordBatch, label: InlineLabel) -> npt.NDArray[np.u
     return labels
 
 
-def _rows_of(kinds: pa.Array, kind: str) -> I64:
+def rows_of_kind(kinds: pa.Array, kind: str) -> I64:
+    """The rows of `kinds: [n]`, strings or a dictionary of them, that are of one kind; nulls are of none."""
     return np.flatnonzero(
         pc.call_function("equal", [plain(kinds), pa.scalar(kind)])
         .fill_null(False)

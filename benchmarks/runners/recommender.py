@@ -216,7 +216,7 @@ class Light:
     def __init__(self, split: Split, args: Args) -> None:
         import torch
 
-        from headrace.streaming.learners.dynamic_sparse.backbones import LightGCN
+        from headrace.streaming.learners.dynamic_sparse.backbones import LightGCN, pairwise_loss
         from headrace.streaming.learners.embedding.layout import Layout
         from headrace.streaming.learners.embedding.module import BlockEmbedding
         from headrace.streaming.learners.embedding.store import EmbeddingStore
@@ -241,16 +241,9 @@ class Light:
         self._store, self._rows = store, torch.from_numpy(rows)
         self._embedding = BlockEmbedding(store, lr=args["lr"])
         model = LightGCN(split.n_users, split.n_items, 64, *split.train)
-        self._graph, self._layers = model.graph, model.layers
+        self._nodes, self._loss = model.propagate, pairwise_loss
         self._sampler = Sampler(split, 1, args["seed"])
         self.parameters, self.nbytes = store.layout.n_blocks * 8, store.nbytes
-
-    def _nodes(self, table: Any) -> Any:
-        layer, total = table, table
-        for _ in range(self._layers):
-            layer = self._torch.sparse.mm(self._graph, layer)
-            total = total + layer
-        return total / (self._layers + 1)
 
     def epoch(self) -> None:
         torch, args = self._torch, self._args
@@ -259,11 +252,8 @@ class Light:
         for start in range(0, len(users), args["batch"]):
             part = slice(start, start + args["batch"])
             table = self._embedding(self._rows)
-            nodes = self._nodes(table)
-            u, i, j = nodes[users[part]], nodes[items[part]], nodes[drawn[part]]
-            rank = torch.nn.functional.softplus((u * j).sum(1) - (u * i).sum(1)).mean()
-            own = table[torch.cat([users[part], items[part], drawn[part]])]
-            (rank + args["reg"] * 0.5 * own.square().sum() / len(u)).backward()
+            triples = users[part], items[part], drawn[part]
+            self._loss(self._nodes(table), table, triples, args["reg"]).backward()
             self._embedding.step()
 
     def scores(self, users: Any) -> Any:

@@ -33,11 +33,18 @@ class MatrixFactorisation(nn.Module):
 
     def loss(self, users: Tensor, wanted: Tensor, others: Tensor, penalty: float) -> Tensor:
         """BPR over triples, `int64[B]` each; `wanted` and `others` are item numbers from 0."""
-        nodes = self.nodes()
-        u, i, j = nodes[users], nodes[self.n_users + wanted], nodes[self.n_users + others]  # (B, D) each
-        ranking = nn.functional.softplus((u * j).sum(1) - (u * i).sum(1)).mean()  # (B,) -> ()
-        rows = torch.cat([users, self.n_users + wanted, self.n_users + others])  # (3 * B,)
-        return ranking + penalty * 0.5 * self.table[rows].square().sum() / len(users)
+        triples = users, self.n_users + wanted, self.n_users + others
+        return pairwise_loss(self.nodes(), self.table, triples, penalty)
+
+
+def pairwise_loss(
+    nodes: Tensor, table: Tensor, triples: tuple[Tensor, Tensor, Tensor], penalty: float
+) -> Tensor:
+    """BPR over users, wanted and other items, node numbers `int64[B]` each; the penalty is on their rows of `table`."""
+    u, i, j = (nodes[part] for part in triples)  # (B, D) each
+    ranking = nn.functional.softplus((u * j).sum(1) - (u * i).sum(1)).mean()  # (B,) -> ()
+    rows = torch.cat(triples)  # (3 * B,)
+    return ranking + penalty * 0.5 * table[rows].square().sum() / len(u)
 
 
 class LightGCN(MatrixFactorisation):
@@ -57,7 +64,11 @@ class LightGCN(MatrixFactorisation):
         self.register_buffer("graph", graph)
 
     def nodes(self) -> Tensor:
-        layer, total = self.table, self.table
+        return self.propagate(self.table)
+
+    def propagate(self, table: Tensor) -> Tensor:
+        """The vectors that `table: float32[U + I, D]` gives the nodes, of the same shape."""
+        layer, total = table, table
         for _ in range(self.layers):
             layer = torch.sparse.mm(self.graph, layer)  # (N, N) x (N, D) -> (N, D)
             total = total + layer

@@ -16,6 +16,11 @@ import numpy as np
 from headrace.streaming.learners.embedding.store import EmbeddingStore
 
 
+def cosine(high: float, low: float, at: float) -> float:
+    """The share that moves when `at`, 0…1, of the schedule is over: from `high` to `low`."""
+    return low + (high - low) * 0.5 * (1.0 + math.cos(math.pi * at))
+
+
 @dataclass(frozen=True)
 class Schedule:
     """How much moves. every: interactions between explorations. start, least: share of the blocks beyond each row's first.
@@ -61,7 +66,7 @@ class Explorer:
         schedule = self.schedule
         at = min(self.turn, schedule.horizon) / schedule.horizon
         high = max(schedule.least, schedule.start * self.top)
-        return schedule.least + (high - schedule.least) * 0.5 * (1.0 + math.cos(math.pi * at))
+        return cosine(high, schedule.least, at)
 
     def watch(self, loss: float, n: int) -> bool:
         """Take the mean loss of a batch of `n`; True where it has risen for good, and then the share has risen too."""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from headrace.streaming.learners.embedding.index import mix
 from headrace.streaming.learners.embedding.seen import is_met
 from headrace.streaming.learners.ihomer.jit import kernel
 
@@ -127,9 +128,7 @@ def draw_negatives(pool: Any, users: Any, seen: Any, generations: Any, random: A
         for place in range(drawn.shape[1]):
             for _ in range(4):
                 state += np.uint64(0x9E3779B97F4A7C15)
-                z = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-                z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-                z ^= z >> np.uint64(31)
+                z = np.uint64(mix(state))
                 chosen = pool[np.int64((z >> np.uint64(32)) * np.uint64(pool.shape[0]) >> np.uint64(32))]
                 drawn[at, place] = chosen
                 if seen.shape[0] == 0 or users[at] == 0 or not is_met(seen, users[at], chosen, generations):

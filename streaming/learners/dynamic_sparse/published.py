@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 import torch
 
+from headrace.streaming.learners.dynamic_sparse.explore import cosine
+
 
 @dataclass
 class MaskedTables:
@@ -59,7 +61,7 @@ class MaskedTables:
     def share(self) -> float:
         """Of the live entries, how many the next exploration moves."""
         at = min(self.steps, self.total) / self.total
-        return self.least + (self.start - self.least) * 0.5 * (1.0 + math.cos(math.pi * at))
+        return cosine(self.start, self.least, at)
 
     def after_step(self) -> bool:
         """Call after each step of the optimiser, before gradients are cleared; whether there was an exploration."""

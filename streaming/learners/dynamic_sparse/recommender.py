@@ -20,14 +20,14 @@ from river import base
 
 from headrace.streaming.learners.dynamic_sparse import kernels, state
 from headrace.streaming.learners.dynamic_sparse.explore import Explorer, Schedule
-from headrace.streaming.learners.embedding.keys import fields_of, keys_of
+from headrace.streaming.learners.dynamic_sparse.state import ITEM, USER
+from headrace.streaming.learners.embedding.keys import is_whole_number, keys_of
 from headrace.streaming.learners.embedding.layout import Code, Layout
 from headrace.streaming.learners.embedding.names import Names
 from headrace.streaming.learners.embedding.seen import SeenPairs
 from headrace.streaming.learners.embedding.store import EmbeddingStore
 from headrace.streaming.learners.errors import BadId, BudgetTooSmall, Diverged, WrongFeatures
 
-USER, ITEM = 0, 1
 U32 = npt.NDArray[np.uint32]
 F32 = npt.NDArray[np.float32]
 
@@ -261,7 +261,7 @@ class DSLRecommender(base.MiniBatchClassifier):
             return items
         rows, first = np.unique(items, return_index=True)
         for row, at in zip(rows.tolist(), first.tolist(), strict=True):
-            if not row or keys[at, 1] == ITEM or (len(self._names.head) and self._names.has(row)):
+            if not row or is_whole_number(keys[at], ITEM) or (len(self._names.head) and self._names.has(row)):
                 continue
             value = names[at].as_py() if isinstance(names, pa.Array) else names[at]
             if not len(self._names.head) or not self._names.put(row, value, int(generations[row])):
@@ -281,19 +281,15 @@ class DSLRecommender(base.MiniBatchClassifier):
             drawn[np.arange(most) < sizes[:, None]] = found
             return drawn
         drawn = np.zeros((len(users), self.negatives), np.uint32)
-        pool = self._item_rows()
+        pool = self._store.rows_in(ITEM)
         if len(pool):
             kernels.draw_negatives(
                 pool, users, self._seen.table, self._store.arrays.generation, self._random, drawn
             )
         return drawn
 
-    def _item_rows(self) -> U32:
-        arrays = self._store.arrays
-        return np.flatnonzero((arrays.blocks > 0) & (fields_of(arrays.keys) == ITEM)).astype(np.uint32)
-
-    def _must_have(self, columns: Any) -> None:
-        needed = [self.user, self.item, *([self.time] if self.time is not None else [])]
+    def _must_have(self, columns: Any, *, timed: bool = True) -> None:
+        needed = [self.user, self.item, *([self.time] if timed and self.time is not None else [])]
         missing = [name for name in needed if name not in columns]
         if missing:
             raise WrongFeatures(
@@ -308,12 +304,9 @@ class DSLRecommender(base.MiniBatchClassifier):
 
     def predict_proba_many(self, X: pd.DataFrame) -> pd.DataFrame:
         """Columns False and True for each row of `X`, whose index is kept. Raises WrongFeatures."""
-        missing = [name for name in (self.user, self.item) if name not in X.columns]
-        if missing:
-            raise WrongFeatures(
-                f"expected the columns {self.user}, {self.item}; {', '.join(missing)} is not there"
-            )
-        users, items = self._rows(X[self.user].to_list(), USER), self._rows(X[self.item].to_list(), ITEM)
+        self._must_have(X.columns, timed=False)
+        users = self._store.known_rows(X[self.user].to_list(), USER)
+        items = self._store.known_rows(X[self.item].to_list(), ITEM)
         width = self.max_blocks
         scores = np.einsum("nd,nd->n", self._store.gather(users, width), self._store.gather(items, width))
         p = 1.0 / (1.0 + np.exp(-scores.astype(np.float64)))
@@ -327,7 +320,7 @@ class DSLRecommender(base.MiniBatchClassifier):
         """
         if k < 1:
             raise ValueError(f"expected k of at least 1, came {k}")
-        rows, items = self._rows(list(users), USER), self._item_rows()
+        rows, items = self._store.known_rows(list(users), USER), self._store.rows_in(ITEM)
         if not len(items):
             return [[] for _ in rows]
         weights = self._store.gather(items, self.max_blocks)
@@ -340,27 +333,12 @@ class DSLRecommender(base.MiniBatchClassifier):
             if exclude_seen:
                 scores[self._seen.met(part, items, self._store.arrays.generation)] = -np.inf
             for row in scores:
-                order = (
-                    np.argsort(-row, kind="stable")[:k] if k < len(row) else np.argsort(-row, kind="stable")
-                )
+                order = np.argsort(-row, kind="stable")[:k]
                 found.append([self._item(int(items[at])) for at in order if row[at] > -np.inf])
         return found
 
     def _item(self, row: int) -> Any:
-        key = self._store.arrays.keys[row]
-        if key[1] == ITEM:
-            return int(key[0].view(np.int64))
-        return self._names.get(row)
-
-    def _rows(self, values: Sequence[Any], field: int) -> U32:
-        """Rows of ids that may be none: those have row 0."""
-        rows = np.zeros(len(values), np.uint32)
-        for at, value in enumerate(values):
-            try:
-                rows[at] = self._store.rows_of([value], field)[0]
-            except BadId:
-                continue
-        return rows
+        return self._names.id_of(row, self._store.arrays.keys[row], ITEM)
 
     def forget(self, user: Any = None, item: Any = None) -> bool:
         """Clear a user or an item: its row, its first sighting, its name. What others learnt beside it stays.

@@ -13,15 +13,13 @@ import numpy as np
 import torch
 
 from headrace.streaming.learners.dynamic_sparse import state
+from headrace.streaming.learners.dynamic_sparse.state import ITEM, USER
 from headrace.streaming.learners.embedding.export import Packed, pack
-from headrace.streaming.learners.embedding.keys import fields_of
 from headrace.streaming.learners.embedding.layout import Layout
 from headrace.streaming.learners.embedding.names import Names
 from headrace.streaming.learners.embedding.seen import SeenPairs
 from headrace.streaming.learners.embedding.store import EmbeddingStore
-from headrace.streaming.learners.errors import BadCheckpoint, BadId, LearnerError
-
-USER, ITEM = 0, 1
+from headrace.streaming.learners.errors import BadCheckpoint, LearnerError
 
 
 class Recommender(torch.nn.Module):
@@ -31,11 +29,7 @@ class Recommender(torch.nn.Module):
         super().__init__()
         kept, arrays = state.read(data)
         try:
-            held = {
-                name.removeprefix("store."): array
-                for name, array in arrays.items()
-                if name.startswith("store.")
-            }
+            held = state.under(arrays, "store.")
             layout = Layout(
                 rows=len(held["blocks"]),
                 n_blocks=len(held["chain"]),
@@ -54,8 +48,7 @@ class Recommender(torch.nn.Module):
             if isinstance(error, BadCheckpoint):
                 raise
             raise BadCheckpoint(f"not a state of {state.LEARNER!r}: {error!r}") from error
-        live = np.flatnonzero((self._store.arrays.blocks > 0) & (fields_of(self._store.arrays.keys) == ITEM))
-        self.items: Packed = pack(self._store, live.astype(np.uint32))
+        self.items: Packed = pack(self._store, self._store.rows_in(ITEM))
         self._popular = torch.from_numpy(self._store.arrays.touches[self.items.rows])
         self.n_learned = kept.counters["n_learned"]
 
@@ -79,7 +72,7 @@ class Recommender(torch.nn.Module):
         """As `DSLRecommender.recommend_many`: the same answers from the same state."""
         if k < 1:
             raise ValueError(f"expected k of at least 1, came {k}")
-        rows = self._rows(users)
+        rows = self._store.known_rows(users, USER)
         found: list[list[Any]] = []
         for start in range(0, len(rows), 256):
             part = rows[start : start + 256]
@@ -98,14 +91,4 @@ class Recommender(torch.nn.Module):
 
     def _item(self, place: int) -> Any:
         row = int(self.items.rows[place])
-        key = self._store.arrays.keys[row]
-        return int(key[0].view(np.int64)) if key[1] == ITEM else self._names.get(row)
-
-    def _rows(self, values: Sequence[Any]) -> Any:
-        rows = np.zeros(len(values), np.uint32)
-        for at, value in enumerate(values):
-            try:
-                rows[at] = self._store.rows_of([value], USER)[0]
-            except BadId:
-                continue
-        return rows
+        return self._names.id_of(row, self._store.arrays.keys[row], ITEM)

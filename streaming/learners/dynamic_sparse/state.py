@@ -21,6 +21,8 @@ from headrace.streaming.learners.errors import BadCheckpoint, LearnerError
 
 FORMAT: Final = 1
 LEARNER: Final = "dsl-recommender"
+USER, ITEM = 0, 1
+"""The fields of the table."""
 _KEY: Final = "headrace"
 
 
@@ -69,7 +71,7 @@ def load(cls: Any, data: bytes) -> Any:
         if params.get("half_life") is None:
             params["half_life"] = float("inf")
         model = cls(**params, schedule=kept.schedule)
-        model._store.restore(_under(arrays, "store."))
+        model._store.restore(under(arrays, "store."))
         for name, mine in model._names.arrays.items():
             mine[...] = _like(arrays, f"names.{name}", mine)
         model._seen.table[...] = _like(arrays, "seen", model._seen.table)
@@ -163,7 +165,8 @@ def _digest(arrays: dict[str, Any]) -> str:
     return hasher.hexdigest()
 
 
-def _under(arrays: dict[str, Any], prefix: str) -> dict[str, Any]:
+def under(arrays: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """The arrays whose names begin with `prefix`, by the rest of their names."""
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 

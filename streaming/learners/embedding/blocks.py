@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from headrace.streaming.learners.embedding.index import mix
 from headrace.streaming.learners.ihomer.jit import kernel
 
 
@@ -18,9 +19,7 @@ def noise(block: Any, draw: Any, lane: Any) -> Any:
     """32 random bits for a lane of a block in a scatter."""
     h = np.uint64(block) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(draw) * np.uint64(0xD1B54A32D192ED03)
     h += np.uint64(lane) * np.uint64(0x8CB92BA72F3D8DD7)
-    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.int64((h ^ (h >> np.uint64(31))) >> np.uint64(32))
+    return np.int64(np.uint64(mix(h)) >> np.uint64(32))
 
 
 @kernel

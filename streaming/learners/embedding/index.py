@@ -13,13 +13,18 @@ from headrace.streaming.learners.ihomer.jit import kernel
 
 
 @kernel
-def home(low: Any, high: Any, mask: Any) -> Any:
-    """The slot where a key belongs; SplitMix64's finaliser over both words."""
-    h = np.uint64(low) ^ (np.uint64(high) * np.uint64(0x9E3779B97F4A7C15))
+def mix(h: Any) -> Any:
+    """SplitMix64's finaliser of 64 bits; `learners.hashing` has it over arrays."""
     h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    h ^= h >> np.uint64(31)
-    return np.int64(h & np.uint64(mask))
+    return h ^ (h >> np.uint64(31))
+
+
+@kernel
+def home(low: Any, high: Any, mask: Any) -> Any:
+    """The slot where a key belongs; SplitMix64's finaliser over both words."""
+    both = np.uint64(low) ^ (np.uint64(high) * np.uint64(0x9E3779B97F4A7C15))
+    return np.int64(np.uint64(mix(both)) & np.uint64(mask))
 
 
 @kernel

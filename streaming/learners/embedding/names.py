@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from headrace.streaming.learners.embedding.keys import U64, is_whole_number
 from headrace.streaming.learners.embedding.layout import NONE
 
 CHUNK: Final = 16
@@ -66,6 +67,10 @@ class Names:
         self.text[places] = raw.reshape(-1, CHUNK)
         self.head[row], self.generation[row] = places[0], generation
         return True
+
+    def id_of(self, row: int, key: U64, field: int) -> Any:
+        """The id of `row`, whose key is `key: uint64[2]`: the key's own number, else the name; None where there is neither."""
+        return int(key[0].view(np.int64)) if is_whole_number(key, field) else self.get(row)
 
     def get(self, row: int) -> Any:
         """The name of `row`, None where it has none."""

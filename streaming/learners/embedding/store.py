@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from headrace.streaming.learners.embedding import blocks, index
 from headrace.streaming.learners.embedding import rows as kernels
-from headrace.streaming.learners.embedding.keys import U64, key_of, keys_of
+from headrace.streaming.learners.embedding.keys import U64, fields_of, key_of, keys_of
 from headrace.streaming.learners.embedding.layout import NONE, WIDTH, Arrays, Layout
-from headrace.streaming.learners.errors import BadCheckpoint, BudgetExceeded
+from headrace.streaming.learners.errors import BadCheckpoint, BadId, BudgetExceeded
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -125,6 +125,21 @@ class EmbeddingStore:
     def rows_of(self, ids: Any, field: int) -> U32:
         """The rows of `ids`, `uint32[n]`, 0 for those without; changes nothing. Raises BadId."""
         return self._find(keys_of(ids, field))
+
+    def known_rows(self, ids: Sequence[Any], field: int) -> U32:
+        """As `rows_of`, for values that may be no ids at all: those have row 0."""
+        rows = np.zeros(len(ids), np.uint32)
+        for at, value in enumerate(ids):
+            try:
+                rows[at] = self.rows_of([value], field)[0]
+            except BadId:
+                continue
+        return rows
+
+    def rows_in(self, field: int) -> U32:
+        """The live rows of one field, `uint32[n]` ascending."""
+        live = (self.arrays.blocks > 0) & (fields_of(self.arrays.keys) == field)
+        return np.flatnonzero(live).astype(np.uint32)
 
     def locate(self, ids: Any, field: int, now: float, keep: U32 | None = None) -> U32:
         """The rows of `ids` in order, `uint32[n]`; ids due for one are admitted, and the rows found are touched.
@@ -292,12 +307,12 @@ class EmbeddingStore:
     def _touch(self, rows: U32, now: float) -> None:
         live, times = np.unique(rows[rows > 0], return_counts=True)
         arrays = self.arrays
-        since = np.maximum(0.0, now - arrays.seen[live])
-        arrays.touches[live] = arrays.touches[live] * np.exp2(-since / self.half_life) + times
+        arrays.touches[live] = arrays.touches[live] * self._freshness(now, live) + times
         arrays.seen[live] = np.maximum(arrays.seen[live], now)
 
-    def _freshness(self, now: float) -> F64:
-        since = np.maximum(0.0, now - self.arrays.seen)
+    def _freshness(self, now: float, rows: U32 | slice = slice(None)) -> F64:
+        """What a touch at each row's last sighting is still worth, 0…1: half after each half-life."""
+        since = np.maximum(0.0, now - self.arrays.seen[rows])
         return np.asarray(np.exp2(-since / self.half_life))
 
     def _admit(self, keys: U64, now: float, used: U32) -> None:
