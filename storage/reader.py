@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from headrace.storage import redo
 from headrace.storage.errors import BadFile, CorruptFooter, CorruptPage
 from headrace.storage.fetch import FileEntries
 from headrace.storage.footer import Column, Footer
@@ -59,12 +60,20 @@ class File:
         self.source: Source = open_source(location)
         self.path = Path(self.source.name)
         try:
-            self.footer = Footer(self.source)
+            self.footer = self._footer()
         except BaseException:
             self.source.close()
             raise
         self._file_entries: dict[int, FileEntries] = {}
         self.blocks_taken = 0
+
+    def _footer(self) -> Footer:
+        try:
+            return Footer(self.source)
+        except (BadFile, CorruptFooter):
+            if self.source.remote or not redo.finish(self.path):
+                raise
+            return Footer(self.source)  # an erase had begun since the file was opened
 
     def __enter__(self) -> File:
         return self
@@ -225,6 +234,8 @@ class File:
 
     def is_stale(self) -> bool:
         """Whether an erase in place passed by since the footer was read; if so, the footer is read again."""
+        if not self.source.remote:
+            redo.finish(self.path)  # which waits for an eraser that is at work
         if self.footer.current_epoch() <= self.footer.trailer.erase_epoch:
             return False
         self.footer = Footer(self.source)
