@@ -14,17 +14,18 @@ from typing import Unpack
 
 import pyarrow as pa
 
-from headrace.storage import durable
+from headrace.storage import committing, durable
 from headrace.storage import manifest as manifests
 from headrace.storage.arrays import batches_of
+from headrace.storage.committing import now_ms
 from headrace.storage.errors import SchemaMismatch, TableExists
 from headrace.storage.log import Log
 from headrace.storage.logical import stored_schema
-from headrace.storage.manifest import DATA, DataFile, Manifest
+from headrace.storage.manifest import DATA, FOLDER, DataFile, Manifest
 from headrace.storage.objects import Location, Place, place
 from headrace.storage.paths import inside
 from headrace.storage.storing import Storing
-from headrace.storage.table import Table, now_ms
+from headrace.storage.table import Table
 
 
 def create(
@@ -56,7 +57,7 @@ def _planned(path: Location, schema: pa.Schema, erase_key: str | None, personal:
     if lacking:
         raise SchemaMismatch(f"erase key and personal columns must be columns, {lacking} are not")
     log = Log(root)
-    for folder in (root / DATA, log.folder):
+    for folder in (root / DATA, root / FOLDER):
         durable.make_dir(folder)
     if log.path(1).exists():
         raise _exists(root)
@@ -86,7 +87,7 @@ def _planned(path: Location, schema: pa.Schema, erase_key: str | None, personal:
 
 def _publish_first(planned: Table, files: tuple[DataFile, ...], clock_ms: Callable[[], int]) -> Table:
     """Publish version 1 of a planned table, with its first files, which were staged here and so are synced."""
-    planned._validate(files)
+    committing.validate(planned, files)
     first = dataclasses.replace(
         planned._manifest,
         added=files,

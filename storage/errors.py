@@ -89,6 +89,18 @@ class CommitConflict(StorageError, RuntimeError):
     """Another writer committed something that this commit cannot be combined with."""
 
 
+class PlanOutdated(CommitConflict):
+    """What an operation was planned with has changed; maintenance plans again by itself and raises this only in the end."""
+
+
+class CommitFenced(CommitConflict):
+    """A newer driver has this query: the batch of an older one is not taken."""
+
+
+class StagedTooLongAgo(CommitConflict):
+    """A file was staged before what garbage collection still spares; its rows must be staged again."""
+
+
 class CommitUnknown(StorageError, OSError):
     """The machine failed after the manifest was published: it may or may not be durable. Nothing was removed."""
 

@@ -9,8 +9,6 @@ of files nobody lists are not done here.
 from __future__ import annotations
 
 import fnmatch
-import time
-import uuid as uuids
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
@@ -20,28 +18,22 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from headrace.storage import durable
+from headrace.storage import committing
 from headrace.storage import manifest as manifests
 from headrace.storage.arrays import batches_of
 from headrace.storage.columns import is_pattern
+from headrace.storage.committing import Key, now_ms
 from headrace.storage.entropy import Entropy
-from headrace.storage.errors import BadLocation, CommitConflict, SchemaMismatch, TableNotFound, no_such_column
+from headrace.storage.errors import BadLocation, TableNotFound, no_such_column
 from headrace.storage.layout import GROUP_ROWS
-from headrace.storage.log import Change, Listing, Log
-from headrace.storage.manifest import ATTACHMENTS, DATA, Attachment, Commit, DataFile, Manifest
+from headrace.storage.listing import Listing
+from headrace.storage.log import Log
+from headrace.storage.manifest import DATA, Commit, DataFile, Manifest
 from headrace.storage.objects import Location, Place, place
-from headrace.storage.paths import inside
 from headrace.storage.predicate import Filter, parse_filter, tuples_of
 from headrace.storage.prefetch import MEMORY_BYTES
-from headrace.storage.scan import Scan, checked_file
+from headrace.storage.scan import Scan
 from headrace.storage.storing import Storing
-
-Key = tuple[str, int]
-
-
-def now_ms() -> int:
-    """The wall clock; only ever written down, nothing is ordered by it."""
-    return time.time_ns() // 1_000_000
 
 
 class Table:
@@ -119,8 +111,7 @@ class Table:
         """Move on to the newest version."""
         newest = self._log.newest(self.version)
         if newest != self.version:
-            self._manifest, _ = self._log.read(newest)
-            self._schema = None
+            self._show(self._log.read(newest)[0])
         return self
 
     def scan(
@@ -245,9 +236,8 @@ class Table:
         noted = msgspec.json.decode(msgspec.json.encode(dict(tags or {})))
         identity = Entropy(seed).take(16)
         name = f"{DATA}/{identity.hex()}.hrc"
-        path = self.path / name
         with (
-            durable.staged(path) as file,
+            self._log.store.staged(name) as file,
             Writer(
                 file,
                 self.schema,
@@ -262,9 +252,16 @@ class Table:
             for batch in batches:
                 writer.write(batch)
             written = writer.close()
-        durable.sync_dir(self.path / DATA)
+        self._log.store.sync(DATA)
         return DataFile(
-            name, written.rows, written.bytes, written.uuid, written.erase_epoch, written.root, tags=noted
+            name,
+            written.rows,
+            written.bytes,
+            written.uuid,
+            written.erase_epoch,
+            written.root,
+            tags=noted,
+            staged_at=self.version,
         )
 
     def commit(
@@ -274,6 +271,7 @@ class Table:
         key: Key | None = None,
         attachments: Mapping[str, bytes] | None = None,
         replace_all: bool = False,
+        epoch: int | None = None,
         clock_ms: Callable[[], int] = now_ms,
     ) -> Commit:
         """Publish staged files and attachments as the next version.
@@ -284,74 +282,36 @@ class Table:
                 ``replayed``, and nothing is added.
             attachments: opaque bytes by name.
             replace_all: the new version holds these files and no other.
+            epoch: what ``fence`` returned for the key's query, if it was called.
             clock_ms: what ``committed_at_ms`` is taken from.
 
         Raises:
             SchemaMismatch, CorruptManifest: a file does not belong here.
             CommitConflict: a file is already part of the table, or ``replace_all`` met another writer.
+            CommitFenced: another driver has the key's query by now.
+            StagedTooLongAgo: garbage collection may have removed a file since it was staged.
             CommitUnknown: published, but perhaps not durable; nothing was removed.
         """
-        added = tuple(files)
-        key = (str(key[0]), int(key[1])) if key is not None else None
-        transaction = uuids.uuid4().hex
-        base = self.version
-        self.refresh()
-        if (done := self._committed(key)) is not None:
-            return done
-        self._validate(added)
-        durable.sync_dir(self.path / DATA)
-        attached = self._attach(transaction, attachments or {})
-        while True:
-            if (done := self._committed(key)) is not None:
-                return done
-            if replace_all and self.version != base:
-                raise CommitConflict(
-                    f"{self.path}: replacing all rows of version {base} met version {self.version} of another writer; "
-                    "look at what it added, then replace again"
-                )
-            self._refuse_listed(added)
-            change = Change(added, attached, transaction, key, replace_all, clock_ms())
-            following = self._log.following(self._manifest, change)
-            if self._log.publish(following):
-                self._manifest = following
-                return manifests.commit_of(following, self.path)
-            self.refresh()
+        keyed = (str(key[0]), int(key[1])) if key is not None else None
+        return committing.append(self, tuple(files), keyed, attachments or {}, replace_all, epoch, clock_ms)
 
-    def _committed(self, key: Key | None) -> Commit | None:
-        if key is None or (version := self._listing().keys.get(key)) is None:
-            return None
-        found, _ = self._log.read(version)
-        return manifests.commit_of(found, self.path, replayed=True)
+    def fence(self, query_id: str, holder: str = "", *, clock_ms: Callable[[], int] = now_ms) -> int:
+        """Become the only driver of a query: draw its next epoch, which its commits must carry from now on.
 
-    def _refuse_listed(self, added: tuple[DataFile, ...]) -> None:
-        listed = {file.path for _, file in self._listing().files}
-        twice = sorted(file.path for file in added if file.path in listed)
-        if twice or len({file.path for file in added}) != len(added):
-            raise CommitConflict(
-                f"{self.path}: files may be committed once, these were before: {twice or added}"
-            )
+        A driver that was taken for dead, and was not, has an older epoch and can commit no batch of the query any more.
 
-    def _validate(self, added: tuple[DataFile, ...]) -> None:
-        for entry in added:
-            path = inside(self.path, entry.path, DATA)
-            with checked_file(self.path, entry, self.schema, None) as file:
-                if file.footer.size != entry.bytes:
-                    raise SchemaMismatch(
-                        f"{path}: expected {entry.bytes} bytes, got {file.footer.size}; stage it again"
-                    )
+        Args:
+            query_id: the query.
+            holder: how messages name this driver.
 
-    def _attach(self, transaction: str, attachments: Mapping[str, bytes]) -> tuple[Attachment, ...]:
-        if not attachments:
-            return ()
-        folder = self.path / ATTACHMENTS / transaction
-        durable.make_dir(folder)
-        entries = []
-        for number, (name, data) in enumerate(sorted(attachments.items())):
-            relative = f"{ATTACHMENTS}/{transaction}/{number}.bin"
-            durable.write_file_synced(self.path / relative, data)
-            entries.append(Attachment(name, relative, len(data), manifests.digest(data)))
-        durable.sync_dir(folder)
-        return tuple(entries)
+        Returns:
+            the epoch, for ``commit``.
+        """
+        return committing.take_fence(self, query_id, holder, clock_ms)
+
+    def _show(self, manifest: Manifest) -> None:
+        """Be at another version."""
+        self._manifest, self._schema = manifest, None
 
     def last_commit(self, query_id: str) -> Commit | None:
         """The newest commit of a query, by batch id, in the newest version; None if it never committed.
@@ -372,7 +332,7 @@ class Table:
         manifest = self._manifest
         while True:
             yield manifests.commit_of(manifest, self.path)
-            if manifest.version == 1:
+            if manifest.version <= self._manifest.standing.horizon:
                 return
             manifest, _ = self._log.read(manifest.version - 1, manifest.parent_blake3)
 
