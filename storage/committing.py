@@ -85,7 +85,7 @@ def append(
         return done
     validate(table, added)
     table._log.store.sync(DATA)
-    attached = attach(table, mine, attachments)
+    attached, attached_at = attach(table, mine, attachments), table.version
 
     def attempt() -> Change | Commit:
         if (done := committed(table, key)) is not None:
@@ -94,7 +94,7 @@ def append(
         if replace_all and table.version != base.version:
             unchanged(table, "overwrite", base)
         _refuse_listed(table, added)
-        _refuse_old(table, added)
+        _refuse_old(table, added, attached_at if attached else None)
         return Change(added, attached, mine, key, replace_all, clock_ms())
 
     return publish(table, attempt)
@@ -190,9 +190,11 @@ def _refuse_listed(table: Table, added: tuple[DataFile, ...]) -> None:
         )
 
 
-def _refuse_old(table: Table, added: tuple[DataFile, ...]) -> None:
+def _refuse_old(table: Table, added: tuple[DataFile, ...], attached_at: int | None) -> None:
     limit = table._manifest.standing.staged_since
     old = [file.path for file in added if file.staged_at < limit]
+    if attached_at is not None and attached_at < limit:
+        old.append("an attachment")
     if old:
         raise StagedTooLongAgo(
             f"{table.path}: {old[0]} was staged before version {limit}, and garbage collection may have removed it since; "

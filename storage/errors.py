@@ -117,6 +117,10 @@ class ErasedDataReturned(StorageError, ValueError):
     """A file is older than the last erase its table knows of: somebody restored rows that were erased."""
 
 
+class ClockDoubtful(StorageError, RuntimeError):
+    """This machine's clock contradicts what the table's writers noted, so nothing is removed by age."""
+
+
 class RowsReplaced(StorageError, RuntimeError):
     """A follower of appended rows met a version that replaced all rows."""
 

@@ -27,7 +27,7 @@ from headrace.storage.paths import inside
 
 FORMAT = 1
 BASE = 8
-FOLDER, DATA, ATTACHMENTS, MARKERS = "_manifest", "data", "attachments", "_collected"
+FOLDER, DATA, ATTACHMENTS, MEDIA, MARKERS = "_manifest", "data", "attachments", "media", "_collected"
 HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
 FILE_NAME = re.compile(r"(\d{20})\.json", re.ASCII)
 KNOWN_FEATURES = frozenset(
@@ -226,7 +226,9 @@ def encode(manifest: Manifest) -> bytes:
         _leave_out(file, _FILE_DEFAULTS)
     for keyed in plain["span"]["keys"]:
         _leave_out(keyed, {"through": None})
-    _leave_out(plain["standing"], _STANDING_DEFAULTS)
+    _leave_out(
+        plain.setdefault("standing", {}), _STANDING_DEFAULTS
+    )  # msgspec leaves out defaults it never set
     _leave_out(plain, {"standing": {}})
     return msgspec.json.format(msgspec.json.encode(plain), indent=1) + b"\n"
 

@@ -73,6 +73,10 @@ class Store(ABC):
         """Remove what lies under a name; nothing may lie there."""
         (self.root / name).unlink(missing_ok=True)
 
+    @abstractmethod
+    def prune(self, folder: str) -> None:
+        """Remove a folder if it is empty and the store has any."""
+
     def sync(self, folder: str) -> None:
         """Make the names of a folder durable."""
         durable.sync_dir(self.root / folder)
@@ -130,6 +134,10 @@ class PosixStore(Store):
                 (self.root / name).unlink()
             raise
 
+    def prune(self, folder: str) -> None:
+        with suppress(OSError):
+            (self.root / folder).rmdir()
+
     def names(self, folder: str) -> list[str]:
         try:
             with os.scandir(self.root / folder) as entries:
@@ -156,6 +164,9 @@ class ObjectStore(Store):
 
     def write(self, name: str, data: bytes) -> None:
         (self.root / name).create(data)
+
+    def prune(self, folder: str) -> None:
+        """A store has no folders."""
 
     def names(self, folder: str) -> list[str]:
         return (self.root / folder).names()
