@@ -25,6 +25,7 @@ from headrace.storage.errors import (
     SchemaMismatch,
     StagedTooLongAgo,
 )
+from headrace.storage.evolved import refuse_unreadable
 from headrace.storage.log import Change
 from headrace.storage.manifest import ATTACHMENTS, DATA, Attachment, Commit, DataFile, Fence, Manifest
 from headrace.storage.paths import inside
@@ -204,9 +205,12 @@ def _refuse_old(table: Table, added: tuple[DataFile, ...], attached_at: int | No
 
 def validate(table: Table, added: Sequence[DataFile]) -> None:
     """Make sure that staged files are there, are those they are said to be, and fit the table."""
+    standing = table._manifest.standing
     for entry in added:
         path = inside(table.path, entry.path, DATA)
-        with checked_file(table.path, entry, table.schema, None) as file:
+        with checked_file(table.path, entry, table.schema, [] if standing.evolved_at else None) as file:
+            if standing.evolved_at:
+                refuse_unreadable(file.schema(), table.schema, standing.stored_as, path)
             if file.footer.size != entry.bytes:
                 raise SchemaMismatch(
                     f"{path}: expected {entry.bytes} bytes, got {file.footer.size}; stage it again"

@@ -31,7 +31,7 @@ FOLDER, DATA, ATTACHMENTS, MEDIA, MARKERS = "_manifest", "data", "attachments", 
 HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
 FILE_NAME = re.compile(r"(\d{20})\.json", re.ASCII)
 KNOWN_FEATURES = frozenset(
-    {"checkpoints", "column-families", "partitions", "replaced-files", "stored-names", "suppression"}
+    {"checkpoints", "column-families", "evolved-columns", "partitions", "replaced-files", "suppression"}
 )
 """What a manifest may require of a reader; see ``FORMAT.md`` section 9.3."""
 
@@ -148,6 +148,7 @@ class Standing:
         checkpoint: the newest version that lists all files itself, 0 if none does; no walk leads below it.
         staged_since: files staged at an earlier version are no longer taken, garbage collection may have removed them.
         fences: of queries that have one.
+        evolved_at: the version that last changed columns, 0 if none did.
         stored_as: of columns that files hold under another name, by name.
         retired: names in files that no new column may be stored under.
         partition_by: how rows are parted into files.
@@ -159,6 +160,7 @@ class Standing:
     checkpoint: int = 0
     staged_since: int = 0
     fences: tuple[Fence, ...] = ()
+    evolved_at: int = 0
     stored_as: Mapping[str, str] = field(default_factory=dict)
     retired: tuple[str, ...] = ()
     partition_by: tuple[PartitionBy, ...] = ()
@@ -255,7 +257,7 @@ def features(manifest: Manifest) -> tuple[str, ...]:
         "column-families": any(file.families for file in manifest.added),
         "partitions": bool(standing.partition_by),
         "replaced-files": not again.isdisjoint(manifest.removed),
-        "stored-names": bool(standing.stored_as or standing.retired),
+        "evolved-columns": standing.evolved_at > 0,
         "suppression": standing.suppression is not None,
     }
     return tuple(sorted({*manifest.required_features, *(name for name, needed in needs.items() if needed)}))

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -23,12 +22,11 @@ from headrace.storage import manifest as manifests
 from headrace.storage.arrays import batches_of
 from headrace.storage.columns import is_pattern
 from headrace.storage.committing import Key, now_ms
-from headrace.storage.entropy import Entropy
-from headrace.storage.errors import BadLocation, TableNotFound, no_such_column
+from headrace.storage.errors import BadLocation, NoSuchVersion, SchemaMismatch, TableNotFound, no_such_column
 from headrace.storage.layout import GROUP_ROWS
 from headrace.storage.listing import Listing
 from headrace.storage.log import Log
-from headrace.storage.manifest import DATA, Commit, DataFile, Manifest
+from headrace.storage.manifest import Commit, DataFile, Manifest, PartitionBy
 from headrace.storage.objects import Location, Place, place
 from headrace.storage.predicate import Filter, parse_filter, tuples_of
 from headrace.storage.prefetch import MEMORY_BYTES
@@ -89,6 +87,11 @@ class Table:
         return self._manifest.personal
 
     @property
+    def partition_by(self) -> tuple[PartitionBy, ...]:
+        """How rows are parted into files; empty if they are not."""
+        return self._manifest.standing.partition_by
+
+    @property
     def files(self) -> tuple[DataFile, ...]:
         """The files of this version, oldest first."""
         return tuple(file for _, file in self._listing().files)
@@ -141,20 +144,40 @@ class Table:
         Raises:
             NoSuchColumn: naming the first one missing and what comes nearest.
         """
-        return Scan(
-            self.path,
-            self.files,
-            self.schema,
-            self._named(columns),
-            parse_filter(filter),
-            batch_rows,
-            tuples_of(filter),
-            list_view,
-            threads,
-            memory_bytes,
-            rows,
-            as_stored,
+        files: Sequence[DataFile] = self.files
+        if self.partition_by and rows is None:
+            from headrace.storage.partition import may_hold
+
+            asked = tuples_of(filter)
+            files = [file for file in files if may_hold(file.partition, self.partition_by, asked)]
+        return self._scan(
+            files,
+            columns,
+            filter,
+            batch_rows=batch_rows,
+            list_view=list_view,
+            threads=threads,
+            memory_bytes=memory_bytes,
+            rows=rows,
+            as_stored=as_stored,
         )
+
+    def _scan(
+        self,
+        files: Sequence[DataFile],
+        columns: Sequence[str] | None = None,
+        filter: Filter | None = None,
+        **how: Any,
+    ) -> Scan:
+        """As ``scan``, of some of the table's files."""
+        given = {"filter": parse_filter(filter), "conditions": tuples_of(filter), **how}
+        standing = self._manifest.standing
+        if not standing.evolved_at:
+            return Scan(self.path, tuple(files), self.schema, self._named(columns), **given)
+        from headrace.storage.evolved import EvolvedScan  # here: few tables have changed their columns
+
+        names = self._named(columns)
+        return EvolvedScan(self.path, tuple(files), self.schema, names, **given, stored_as=standing.stored_as)
 
     def take(
         self,
@@ -196,7 +219,7 @@ class Table:
             SchemaMismatch: listing the columns that differ.
         """
         _, batches = batches_of(data)
-        return self.commit([self.stage(batches, seed=seed, **how)])
+        return self.commit(self.stage_parts(batches, seed=seed, **how))
 
     def overwrite(self, data: object, *, seed: int | None = None, **how: Unpack[Storing]) -> Commit:
         """Replace all rows in one commit; earlier versions stay readable.
@@ -206,7 +229,7 @@ class Table:
             CommitConflict: another writer committed since this object's version.
         """
         _, batches = batches_of(data)
-        return self.commit([self.stage(batches, seed=seed, **how)], replace_all=True)
+        return self.commit(self.stage_parts(batches, seed=seed, **how), replace_all=True)
 
     def stage(
         self,
@@ -229,40 +252,27 @@ class Table:
         Raises:
             SchemaMismatch: listing the columns that differ; nothing is left behind.
         """
-        from headrace.storage.writer import (
-            Writer,
+        from headrace.storage.staging import (
+            stage,
         )  # half of what the store imports, and readers need none of it
 
-        noted = msgspec.json.decode(msgspec.json.encode(dict(tags or {})))
-        identity = Entropy(seed).take(16)
-        name = f"{DATA}/{identity.hex()}.hrc"
-        with (
-            self._log.store.staged(name) as file,
-            Writer(
-                file,
-                self.schema,
-                erase_key=self.erase_key,
-                personal=self.personal,
-                seed=seed,
-                uuid=identity,
-                group_rows=group_rows,
-                **how,
-            ) as writer,
-        ):
-            for batch in batches:
-                writer.write(batch)
-            written = writer.close()
-        self._log.store.sync(DATA)
-        return DataFile(
-            name,
-            written.rows,
-            written.bytes,
-            written.uuid,
-            written.erase_epoch,
-            written.root,
-            tags=noted,
-            staged_at=self.version,
-        )
+        if self.partition_by:
+            raise SchemaMismatch(
+                f"{self.path}: rows are parted by {[by.column for by in self.partition_by]}, so they may need several "
+                "files; use stage_parts"
+            )
+        return stage(self, batches, seed=seed, tags=tags, group_rows=group_rows, **how)
+
+    def stage_parts(self, batches: Iterable[pa.RecordBatch], **how: Any) -> tuple[DataFile, ...]:
+        """As ``stage``, with the same arguments: one file, or of a partitioned table one for each part there are rows of.
+
+        Raises:
+            SchemaMismatch: listing the columns that differ; nothing is left behind.
+            TooLarge: there are rows of more parts than can be written at once.
+        """
+        from headrace.storage.staging import stage_parts
+
+        return stage_parts(self, batches, **how)
 
     def commit(
         self,
@@ -354,5 +364,11 @@ def open(path: Location, version: int | None = None) -> Table:
     newest = log.newest()
     if not newest:
         raise TableNotFound(f"{root}: expected a table here, found no manifest; create one")
-    manifest, _ = log.read(newest if version is None else version)
-    return Table(root, manifest)
+    manifest, _ = log.read(newest)
+    if version is None or version == newest:
+        return Table(root, manifest)
+    if version < manifest.standing.horizon:
+        raise NoSuchVersion(
+            f"{root}: version {version} has expired, the oldest that is kept is {manifest.standing.horizon}"
+        )
+    return Table(root, log.read(version)[0])
