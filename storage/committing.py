@@ -95,7 +95,7 @@ def append(
         if replace_all and table.version != base.version:
             unchanged(table, "overwrite", base)
         _refuse_listed(table, added)
-        _refuse_old(table, added, attached_at if attached else None)
+        refuse_old(table, added, attached_at if attached else None)
         return Change(added, attached, mine, key, replace_all, clock_ms())
 
     return publish(table, attempt)
@@ -191,7 +191,8 @@ def _refuse_listed(table: Table, added: tuple[DataFile, ...]) -> None:
         )
 
 
-def _refuse_old(table: Table, added: tuple[DataFile, ...], attached_at: int | None) -> None:
+def refuse_old(table: Table, added: Sequence[DataFile], attached_at: int | None = None) -> None:
+    """Refuse what garbage collection may have removed since it was put in place."""
     limit = table._manifest.standing.staged_since
     old = [file.path for file in added if file.staged_at < limit]
     if attached_at is not None and attached_at < limit:

@@ -286,6 +286,9 @@ class Log:
         """
         name, data = self.name(manifest.version), encode(manifest)
         final = self.path(manifest.version)
+        decode(
+            data, manifest.version, f"{final} (not yet written)"
+        )  # what nobody could read must not become a version
         try:
             self.store.create(name, data, f"{manifest.transaction}-{manifest.version}")
         except OSError as error:

@@ -52,12 +52,13 @@ class Family:
 class Order:
     """By which column the rows of a file are sorted.
 
-    ``values`` are those of the first row of each row group and of the last row, none where they could tell of a person.
+    ``values`` are those of the first row of each row group and of the last row, None for null and NaN; there are none
+    where they could tell of a person.
     """
 
     column: str
     descending: bool = False
-    values: tuple[float, ...] = ()
+    values: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True)
