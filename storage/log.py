@@ -316,16 +316,18 @@ class Log:
 
         A stale writer may otherwise find a number free again that another manifest had, long expired.
         """
-        if manifest.version == 1:
-            found = self.boundary() == 0
-        else:
+        if manifest.version > 1:
             try:
-                self.read(manifest.version - 1, manifest.parent_blake3)
-                return True
-            except (NoSuchVersion, CorruptManifest):
-                found = self.boundary() <= manifest.version
-                if found:
-                    raise
+                if digest(self.store.get(self.name(manifest.version - 1))) == manifest.parent_blake3:
+                    return True
+            except FileNotFoundError:
+                pass
+        found = self.boundary() <= (manifest.version if manifest.version > 1 else 0)
+        if found and manifest.version > 1:
+            raise CorruptManifest(
+                f"{self.path(manifest.version - 1)}: was there when version {manifest.version} was made and is gone, or another "
+                "one, now, though no garbage collection took it; run headrace verify"
+            )
         if not found:
             self.store.delete(self.name(manifest.version))
         return found
