@@ -30,6 +30,7 @@ BASE = 8
 FOLDER, DATA, ATTACHMENTS, MEDIA, MARKERS = "_manifest", "data", "attachments", "media", "_collected"
 HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
 FILE_NAME = re.compile(r"(\d{20})\.json", re.ASCII)
+OPERATIONS = ("create", "append", "overwrite", "compact", "evolve", "gc", "fence", "erase", "repair")
 KNOWN_FEATURES = frozenset(
     {"checkpoints", "column-families", "evolved-columns", "partitions", "replaced-files", "suppression"}
 )
@@ -280,6 +281,10 @@ def decode(data: bytes, version: int, where: str) -> Manifest:
         manifest = msgspec.json.decode(data, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptManifest(f"{where}: not a manifest: {error}; restore it from a copy") from error
+    if manifest.operation not in OPERATIONS:
+        raise UnsupportedFeature(
+            f"{where}: has the operation {manifest.operation!r}, expected one of {OPERATIONS}"
+        )
     shaped = 0 <= manifest.since < version and HASH.fullmatch(manifest.schema_blake3)
     if manifest.version != version or not shaped:
         raise CorruptManifest(
