@@ -136,9 +136,11 @@ def main() -> None:
     """Entry point of the ``headrace`` script."""
     from headrace.jobs.cli_store import register as store
     from headrace.jobs.cli_stream import register as stream
+    from headrace.jobs.cli_tables import register as tables
 
     stream(app)
     store(app)
+    tables(app)
     run(app)
 
 

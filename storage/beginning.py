@@ -9,22 +9,24 @@ from __future__ import annotations
 
 import dataclasses
 import uuid as uuids
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Unpack
 
 import pyarrow as pa
 
-from headrace.storage import durable
+from headrace.storage import committing, durable
 from headrace.storage import manifest as manifests
 from headrace.storage.arrays import batches_of
+from headrace.storage.committing import now_ms
 from headrace.storage.errors import SchemaMismatch, TableExists
 from headrace.storage.log import Log
 from headrace.storage.logical import stored_schema
-from headrace.storage.manifest import DATA, DataFile, Manifest
+from headrace.storage.manifest import DATA, FOLDER, DataFile, Manifest, PartitionBy, Standing
 from headrace.storage.objects import Location, Place, place
+from headrace.storage.partition import checked, parse
 from headrace.storage.paths import inside
 from headrace.storage.storing import Storing
-from headrace.storage.table import Table, now_ms
+from headrace.storage.table import Table
 
 
 def create(
@@ -33,19 +35,26 @@ def create(
     *,
     erase_key: str | None = None,
     personal: Collection[str] = (),
+    partition_by: Sequence[str | PartitionBy] = (),
     clock_ms: Callable[[], int] = now_ms,
 ) -> Table:
-    """Make an empty table, version 1.
+    """Make an empty table, version 1; arguments as for ``write``.
 
     Raises:
         TableExists: there is one.
         UnsupportedType: the store cannot hold a column.
         SchemaMismatch: ``erase_key`` or ``personal`` names no column.
     """
-    return _publish_first(_planned(path, schema, erase_key, personal), (), clock_ms)
+    return _publish_first(_planned(path, schema, erase_key, personal, partition_by), (), clock_ms)
 
 
-def _planned(path: Location, schema: pa.Schema, erase_key: str | None, personal: Collection[str]) -> Table:
+def _planned(
+    path: Location,
+    schema: pa.Schema,
+    erase_key: str | None,
+    personal: Collection[str],
+    partition_by: Sequence[str | PartitionBy],
+) -> Table:
     """A table that can be staged into, but that no reader finds before its first manifest is published.
 
     Its folders and its schema are durable, whoever made them.
@@ -55,8 +64,11 @@ def _planned(path: Location, schema: pa.Schema, erase_key: str | None, personal:
     lacking = sorted({*personal, *([erase_key] if erase_key else [])} - set(stored.names))
     if lacking:
         raise SchemaMismatch(f"erase key and personal columns must be columns, {lacking} are not")
+    by = checked(
+        [parse(part) for part in partition_by], stored, {*personal, *([erase_key] if erase_key else [])}
+    )
     log = Log(root)
-    for folder in (root / DATA, log.folder):
+    for folder in (root / DATA, root / FOLDER):
         durable.make_dir(folder)
     if log.path(1).exists():
         raise _exists(root)
@@ -80,13 +92,14 @@ def _planned(path: Location, schema: pa.Schema, erase_key: str | None, personal:
         n_rows=0,
         committed_at_ms=0,
         root=manifests.files_root("", (), ()),
+        standing=Standing(partition_by=by),
     )
-    return Table(root, first)
+    return Table(root, dataclasses.replace(first, required_features=manifests.features(first)))
 
 
 def _publish_first(planned: Table, files: tuple[DataFile, ...], clock_ms: Callable[[], int]) -> Table:
     """Publish version 1 of a planned table, with its first files, which were staged here and so are synced."""
-    planned._validate(files)
+    committing.validate(planned, files)
     first = dataclasses.replace(
         planned._manifest,
         added=files,
@@ -110,6 +123,7 @@ def write(
     *,
     erase_key: str | None = None,
     personal: Collection[str] = (),
+    partition_by: Sequence[str | PartitionBy] = (),
     seed: int | None = None,
     **how: Unpack[Storing],
 ) -> Table:
@@ -121,6 +135,7 @@ def write(
         data: its schema becomes the table's.
         erase_key: the column that names a person.
         personal: further columns that hold personal data.
+        partition_by: columns, or ``bucket(column, n)``, whose values or hashes part rows into files; see ``partition``.
         seed: for identical bytes and file name; None draws them.
         how: ``profile``, ``encodings``, ``quantise``, ``cluster_by``; see ``storing.Storing``. They hold for these rows;
             what is appended later is told anew.
@@ -140,11 +155,12 @@ def write(
     1
     """
     schema, batches = batches_of(data)
-    planned = _planned(path, schema, erase_key, personal)
-    staged = planned.stage(batches, seed=seed, **how)
+    planned = _planned(path, schema, erase_key, personal, partition_by)
+    staged = planned.stage_parts(batches, seed=seed, **how)
     try:
-        return _publish_first(planned, (staged,), now_ms)
+        return _publish_first(planned, staged, now_ms)
     except TableExists:
-        # Nobody else knows of this file, and in the other writer's table it would stay for good.
-        inside(planned.path, staged.path, DATA).unlink()
+        # Nobody else knows of these files, and in the other writer's table they would stay for good.
+        for file in staged:
+            inside(planned.path, file.path, DATA).unlink()
         raise

@@ -89,6 +89,18 @@ class CommitConflict(StorageError, RuntimeError):
     """Another writer committed something that this commit cannot be combined with."""
 
 
+class PlanOutdated(CommitConflict):
+    """What an operation was planned with has changed; maintenance plans again by itself and raises this only in the end."""
+
+
+class CommitFenced(CommitConflict):
+    """A newer driver has this query: the batch of an older one is not taken."""
+
+
+class StagedTooLongAgo(CommitConflict):
+    """A file was staged before what garbage collection still spares; its rows must be staged again."""
+
+
 class CommitUnknown(StorageError, OSError):
     """The machine failed after the manifest was published: it may or may not be durable. Nothing was removed."""
 
@@ -115,6 +127,10 @@ class EraseUnfinished(StorageError, RuntimeError):
 
 class CannotEraseInPlace(StorageError, ValueError):
     """Part of a file has no room for what it would hold without a person's values; the file must be written anew."""
+
+
+class ClockDoubtful(StorageError, RuntimeError):
+    """This machine's clock contradicts what the table's writers noted, so nothing is removed by age."""
 
 
 class RowsReplaced(StorageError, RuntimeError):

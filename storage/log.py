@@ -7,16 +7,14 @@ transaction the number holds, never by guessing, and nothing is deleted on an un
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from uuid import uuid4
 
 import pyarrow as pa
 
-from headrace.storage import durable
+from headrace.storage import stores
 from headrace.storage.errors import (
     CommitUnknown,
     CorruptManifest,
@@ -25,22 +23,28 @@ from headrace.storage.errors import (
     TableNotFound,
     UnsupportedType,
 )
+from headrace.storage.listing import Listing, keyed, ranges, sum_up
 from headrace.storage.logical import stored_schema
 from headrace.storage.manifest import (
     FILE_NAME,
     FOLDER,
+    MARKERS,
     Attachment,
     DataFile,
-    Keyed,
     Manifest,
     Span,
+    Standing,
     decode,
     digest,
     encode,
+    features,
     files_root,
     since,
 )
 from headrace.storage.objects import ObjectPath, Place
+
+BRINGS_ROWS = frozenset({"create", "append"})
+"""Operations whose files hold rows that no earlier version had; others move, hide or drop rows."""
 
 
 @lru_cache(maxsize=16)
@@ -50,17 +54,13 @@ def _parsed(data: bytes) -> pa.Schema:
 
 
 @dataclass(frozen=True)
-class Listing:
-    """What a table holds at one version: live files with the version that added them, and every keyed commit."""
-
-    version: int = 0
-    files: tuple[tuple[int, DataFile], ...] = ()
-    keys: dict[tuple[str, int], int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Change:
-    """What one commit wants to do to whatever version is the newest when it gets through."""
+    """What one commit wants to do to whatever version is the newest when it gets through.
+
+    ``removed`` are files of that version that go, or are replaced by one of ``added`` at the same path. ``standing``,
+    ``schema_blake3``, ``erase_key`` and ``personal`` stay as they are unless given; ``checkpoint`` makes a version that
+    lists everything itself, so that those before it can be removed.
+    """
 
     added: tuple[DataFile, ...]
     attachments: tuple[Attachment, ...]
@@ -68,6 +68,13 @@ class Change:
     key: tuple[str, int] | None
     replace_all: bool
     committed_at_ms: int
+    operation: str = "append"
+    removed: tuple[DataFile, ...] = ()
+    standing: Standing | None = None
+    schema_blake3: str | None = None
+    erase_key: str | None = None
+    personal: tuple[str, ...] | None = None
+    checkpoint: bool = False
 
 
 class Log:
@@ -76,34 +83,43 @@ class Log:
     def __init__(self, table: Place) -> None:
         self.table = table
         self.folder = table / FOLDER
+        self.store = stores.store_of(table)
+
+    @staticmethod
+    def name(version: int) -> str:
+        """The name of a version's manifest in the table."""
+        return f"{FOLDER}/{version:020d}.json"
 
     def path(self, version: int) -> Place:
         """Where a version's manifest is."""
-        return self.folder / f"{version:020d}.json"
+        return self.table / self.name(version)
 
     def newest(self, known: int = 0) -> int:
-        """The highest version, given one that exists; 0 when there is none.
+        """The highest version, given one that was there; 0 when there is none.
 
         Raises:
             TableNotFound: there is no manifest folder.
         """
-        if known:
-            while self.path(known + 1).exists():
+        if known and self.store.exists(
+            self.name(known)
+        ):  # else it was collected, and so may be those after it
+            while self.store.exists(self.name(known + 1)):
                 known += 1
             return known
         try:
-            names = self._names()
-        except (FileNotFoundError, NotADirectoryError) as error:
+            names = self.store.names(FOLDER)
+        except NotADirectoryError as error:
             raise TableNotFound(
-                f"{self.table}: expected a table here, found no {FOLDER} folder; create one"
+                f"{self.table}: expected a table's folder, got a file; open it with read_file, or name its table"
             ) from error
+        if not names:
+            raise TableNotFound(f"{self.table}: expected a table here, found no {FOLDER} folder; create one")
         return max((int(match[1]) for name in names if (match := FILE_NAME.fullmatch(name))), default=0)
 
-    def _names(self) -> list[str]:
-        if isinstance(self.folder, ObjectPath):
-            return self.folder.names()
-        with os.scandir(self.folder) as entries:
-            return [entry.name for entry in entries]
+    def boundary(self) -> int:
+        """Manifests of versions below this one may have been collected, so that their numbers mean nothing any more."""
+        names = self.store.names(MARKERS)
+        return max((int(match[1]) for name in names if (match := FILE_NAME.fullmatch(name))), default=0)
 
     def read(self, version: int, expected: str | None = None) -> tuple[Manifest, str]:
         """One manifest and its hash, which must be ``expected`` if given.
@@ -113,7 +129,7 @@ class Log:
         """
         path = self.path(version)
         try:
-            data = path.read_bytes()
+            data = self.store.get(self.name(version))
         except FileNotFoundError as error:
             raise NoSuchVersion(f"{self.table}: there is no version {version}") from error
         got = digest(data)
@@ -125,16 +141,11 @@ class Log:
         """Keep a schema in a file named by its hash, once, so that manifests of wide tables stay small."""
         data = schema.serialize().to_pybytes()
         name = digest(data)
-        path = self.folder / f"schema-{name}.arrow"
-        if isinstance(path, ObjectPath):
-            with suppress(FileExistsError):  # of the same bytes, whoever put it
-                path.create(data)
-            return name
-        if not path.exists():
-            temporary = path.parent / f".schema-{uuid4().hex}.tmp"
-            durable.write_file_synced(temporary, data)
-            temporary.replace(path)
-        durable.sync_dir(path.parent)  # one found here may be that of a writer that died before it did so
+        path = f"{FOLDER}/schema-{name}.arrow"
+        if self.store.exists(path):
+            self.store.sync(FOLDER)  # one found here may be that of a writer that died before it did so
+        else:
+            self.store.keep(path, data, f"schema-{uuid4().hex}")
         return name
 
     def schema(self, manifest: Manifest) -> pa.Schema:
@@ -143,7 +154,7 @@ class Log:
         Raises:
             CorruptManifest: its file is missing or not what was written.
         """
-        path = self.folder / f"schema-{manifest.schema_blake3}.arrow"
+        path = self.table / FOLDER / f"schema-{manifest.schema_blake3}.arrow"
         data = path.read_bytes() if path.is_file() else b""
         if digest(data) != manifest.schema_blake3:
             raise CorruptManifest(
@@ -165,152 +176,170 @@ class Log:
     def listing(self, manifest: Manifest, known: Listing | None = None) -> Listing:
         """Files and keys at a version; ``known``, of an earlier one, saves reading what is in it."""
         known = known or Listing()
-        files, removed, keys, cleared_at = self._gather(manifest, known.version)
-        kept = () if cleared_at else tuple(entry for entry in known.files if entry[1].path not in removed)
-        return Listing(manifest.version, kept + files, {**known.keys, **keys})
-
-    def _gather(
-        self, manifest: Manifest, stop: int
-    ) -> tuple[tuple[tuple[int, DataFile], ...], set[str], dict[tuple[str, int], int], int]:
-        """What versions (stop, manifest.version] add up to: files, removals, keys, and where all was replaced."""
-        files: list[tuple[int, DataFile]] = []
-        removed: set[str] = set()
-        keys: dict[tuple[str, int], int] = {}
-        cleared_at = 0
-        for step in self.walk(manifest, stop):
-            span = step.span
-            for entry in span.keys:
-                if entry.version > stop:
-                    keys[entry.query_id, entry.batch_id] = entry.version
-            if step.key is not None:
-                keys[step.key] = step.version
-            if cleared_at:
-                continue
-            removed.update(step.removed)
-            mine = [(step.version, file) for file in step.added]
-            if step.replaces_all:
-                cleared_at = step.version
-            else:
-                removed.update(span.removed)
-                mine = [*((version, file) for version, file in span.files if version > stop), *mine]
-                cleared_at = span.cleared_at if span.cleared_at > stop else 0
-            files[:0] = [(version, file) for version, file in mine if file.path not in removed]
-        return tuple(files), removed, keys, cleared_at
+        found = sum_up(self.walk(manifest, known.version), known.version)
+        kept = () if found.cleared_at else known.files
+        kept = tuple(entry for entry in kept if entry[1].path not in found.removed)
+        return Listing(
+            manifest.version, kept + found.files, {**known.keys, **found.keys}, found.expired or known.expired
+        )
 
     def added(self, manifest: Manifest, after: int) -> tuple[DataFile, ...]:
-        """Files that versions after ``after`` added, up to and with ``manifest``, oldest first.
+        """Files whose rows versions after ``after`` brought, up to and with ``manifest``, oldest first.
+
+        From 0 on these are the files of ``manifest``. Else they are those that appends brought, even if a compaction has
+        replaced them since, whose own files hold no new rows.
 
         Raises:
-            RowsReplaced: one of them replaced all rows, so that additions alone do not tell what happened.
+            RowsReplaced: one of the versions replaced all rows, or some have expired, so that additions alone do not
+                tell what happened.
         """
-        files, _, _, cleared_at = self._gather(manifest, after)
-        if cleared_at and after:
-            raise RowsReplaced(
-                f"{self.table}: version {cleared_at} replaced all rows after version {after}; rows added since cannot be "
-                "followed across that, start again from an empty position"
-            )
-        return tuple(file for _, file in files)
+        if not after:
+            return tuple(file for _, file in self.listing(manifest).files)
+        found: list[DataFile] = []
+        while manifest.version > after:
+            if manifest.replaces_all or manifest.version <= manifest.standing.horizon:
+                what = "replaced all rows" if manifest.replaces_all else "is the oldest still kept"
+                raise RowsReplaced(
+                    f"{self.table}: version {manifest.version} {what} after version {after}; rows added since cannot be "
+                    "followed across that, start again from an empty position"
+                )
+            if manifest.operation in BRINGS_ROWS:
+                found[:0] = manifest.added
+            manifest, _ = self.read(manifest.version - 1, manifest.parent_blake3)
+        return tuple(found)
 
     def span(self, parent: Manifest | None, version: int) -> Span:
-        """What the manifest of ``version`` repeats: versions after ``since(version)``, its own not included."""
-        start = since(version)
-        if parent is None or parent.version <= start:
+        """What the manifest of ``version`` repeats: versions after those it leads to, its own not included."""
+        if parent is None or parent.version <= (start := self._start(parent, version)):
             return Span()
-        files, removed, keys, cleared_at = self._gather(parent, start)
-        gone = () if cleared_at else tuple(sorted(removed))
-        keyed = tuple(
-            Keyed(query, batch, at) for (query, batch), at in sorted(keys.items(), key=lambda k: k[1])
-        )
-        return Span(files, gone, keyed, cleared_at)
+        found = sum_up(self.walk(parent, start), start)
+        gone = () if found.cleared_at else tuple(sorted(found.removed))
+        return Span(found.files, gone, keyed(found.keys), found.cleared_at)
+
+    @staticmethod
+    def _start(parent: Manifest, version: int) -> int:
+        return max(since(version), parent.standing.checkpoint)
 
     def following(self, parent: Manifest, change: Change) -> Manifest:
         """The manifest that comes after ``parent``."""
         _, parent_hash = self.read(parent.version)
-        version, start = parent.version + 1, since(parent.version + 1)
-        span = self.span(parent, version)
-        below, below_hash = "", ""
-        if start:
-            earlier, below_hash = (parent, parent_hash) if start == parent.version else self.read(start)
-            below = earlier.root
+        version = parent.version + 1
+        standing = change.standing or parent.standing
+        span, start, below, below_hash = Span(), 0, "", ""
+        if change.checkpoint:
+            standing = replace(standing, checkpoint=version)
+            span = self._everything(parent, {file.path for file in change.removed}, standing.horizon)
+        else:
+            span, start = self.span(parent, version), self._start(parent, version)
+            if start:
+                earlier, below_hash = (parent, parent_hash) if start == parent.version else self.read(start)
+                below = earlier.root
         if change.replace_all:
             span = Span(keys=span.keys)
         fresh = change.replace_all or span.cleared_at > 0
+        gone = tuple(sorted(file.path for file in change.removed))
         listed = (*(file for _, file in span.files), *change.added)
-        before = (0, 0) if change.replace_all else (parent.n_files, parent.n_rows)
-        return replace(
+        held = (0, 0)
+        if not change.replace_all:
+            held = (
+                parent.n_files - len(gone),
+                parent.n_rows - sum(file.rows - file.deleted for file in change.removed),
+            )
+        following = replace(
             parent,
             version=version,
             parent_blake3=parent_hash,
             since=start,
             since_blake3=below_hash,
-            operation="overwrite" if change.replace_all else "append",
+            operation="overwrite" if change.replace_all else change.operation,
             transaction=change.transaction,
             key=change.key,
+            schema_blake3=change.schema_blake3 or parent.schema_blake3,
+            erase_key=change.erase_key or parent.erase_key,
+            personal=parent.personal if change.personal is None else change.personal,
             added=change.added,
-            removed=(),
+            removed=gone,
             attachments=change.attachments,
-            n_files=before[0] + len(change.added),
-            n_rows=before[1] + sum(file.rows - file.deleted for file in change.added),
+            n_files=held[0] + len(change.added),
+            n_rows=held[1] + sum(file.rows - file.deleted for file in change.added),
             committed_at_ms=change.committed_at_ms,
-            root=files_root("" if fresh else below, listed, span.removed),
+            root=files_root("" if fresh else below, listed, (*span.removed, *gone)),
             span=span,
+            standing=standing,
         )
+        return replace(following, required_features=features(following))
+
+    def _everything(self, parent: Manifest, removed: set[str], horizon: int) -> Span:
+        """All files and keys of ``parent``, keys of versions before ``horizon`` as ranges."""
+        listing = self.listing(parent)
+        files = tuple(entry for entry in listing.files if entry[1].path not in removed)
+        kept = {key: version for key, version in listing.keys.items() if version >= horizon}
+        gone = {key: version for key, version in listing.keys.items() if version < horizon}
+        return Span(files, (), (*ranges(gone, listing.expired), *keyed(kept)))
 
     def publish(self, manifest: Manifest) -> bool:
-        """Make ``manifest`` the next version. False if another writer took that number.
+        """Make ``manifest`` the next version. False if another writer took that number, or it has long expired.
 
         Raises:
-            CommitUnknown: it is visible, but whether it is durable could not be established.
+            CommitUnknown: whether it is published, or durable, could not be established; nothing was removed.
             OSError: it was not published.
         """
+        name, data = self.name(manifest.version), encode(manifest)
         final = self.path(manifest.version)
-        if isinstance(final, ObjectPath):
-            return self._put(final, manifest)
-        temporary = final.parent / f".{manifest.transaction}-{manifest.version}.tmp"
-        durable.write_file_synced(temporary, encode(manifest))
+        decode(
+            data, manifest.version, f"{final} (not yet written)"
+        )  # what nobody could read must not become a version
         try:
-            durable.publish_exclusive(temporary, final)
-            durable.sync_dir(final.parent)
+            self.store.create(name, data, f"{manifest.transaction}-{manifest.version}")
         except OSError as error:
             # Whatever it was, even "exists": the number may hold our own manifest. Its transaction decides.
-            if not self._is_ours(final, manifest, error):
+            if not self._is_ours(manifest, error):
                 if isinstance(error, FileExistsError):
-                    temporary.unlink()
                     return False
-                raise
+                if not isinstance(self.table, ObjectPath):
+                    raise
+                raise CommitUnknown(
+                    f"{final}: the store did not say whether transaction {manifest.transaction} was published ({error}); it "
+                    "was not yet to be seen; open the table again and look for it before writing more; nothing was removed"
+                ) from error
             try:
-                durable.sync_dir(final.parent)
+                self.store.sync(FOLDER)
             except OSError as again:
                 raise CommitUnknown(
                     f"{final}: published as transaction {manifest.transaction}, but the folder could not be synced "
                     f"({again}); open the table again and look for that transaction before writing more"
                 ) from again
-        temporary.unlink()
-        return True
+        return self._still_follows(manifest)
 
-    def _put(self, final: ObjectPath, manifest: Manifest) -> bool:
-        try:
-            final.create(encode(manifest))
-        except OSError as error:
-            # A request that was sent twice may meet what it did itself the first time. Its transaction decides.
-            if self._is_ours(final, manifest, error):
-                return True
-            if isinstance(error, FileExistsError):
-                return False
-            raise CommitUnknown(
-                f"{final}: the store did not say whether transaction {manifest.transaction} was published ({error}); it "
-                "was not yet to be seen; open the table again and look for it before writing more; nothing was removed"
-            ) from error
-        return True
+    def _still_follows(self, manifest: Manifest) -> bool:
+        """Whether the parent is still there: garbage collection goes upwards, so that this number was never collected.
 
-    def _is_ours(self, final: Place, manifest: Manifest, cause: OSError) -> bool:
+        A stale writer may otherwise find a number free again that another manifest had, long expired.
+        """
+        if manifest.version > 1:
+            try:
+                if digest(self.store.get(self.name(manifest.version - 1))) == manifest.parent_blake3:
+                    return True
+            except FileNotFoundError:
+                pass
+        found = self.boundary() <= (manifest.version if manifest.version > 1 else 0)
+        if found and manifest.version > 1:
+            raise CorruptManifest(
+                f"{self.path(manifest.version - 1)}: was there when version {manifest.version} was made and is gone, or another "
+                "one, now, though no garbage collection took it; run headrace verify"
+            )
+        if not found:
+            self.store.delete(self.name(manifest.version))
+        return found
+
+    def _is_ours(self, manifest: Manifest, cause: OSError) -> bool:
         try:
             found, _ = self.read(manifest.version)
         except NoSuchVersion:
             return False
         except OSError as error:
             raise CommitUnknown(
-                f"{final}: publishing transaction {manifest.transaction} failed ({cause}) and reading back too "
-                f"({error}); open the table again and look for that transaction; nothing was removed"
+                f"{self.path(manifest.version)}: publishing transaction {manifest.transaction} failed ({cause}) and reading "
+                f"back too ({error}); open the table again and look for that transaction; nothing was removed"
             ) from error
         return found.transaction == manifest.transaction

@@ -5,6 +5,10 @@ those of the versions before it: v covers the span (since, v], where v - since i
 Walking from v to ``since`` to its ``since`` therefore lists a table of 10,000 commits from at most 28 manifests, and
 all manifests together grow as n log n (Fenwick, 1994, with base 8). Each step carries the hash of the next, so the
 newest manifest pins every one it leads to, and through file roots every byte of data.
+
+What holds from one version to the next until somebody changes it is ``Standing``. A manifest that uses something which
+an older reader would misread says so in ``required_features``. Fields that were added later have defaults and are left
+out where they say nothing, so tables of earlier commits stay readable and plain ones look as they always did.
 """
 
 from __future__ import annotations
@@ -23,9 +27,39 @@ from headrace.storage.paths import inside
 
 FORMAT = 1
 BASE = 8
-FOLDER, DATA, ATTACHMENTS = "_manifest", "data", "attachments"
+FOLDER, DATA, ATTACHMENTS, MEDIA, MARKERS = "_manifest", "data", "attachments", "media", "_collected"
 HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
 FILE_NAME = re.compile(r"(\d{20})\.json", re.ASCII)
+OPERATIONS = ("create", "append", "overwrite", "compact", "evolve", "gc", "fence", "erase", "repair")
+KNOWN_FEATURES = frozenset(
+    {"checkpoints", "column-families", "evolved-columns", "partitions", "replaced-files", "suppression"}
+)
+"""What a manifest may require of a reader; see ``FORMAT.md`` section 9.3."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Columns of a data file that were added after it was written: a file of as many rows, joined by position."""
+
+    path: str
+    bytes: int
+    uuid: str
+    erase_epoch: int
+    root: str
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Order:
+    """By which column the rows of a file are sorted.
+
+    ``values`` are those of the first row of each row group and of the last row, None for null and NaN; there are none
+    where they could tell of a person.
+    """
+
+    column: str
+    descending: bool = False
+    values: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -33,6 +67,13 @@ class DataFile:
     """One file of a table: what a reader checks before it trusts it. Small, picklable, and plain JSON.
 
     ``tags`` is the writer's own note about the file (a partition, a largest event time): JSON values only.
+
+    Attributes:
+        staged_at: the version its writer saw; a table whose garbage collection went past it takes the file no more.
+        partition: of a partitioned table, by column, the value or the bucket that all rows have.
+        families: columns joined to it.
+        order: how its rows are sorted, if they are.
+        media: side files that its rows refer to.
     """
 
     path: str
@@ -43,6 +84,11 @@ class DataFile:
     root: str
     deleted: int = 0
     tags: Mapping[str, Any] = field(default_factory=dict)
+    staged_at: int = 0
+    partition: Mapping[str, Any] = field(default_factory=dict)
+    families: tuple[Family, ...] = ()
+    order: Order | None = None
+    media: tuple[Attachment, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,11 +103,12 @@ class Attachment:
 
 @dataclass(frozen=True)
 class Keyed:
-    """The commit of one batch of one query."""
+    """The commit of one batch of one query, or of all its batches up to ``through``, whose versions have expired."""
 
     query_id: str
     batch_id: int
     version: int
+    through: int | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +122,56 @@ class Span:
     removed: tuple[str, ...] = ()
     keys: tuple[Keyed, ...] = ()
     cleared_at: int = 0
+
+
+@dataclass(frozen=True)
+class Fence:
+    """Who may commit batches of a query: the driver that drew ``epoch``, the highest so far."""
+
+    query_id: str
+    epoch: int
+    holder: str
+
+
+@dataclass(frozen=True)
+class PartitionBy:
+    """A column whose values, or whose hashes modulo ``buckets``, part the rows into files."""
+
+    column: str
+    buckets: int | None = None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a version hands on to the next.
+
+    Attributes:
+        horizon: the oldest version that is kept; earlier ones have expired.
+        checkpoint: the newest version that lists all files itself, 0 if none does; no walk leads below it.
+        staged_since: files staged at an earlier version are no longer taken, garbage collection may have removed them.
+        fences: of queries that have one.
+        evolved_at: the version that last changed columns, 0 if none did.
+        stored_as: of columns that files hold under another name, by name.
+        retired: names in files that no new column may be stored under.
+        partition_by: how rows are parted into files.
+        erase_epoch: how many erasures the table has seen.
+        suppression: the file that says which persons' rows are hidden.
+    """
+
+    horizon: int = 1
+    checkpoint: int = 0
+    staged_since: int = 0
+    fences: tuple[Fence, ...] = ()
+    evolved_at: int = 0
+    stored_as: Mapping[str, str] = field(default_factory=dict)
+    retired: tuple[str, ...] = ()
+    partition_by: tuple[PartitionBy, ...] = ()
+    erase_epoch: int = 0
+    suppression: Attachment | None = None
+
+    def fence(self, query_id: str) -> Fence | None:
+        """A query's fence, if it has one."""
+        return next((found for found in self.fences if found.query_id == query_id), None)
 
 
 @dataclass(frozen=True)
@@ -101,11 +198,17 @@ class Manifest:
     committed_at_ms: int
     root: str
     span: Span = Span()
+    standing: Standing = Standing()
 
     @property
     def replaces_all(self) -> bool:
         """Whether no file of an earlier version is part of this one."""
         return self.operation == "overwrite"
+
+    @property
+    def is_checkpoint(self) -> bool:
+        """Whether it lists all files itself, so that nothing before it is needed."""
+        return self.standing.checkpoint == self.version
 
 
 def since(version: int) -> int:
@@ -121,8 +224,45 @@ def since(version: int) -> int:
 
 
 def encode(manifest: Manifest) -> bytes:
-    """The bytes of a manifest; indented, because people read them."""
-    return msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
+    """The bytes of a manifest; indented, because people read them, and without what says nothing."""
+    plain = msgspec.to_builtins(manifest)
+    for file in (*plain["added"], *(file for _, file in plain["span"]["files"])):
+        _leave_out(file, _FILE_DEFAULTS)
+    for keyed in plain["span"]["keys"]:
+        _leave_out(keyed, {"through": None})
+    _leave_out(
+        plain.setdefault("standing", {}), _STANDING_DEFAULTS
+    )  # msgspec leaves out defaults it never set
+    _leave_out(plain, {"standing": {}})
+    return msgspec.json.format(msgspec.json.encode(plain), indent=1) + b"\n"
+
+
+_STANDING_DEFAULTS: dict[str, Any] = msgspec.to_builtins(Standing())
+_FILE_DEFAULTS: dict[str, Any] = {
+    name: value
+    for name, value in msgspec.to_builtins(DataFile("", 0, 0, "", 0, "")).items()
+    if name in ("staged_at", "partition", "families", "order", "media")
+}
+
+
+def _leave_out(written: dict[str, Any], defaults: Mapping[str, Any]) -> None:
+    for name, value in defaults.items():
+        if written.get(name, value) == value:
+            written.pop(name, None)
+
+
+def features(manifest: Manifest) -> tuple[str, ...]:
+    """What a reader must know to read ``manifest`` and those it leads to rightly: what its parent needed, and its own."""
+    standing, again = manifest.standing, {file.path for file in manifest.added}
+    needs = {
+        "checkpoints": standing.checkpoint > 0,
+        "column-families": any(file.families for file in manifest.added),
+        "partitions": bool(standing.partition_by),
+        "replaced-files": not again.isdisjoint(manifest.removed),
+        "evolved-columns": standing.evolved_at > 0,
+        "suppression": standing.suppression is not None,
+    }
+    return tuple(sorted({*manifest.required_features, *(name for name, needed in needs.items() if needed)}))
 
 
 def decode(data: bytes, version: int, where: str) -> Manifest:
@@ -134,12 +274,17 @@ def decode(data: bytes, version: int, where: str) -> Manifest:
     """
     try:
         head = msgspec.json.decode(data, type=_Head)
-        if head.format != FORMAT or head.required_features:
-            needs = ", ".join(head.required_features) or f"manifest format {head.format}"
+        unknown = [name for name in head.required_features if name not in KNOWN_FEATURES]
+        if head.format != FORMAT or unknown:
+            needs = ", ".join(unknown) or f"manifest format {head.format}"
             raise UnsupportedFeature(f"{where}: needs {needs}, which this reader lacks; update headrace")
         manifest = msgspec.json.decode(data, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptManifest(f"{where}: not a manifest: {error}; restore it from a copy") from error
+    if manifest.operation not in OPERATIONS:
+        raise UnsupportedFeature(
+            f"{where}: has the operation {manifest.operation!r}, expected one of {OPERATIONS}"
+        )
     shaped = 0 <= manifest.since < version and HASH.fullmatch(manifest.schema_blake3)
     if manifest.version != version or not shaped:
         raise CorruptManifest(
@@ -164,6 +309,10 @@ def files_root(below: str, entries: tuple[DataFile, ...], removed: tuple[str, ..
     hasher = blake3(b"headrace files root" + below.encode())
     for file in sorted(entries, key=lambda entry: entry.path):
         hasher.update(f"\n+{file.path} {file.uuid} {file.erase_epoch} {file.root}".encode())
+        for family in file.families:
+            hasher.update(f"\n&{family.path} {family.uuid} {family.erase_epoch} {family.root}".encode())
+        for side in file.media:
+            hasher.update(f"\n&{side.path} {side.bytes} {side.blake3}".encode())
     for path in sorted(removed):
         hasher.update(f"\n-{path}".encode())
     return str(hasher.hexdigest())

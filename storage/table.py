@@ -9,39 +9,29 @@ of files nobody lists are not done here.
 from __future__ import annotations
 
 import fnmatch
-import time
-import uuid as uuids
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from headrace.storage import durable
+from headrace.storage import committing
 from headrace.storage import manifest as manifests
 from headrace.storage.arrays import batches_of
 from headrace.storage.columns import is_pattern
-from headrace.storage.entropy import Entropy
-from headrace.storage.errors import BadLocation, CommitConflict, SchemaMismatch, TableNotFound, no_such_column
+from headrace.storage.committing import Key, now_ms
+from headrace.storage.errors import BadLocation, NoSuchVersion, SchemaMismatch, TableNotFound, no_such_column
 from headrace.storage.layout import GROUP_ROWS
-from headrace.storage.log import Change, Listing, Log
-from headrace.storage.manifest import ATTACHMENTS, DATA, Attachment, Commit, DataFile, Manifest
+from headrace.storage.listing import Listing
+from headrace.storage.log import Log
+from headrace.storage.manifest import Commit, DataFile, Manifest, PartitionBy
 from headrace.storage.objects import Location, Place, place
-from headrace.storage.paths import inside
 from headrace.storage.predicate import Filter, parse_filter, tuples_of
 from headrace.storage.prefetch import MEMORY_BYTES
-from headrace.storage.scan import Scan, checked_file
+from headrace.storage.scan import Scan
 from headrace.storage.storing import Storing
-
-Key = tuple[str, int]
-
-
-def now_ms() -> int:
-    """The wall clock; only ever written down, nothing is ordered by it."""
-    return time.time_ns() // 1_000_000
 
 
 class Table:
@@ -97,6 +87,11 @@ class Table:
         return self._manifest.personal
 
     @property
+    def partition_by(self) -> tuple[PartitionBy, ...]:
+        """How rows are parted into files; empty if they are not."""
+        return self._manifest.standing.partition_by
+
+    @property
     def files(self) -> tuple[DataFile, ...]:
         """The files of this version, oldest first."""
         return tuple(file for _, file in self._listing().files)
@@ -119,8 +114,7 @@ class Table:
         """Move on to the newest version."""
         newest = self._log.newest(self.version)
         if newest != self.version:
-            self._manifest, _ = self._log.read(newest)
-            self._schema = None
+            self._show(self._log.read(newest)[0])
         return self
 
     def scan(
@@ -150,20 +144,40 @@ class Table:
         Raises:
             NoSuchColumn: naming the first one missing and what comes nearest.
         """
-        return Scan(
-            self.path,
-            self.files,
-            self.schema,
-            self._named(columns),
-            parse_filter(filter),
-            batch_rows,
-            tuples_of(filter),
-            list_view,
-            threads,
-            memory_bytes,
-            rows,
-            as_stored,
+        files: Sequence[DataFile] = self.files
+        if self.partition_by and rows is None:
+            from headrace.storage.partition import may_hold
+
+            asked = tuples_of(filter)
+            files = [file for file in files if may_hold(file.partition, self.partition_by, asked)]
+        return self._scan(
+            files,
+            columns,
+            filter,
+            batch_rows=batch_rows,
+            list_view=list_view,
+            threads=threads,
+            memory_bytes=memory_bytes,
+            rows=rows,
+            as_stored=as_stored,
         )
+
+    def _scan(
+        self,
+        files: Sequence[DataFile],
+        columns: Sequence[str] | None = None,
+        filter: Filter | None = None,
+        **how: Any,
+    ) -> Scan:
+        """As ``scan``, of some of the table's files."""
+        given = {"filter": parse_filter(filter), "conditions": tuples_of(filter), **how}
+        standing = self._manifest.standing
+        if not standing.evolved_at:
+            return Scan(self.path, tuple(files), self.schema, self._named(columns), **given)
+        from headrace.storage.evolved import EvolvedScan  # here: few tables have changed their columns
+
+        names = self._named(columns)
+        return EvolvedScan(self.path, tuple(files), self.schema, names, **given, stored_as=standing.stored_as)
 
     def take(
         self,
@@ -205,7 +219,7 @@ class Table:
             SchemaMismatch: listing the columns that differ.
         """
         _, batches = batches_of(data)
-        return self.commit([self.stage(batches, seed=seed, **how)])
+        return self.commit(self.stage_parts(batches, seed=seed, **how))
 
     def overwrite(self, data: object, *, seed: int | None = None, **how: Unpack[Storing]) -> Commit:
         """Replace all rows in one commit; earlier versions stay readable.
@@ -215,7 +229,7 @@ class Table:
             CommitConflict: another writer committed since this object's version.
         """
         _, batches = batches_of(data)
-        return self.commit([self.stage(batches, seed=seed, **how)], replace_all=True)
+        return self.commit(self.stage_parts(batches, seed=seed, **how), replace_all=True)
 
     def stage(
         self,
@@ -238,34 +252,27 @@ class Table:
         Raises:
             SchemaMismatch: listing the columns that differ; nothing is left behind.
         """
-        from headrace.storage.writer import (
-            Writer,
+        from headrace.storage.staging import (
+            stage,
         )  # half of what the store imports, and readers need none of it
 
-        noted = msgspec.json.decode(msgspec.json.encode(dict(tags or {})))
-        identity = Entropy(seed).take(16)
-        name = f"{DATA}/{identity.hex()}.hrc"
-        path = self.path / name
-        with (
-            durable.staged(path) as file,
-            Writer(
-                file,
-                self.schema,
-                erase_key=self.erase_key,
-                personal=self.personal,
-                seed=seed,
-                uuid=identity,
-                group_rows=group_rows,
-                **how,
-            ) as writer,
-        ):
-            for batch in batches:
-                writer.write(batch)
-            written = writer.close()
-        durable.sync_dir(self.path / DATA)
-        return DataFile(
-            name, written.rows, written.bytes, written.uuid, written.erase_epoch, written.root, tags=noted
-        )
+        if self.partition_by:
+            raise SchemaMismatch(
+                f"{self.path}: rows are parted by {[by.column for by in self.partition_by]}, so they may need several "
+                "files; use stage_parts"
+            )
+        return stage(self, batches, seed=seed, tags=tags, group_rows=group_rows, **how)
+
+    def stage_parts(self, batches: Iterable[pa.RecordBatch], **how: Any) -> tuple[DataFile, ...]:
+        """As ``stage``, with the same arguments: one file, or of a partitioned table one for each part there are rows of.
+
+        Raises:
+            SchemaMismatch: listing the columns that differ; nothing is left behind.
+            TooLarge: there are rows of more parts than can be written at once.
+        """
+        from headrace.storage.staging import stage_parts
+
+        return stage_parts(self, batches, **how)
 
     def commit(
         self,
@@ -274,6 +281,7 @@ class Table:
         key: Key | None = None,
         attachments: Mapping[str, bytes] | None = None,
         replace_all: bool = False,
+        epoch: int | None = None,
         clock_ms: Callable[[], int] = now_ms,
     ) -> Commit:
         """Publish staged files and attachments as the next version.
@@ -284,74 +292,36 @@ class Table:
                 ``replayed``, and nothing is added.
             attachments: opaque bytes by name.
             replace_all: the new version holds these files and no other.
+            epoch: what ``fence`` returned for the key's query, if it was called.
             clock_ms: what ``committed_at_ms`` is taken from.
 
         Raises:
             SchemaMismatch, CorruptManifest: a file does not belong here.
             CommitConflict: a file is already part of the table, or ``replace_all`` met another writer.
+            CommitFenced: another driver has the key's query by now.
+            StagedTooLongAgo: garbage collection may have removed a file since it was staged.
             CommitUnknown: published, but perhaps not durable; nothing was removed.
         """
-        added = tuple(files)
-        key = (str(key[0]), int(key[1])) if key is not None else None
-        transaction = uuids.uuid4().hex
-        base = self.version
-        self.refresh()
-        if (done := self._committed(key)) is not None:
-            return done
-        self._validate(added)
-        durable.sync_dir(self.path / DATA)
-        attached = self._attach(transaction, attachments or {})
-        while True:
-            if (done := self._committed(key)) is not None:
-                return done
-            if replace_all and self.version != base:
-                raise CommitConflict(
-                    f"{self.path}: replacing all rows of version {base} met version {self.version} of another writer; "
-                    "look at what it added, then replace again"
-                )
-            self._refuse_listed(added)
-            change = Change(added, attached, transaction, key, replace_all, clock_ms())
-            following = self._log.following(self._manifest, change)
-            if self._log.publish(following):
-                self._manifest = following
-                return manifests.commit_of(following, self.path)
-            self.refresh()
+        keyed = (str(key[0]), int(key[1])) if key is not None else None
+        return committing.append(self, tuple(files), keyed, attachments or {}, replace_all, epoch, clock_ms)
 
-    def _committed(self, key: Key | None) -> Commit | None:
-        if key is None or (version := self._listing().keys.get(key)) is None:
-            return None
-        found, _ = self._log.read(version)
-        return manifests.commit_of(found, self.path, replayed=True)
+    def fence(self, query_id: str, holder: str = "", *, clock_ms: Callable[[], int] = now_ms) -> int:
+        """Become the only driver of a query: draw its next epoch, which its commits must carry from now on.
 
-    def _refuse_listed(self, added: tuple[DataFile, ...]) -> None:
-        listed = {file.path for _, file in self._listing().files}
-        twice = sorted(file.path for file in added if file.path in listed)
-        if twice or len({file.path for file in added}) != len(added):
-            raise CommitConflict(
-                f"{self.path}: files may be committed once, these were before: {twice or added}"
-            )
+        A driver that was taken for dead, and was not, has an older epoch and can commit no batch of the query any more.
 
-    def _validate(self, added: tuple[DataFile, ...]) -> None:
-        for entry in added:
-            path = inside(self.path, entry.path, DATA)
-            with checked_file(self.path, entry, self.schema, None) as file:
-                if file.footer.size != entry.bytes:
-                    raise SchemaMismatch(
-                        f"{path}: expected {entry.bytes} bytes, got {file.footer.size}; stage it again"
-                    )
+        Args:
+            query_id: the query.
+            holder: how messages name this driver.
 
-    def _attach(self, transaction: str, attachments: Mapping[str, bytes]) -> tuple[Attachment, ...]:
-        if not attachments:
-            return ()
-        folder = self.path / ATTACHMENTS / transaction
-        durable.make_dir(folder)
-        entries = []
-        for number, (name, data) in enumerate(sorted(attachments.items())):
-            relative = f"{ATTACHMENTS}/{transaction}/{number}.bin"
-            durable.write_file_synced(self.path / relative, data)
-            entries.append(Attachment(name, relative, len(data), manifests.digest(data)))
-        durable.sync_dir(folder)
-        return tuple(entries)
+        Returns:
+            the epoch, for ``commit``.
+        """
+        return committing.take_fence(self, query_id, holder, clock_ms)
+
+    def _show(self, manifest: Manifest) -> None:
+        """Be at another version."""
+        self._manifest, self._schema = manifest, None
 
     def last_commit(self, query_id: str) -> Commit | None:
         """The newest commit of a query, by batch id, in the newest version; None if it never committed.
@@ -372,7 +342,7 @@ class Table:
         manifest = self._manifest
         while True:
             yield manifests.commit_of(manifest, self.path)
-            if manifest.version == 1:
+            if manifest.version <= self._manifest.standing.horizon:
                 return
             manifest, _ = self._log.read(manifest.version - 1, manifest.parent_blake3)
 
@@ -394,5 +364,11 @@ def open(path: Location, version: int | None = None) -> Table:
     newest = log.newest()
     if not newest:
         raise TableNotFound(f"{root}: expected a table here, found no manifest; create one")
-    manifest, _ = log.read(newest if version is None else version)
-    return Table(root, manifest)
+    manifest, _ = log.read(newest)
+    if version is None or version == newest:
+        return Table(root, manifest)
+    if version < manifest.standing.horizon:
+        raise NoSuchVersion(
+            f"{root}: version {version} has expired, the oldest that is kept is {manifest.standing.horizon}"
+        )
+    return Table(root, log.read(version)[0])

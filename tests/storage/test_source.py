@@ -205,8 +205,9 @@ def test_many_versions_are_listed_page_by_page(s3: FakeS3) -> None:
     manifest = s3.objects["shop/t/_manifest/00000000000000000004.json"]
     for version in range(5, 130):
         s3.objects[f"shop/t/_manifest/{version:020d}.json"] = manifest
+    before = len(s3.asked("GET", "list-type"))
     assert storage.open("s3://shop/t", version=4).num_rows == 9
-    assert len(s3.asked("GET", "list-type")) == 2
+    assert len(s3.asked("GET", "list-type")) - before == 2
 
 
 def test_two_writers_never_publish_the_same_version(s3: FakeS3) -> None:

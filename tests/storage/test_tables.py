@@ -25,6 +25,7 @@ import pytest
 import headrace.storage as storage
 from headrace.storage import durable, errors, paths
 from headrace.storage import manifest as manifests
+from headrace.storage.committing import committed
 from headrace.storage.errors import (
     CommitConflict,
     CorruptManifest,
@@ -233,7 +234,7 @@ def test_a_model_of_the_log(tmp_path: Path) -> None:
     assert [commit.version for commit in table.history()] == list(range(151, 0, -1))
     for number in range(2, 152):
         expected = number % 3 and number % 37
-        assert (table._committed(("q", number)) is not None) == bool(expected)
+        assert (committed(table, ("q", number)) is not None) == bool(expected)
 
 
 def test_opening_reads_few_manifests_and_they_grow_slowly(
@@ -297,14 +298,14 @@ KILLED = """
 import os, signal, sys
 import pyarrow as pa
 import headrace.storage as storage
-from headrace.storage import log
+from headrace.storage import durable
 table = storage.open(sys.argv[1])
 def dies(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 if sys.argv[2] == "before":
-    log.durable.publish_exclusive = dies
+    durable.publish_exclusive = dies
 else:
-    log.durable.sync_dir, keep = (lambda folder: dies() if folder.name == "_manifest" else keep(folder)), log.durable.sync_dir
+    durable.sync_dir, keep = (lambda folder: dies() if folder.name == "_manifest" else keep(folder)), durable.sync_dir
 table.commit([table.stage([pa.record_batch({"user": [9], "word": ["z"]})])], key=("q", 1), attachments={"m": b"1"})
 """
 
