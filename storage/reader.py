@@ -65,6 +65,7 @@ class File:
             self.source.close()
             raise
         self._file_entries: dict[int, FileEntries] = {}
+        self._hidden: NDArray[np.int64] | None = None
         self.blocks_taken = 0
 
     def _footer(self) -> Footer:
@@ -118,6 +119,26 @@ class File:
                 return None
             found = self._file_entries[column.id] = FileEntries(self.source, column, row)
         return found
+
+    def hide(self, rows: bytes) -> None:
+        """Leave out some rows as if they were deleted.
+
+        Args:
+            rows: their numbers, as a serialised roaring bitmap.
+        """
+        from pyroaring import BitMap  # here: few files have rows that are hidden
+
+        self._hidden = np.array(BitMap.deserialize(rows), np.int64)
+
+    def gone(self, group: int) -> NDArray[np.bool_] | None:
+        """bool[rows of the group], True where a row is deleted or hidden, or None where none is."""
+        deleted = self.footer.deleted(group)
+        if self._hidden is None:
+            return deleted
+        first = group * self.footer.group_rows
+        mask = np.zeros(self.footer.rows_in(group), np.bool_) if deleted is None else deleted.copy()
+        mask[self._hidden[(self._hidden >= first) & (self._hidden < first + len(mask))] - first] = True
+        return mask if mask.any() else None
 
     def batches(
         self,
