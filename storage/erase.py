@@ -172,7 +172,9 @@ def erase(
         old = tuple(live[path] for path in replaced if path in live and live[path] != replaced[path])
         new_entries = tuple(replaced[file.path] for file in old)
         anew = [path for path, entry in replaced.items() if entry.path != path]
-        after = _known(table).erased([*replaced, *(file.path for file in files)])
+        after = _known(table)
+        for path, entry in replaced.items():
+            after = after.erased(path, entry.path, _deleted(table, entry))
         try:
             commit = _commit(table, base, new_entries, old, after, clock_ms, closes=bool(anew))
         except PlanOutdated:
@@ -226,6 +228,16 @@ def _rows(file: File, keys: pa.Array) -> BitMap:
         gone = file.footer.deleted(number)
         at = np.flatnonzero(mine if gone is None else mine & ~gone) + number * file.footer.group_rows
         found |= BitMap(at.astype(np.uint32))
+    return found
+
+
+def _deleted(table: Table, entry: DataFile) -> BitMap:
+    found = BitMap()
+    with File(inside(table.path, entry.path, DATA)) as file:
+        for number in range(file.footer.n_groups):
+            gone = file.footer.deleted(number)
+            if gone is not None:
+                found |= BitMap((np.flatnonzero(gone) + number * file.footer.group_rows).astype(np.uint32))
     return found
 
 

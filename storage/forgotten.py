@@ -73,10 +73,14 @@ class Forgotten:
             merged[path] = (held | mine).serialize()
         return replace(self, rows=merged)
 
-    def erased(self, paths: Iterable[str]) -> Forgotten:
-        """The hidden rows of these files are gone."""
-        gone = set(paths)
-        return replace(self, rows={path: rows for path, rows in self.rows.items() if path not in gone})
+    def erased(self, path: str, now: str, deleted: BitMap) -> Forgotten:
+        """Of a file, that is called ``now`` from here on, some hidden rows are deleted; others stay hidden."""
+        rows = dict(self.rows)
+        if path in rows:
+            left = BitMap.deserialize(rows.pop(path)) - deleted
+            if left:
+                rows[now] = left.serialize()
+        return replace(self, rows=rows)
 
     def hidden(self, path: str) -> BitMap | None:
         """The hidden rows of a file, if it has any."""
