@@ -128,7 +128,10 @@ class EvolvedScan(Scan):
             parts = _Parts(self, entry, needed, stack)
             size = parts.base.footer.group_rows
             end = entry.rows if last is None else min(last, entry.rows)
-            for group in range(-(-first // size), -(-end // size)):
+            groups = range(-(-first // size), -(-end // size))
+            if rows is not None:
+                groups = range(max(groups.start, rows.start // size), min(groups.stop, -(-rows.stop // size)))
+            for group in groups:
                 found = parts.group(group, rows)
                 if asked is not None:
                     found = found.filter(asked.expression)
