@@ -17,7 +17,7 @@ from benchmarks.scheduler_view import view
 
 SEED = 50
 SEEDS = 5
-WITH_US, WITHOUT_US = ("headrace", "pyspark"), ("pyspark",)
+WITH_US, WITHOUT_US = ("headrace.scheduler", "pyspark"), ("pyspark",)
 PLAYS = "benchmarks.runners.scheduler"
 DAY = "benchmarks.runners.scheduler_day"
 SHARES = "benchmarks.runners.scheduler_shares"
@@ -44,6 +44,8 @@ def _wrong(name: str, kinds: tuple[str, ...]) -> dict[str, Json]:
 
 def _policy(name: str, policy: str, clock: str, arms: Mapping[str, Json], runner: str = PLAYS) -> Contestant:
     packages = WITHOUT_US if policy in ("fair", "ujf", "fifo") else WITH_US
+    if runner == DAY:
+        packages = (*packages, "headrace.storage")  # all arms ask the store
     args: Mapping[str, Any] = {"policy": policy, "clock": clock, "arms": arms}
     return Contestant(name, runner, packages=packages, args=args)
 

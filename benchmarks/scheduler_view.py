@@ -119,24 +119,49 @@ def _scenario(case: str, scenario: str, arms: Arms) -> list[str]:
 
 
 def _lateness(cells: Mapping[str, Arms]) -> list[str]:
-    """Mean DVR over the scenarios where all of ours, CFQ and UJF were measured."""
-    means: dict[str, list[float]] = {}
+    """Mean DVR over the scenarios where all of ours, CFQ and UJF were measured, by name and by rank.
+
+    A user's jobs of a burst are alike, and which of them a thread submits first is chance: UJF is late against itself
+    by half a response. By rank, a user's k-th job to end is held against the k-th, and that chance is gone.
+    """
+    means: dict[str, dict[str, list[float]]] = {"by name": {}, "by rank": {}}
     for arms in cells.values():
         if {OURS, "cfq-P", "cfq", "ujf-P", "ujf"} <= set(arms):
-            for name in (OURS, "cfq-P", "cfq"):
-                late, _ = _dvr(arms[name], arms["ujf-P" if name != "cfq" else "ujf"])
-                means.setdefault(name, []).append(late)
-    if not means:
-        return []
-    mean = {name: fmean(late) for name, late in means.items()}
-    said = ", ".join(f"{name} {late:.2f}" for name, late in mean.items())
-    best = min(mean["cfq-P"], mean["cfq"])
-    line = (
-        _promise("[DVR] ours / CFQ's better arm", mean[OURS] / best, 1.1)
-        if best
-        else "  open   [DVR]: CFQ was never late"
-    )
-    return ["", f"[DVR] mean over {len(means[OURS])} scenarios: {said}", line]
+            for name, reference in ((OURS, "ujf-P"), ("cfq-P", "ujf-P"), ("cfq", "ujf"), ("ujf", "ujf-P")):
+                pairs = list(zip(arms[name], arms[reference], strict=False))
+                for how, of in (("by name", dvr), ("by rank", ranked_dvr)):
+                    means[how].setdefault(name, []).append(fmean(of(*pair) for pair in pairs))
+    lines = []
+    for how, found in means.items():
+        mean = {name: fmean(late) for name, late in found.items()}
+        if not mean:
+            continue
+        said = ", ".join(
+            f"{name if name != 'ujf' else 'UJF against itself'} {late:.2f}" for name, late in mean.items()
+        )
+        lines += ["", f"[DVR] {how}, mean over {len(found[OURS])} scenarios: {said}"]
+        best = min(mean["cfq-P"], mean["cfq"])
+        what = f"[DVR] {how}, ours / CFQ's better arm"
+        lines.append(
+            _promise(what, mean[OURS] / best, 1.1) if best else f"  open   {what}: CFQ was never late"
+        )
+    return lines
+
+
+def ranked_dvr(run: Values, reference: Values) -> float:
+    """As ``crowd.dvr``, but each user's k-th job to end against that user's k-th under the reference."""
+    late = []
+    for user in users(run):
+        ends = sorted(value for key, value in run.items() if key.startswith(f"end:{user}/"))
+        theirs = sorted(
+            (value, reference[f"response:{key.removeprefix('end:')}"])
+            for key, value in reference.items()
+            if key.startswith(f"end:{user}/")
+        )
+        for end, (other, response) in zip(ends, theirs, strict=True):
+            if end > other:
+                late.append((end - other) / response)
+    return fmean(late) if late else 0.0
 
 
 def _reference(name: str, references: Mapping[str, list[Values]]) -> list[Values]:

@@ -117,6 +117,18 @@ class ErasedDataReturned(StorageError, ValueError):
     """A file is older than the last erase its table knows of: somebody restored rows that were erased."""
 
 
+class NoEraseKey(StorageError, ValueError):
+    """A file or table was written without the name of the column that says whose a row is."""
+
+
+class EraseUnfinished(StorageError, RuntimeError):
+    """An erase in place was interrupted and cannot be finished here."""
+
+
+class CannotEraseInPlace(StorageError, ValueError):
+    """Part of a file has no room for what it would hold without a person's values; the file must be written anew."""
+
+
 class ClockDoubtful(StorageError, RuntimeError):
     """This machine's clock contradicts what the table's writers noted, so nothing is removed by age."""
 

@@ -107,6 +107,7 @@ class EvolvedScan(Scan):
             self.threads,
             self.memory_bytes,
             None,
+            self.hidden,
             self.as_stored,
         )
 
@@ -170,7 +171,7 @@ class _Parts:
 
     def __init__(self, scan: EvolvedScan, entry: DataFile, needed: Sequence[str], stack: ExitStack) -> None:
         self.scan, self.entry, self.needed = scan, entry, needed
-        self.base = stack.enter_context(checked_file(scan.root, entry, scan.table_schema, []))
+        self.base = stack.enter_context(scan._open(entry, []))
         files: list[tuple[File, frozenset[str]]] = [(self.base, _names(self.base))]
         for family in entry.families:
             opened = stack.enter_context(checked_family(scan, entry, family))
@@ -192,7 +193,7 @@ class _Parts:
     def group(self, number: int, rows: range | None) -> pa.Table:
         """One row group's live rows, as the table has them."""
         wanted = self._wanted()
-        masks = {at: self.files[at].footer.deleted(number) for at in wanted}
+        masks = {at: self.files[at].gone(number) for at in wanted}
         gone = np.zeros(self.base.footer.rows_in(number), np.bool_)
         for mask in masks.values():
             if mask is not None:
@@ -246,4 +247,6 @@ def checked_family(scan: Scan, entry: DataFile, family: Family) -> File:
     if lacking:
         file.close()
         raise CorruptManifest(f"{scan.root}: {family.path} lacks columns {sorted(lacking)} it is named for")
+    if entry.path in scan.hidden:
+        file.hide(scan.hidden[entry.path])
     return file

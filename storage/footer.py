@@ -188,6 +188,10 @@ class Footer:
             raise self.wrong(what, number, at, f"within {size} bytes", f"{at} + {length}")
         return self._leaves.get(start + at, length) if length else b""
 
+    def extent(self, number: int) -> Range:
+        """Where a section lies in the footer: (offset, length); (0, 0) of one that the file lacks."""
+        return self._sections.get(number, (0, 0))
+
     def load(self, number: int, ranges: Iterable[Range]) -> None:
         """Read and check (at, length) ranges of a section together; those that leave it are left for ``section``."""
         start, size = self._sections[number]

@@ -101,7 +101,7 @@ class Group:
         footer = file.footer
         self.number, self.columns, self.predicate = number, columns, predicate
         self.n_rows = footer.rows_in(number)
-        self.deleted = footer.deleted(number)
+        self.deleted = file.gone(number)
         self.schema = arrow_schema(columns, as_views=as_views)
         asked = footer.columns(predicate.columns) if predicate is not None else []
         flat = _flat(file, [*columns, *asked])

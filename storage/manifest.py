@@ -155,7 +155,8 @@ class Standing:
         retired: names in files that no new column may be stored under.
         partition_by: how rows are parted into files.
         erase_epoch: how many erasures the table has seen.
-        suppression: the file that says which persons' rows are hidden.
+        suppression: the file that says which persons' rows are hidden, and who must not come back.
+        closed_before: versions before it name files that an erase has replaced, and can no longer be read.
     """
 
     horizon: int = 1
@@ -168,6 +169,7 @@ class Standing:
     partition_by: tuple[PartitionBy, ...] = ()
     erase_epoch: int = 0
     suppression: Attachment | None = None
+    closed_before: int = 0
 
     def fence(self, query_id: str) -> Fence | None:
         """A query's fence, if it has one."""

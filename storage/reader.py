@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from headrace.storage import redo
 from headrace.storage.errors import BadFile, CorruptFooter, CorruptPage
 from headrace.storage.fetch import FileEntries
 from headrace.storage.footer import Column, Footer
@@ -59,12 +60,21 @@ class File:
         self.source: Source = open_source(location)
         self.path = Path(self.source.name)
         try:
-            self.footer = Footer(self.source)
+            self.footer = self._footer()
         except BaseException:
             self.source.close()
             raise
         self._file_entries: dict[int, FileEntries] = {}
+        self._hidden: NDArray[np.int64] | None = None
         self.blocks_taken = 0
+
+    def _footer(self) -> Footer:
+        try:
+            return Footer(self.source)
+        except (BadFile, CorruptFooter):
+            if self.source.remote or not redo.finish(self.path):
+                raise
+            return Footer(self.source)  # an erase had begun since the file was opened
 
     def __enter__(self) -> File:
         return self
@@ -109,6 +119,26 @@ class File:
                 return None
             found = self._file_entries[column.id] = FileEntries(self.source, column, row)
         return found
+
+    def hide(self, rows: bytes) -> None:
+        """Leave out some rows as if they were deleted.
+
+        Args:
+            rows: their numbers, as a serialised roaring bitmap.
+        """
+        from pyroaring import BitMap  # here: few files have rows that are hidden
+
+        self._hidden = np.array(BitMap.deserialize(rows), np.int64)
+
+    def gone(self, group: int) -> NDArray[np.bool_] | None:
+        """bool[rows of the group], True where a row is deleted or hidden, or None where none is."""
+        deleted = self.footer.deleted(group)
+        if self._hidden is None:
+            return deleted
+        first = group * self.footer.group_rows
+        mask = np.zeros(self.footer.rows_in(group), np.bool_) if deleted is None else deleted.copy()
+        mask[self._hidden[(self._hidden >= first) & (self._hidden < first + len(mask))] - first] = True
+        return mask if mask.any() else None
 
     def batches(
         self,
@@ -225,6 +255,8 @@ class File:
 
     def is_stale(self) -> bool:
         """Whether an erase in place passed by since the footer was read; if so, the footer is read again."""
+        if not self.source.remote:
+            redo.finish(self.path)  # which waits for an eraser that is at work
         if self.footer.current_epoch() <= self.footer.trailer.erase_epoch:
             return False
         self.footer = Footer(self.source)

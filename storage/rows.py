@@ -59,7 +59,8 @@ class Rows:
 
     def _extents(self) -> list[tuple[int, int]]:
         if self.table is not None:
-            return [(entry.rows, entry.deleted) for entry in self.table.files]
+            hidden = self.table._hidden()
+            return [(entry.rows, entry.deleted + (entry.path in hidden)) for entry in self.table.files]
         with File(self.location) as file:
             return [(file.n_rows, file.footer.n_deleted())]
 
@@ -88,14 +89,18 @@ class RowReader:
             if table is None:
                 file = File(self._rows.location)
             else:
-                file = checked_file(table.path, table.files[number], table.schema, self._rows.schema.names)
+                entry = table.files[number]
+                file = checked_file(table.path, entry, table.schema, self._rows.schema.names)
+                if entry.path in (hidden := table._hidden()):
+                    file.hide(hidden[entry.path])
             self._files[number] = file
         return file
 
     def deleted(self, number: int) -> Any:
-        """int64: the deleted rows of a file, ascending."""
-        footer = self._file(number).footer
-        masks = [footer.deleted(group) for group in range(footer.n_groups)]
+        """int64: the deleted and hidden rows of a file, ascending."""
+        file = self._file(number)
+        footer = file.footer
+        masks = [file.gone(group) for group in range(footer.n_groups)]
         parts = [
             np.flatnonzero(mask) + group * footer.group_rows
             for group, mask in enumerate(masks)

@@ -7,8 +7,8 @@ that its manifest speaks of. What a filter may be is ``predicate``'s, which page
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -54,6 +54,8 @@ class Scan:
     memory_bytes: int = MEMORY_BYTES
     rows: range | None = None
     """Rows of all files together, deleted ones counted; None is all."""
+    hidden: Mapping[str, bytes] = field(default_factory=dict)
+    """By file, rows that are suppressed: a serialised roaring bitmap."""
     as_stored: bool = False
     """Whether quantised columns come as they are stored, not converted; see ``as_stored``."""
 
@@ -108,7 +110,7 @@ class Scan:
                 start += entry.rows
                 if rows.start >= rows.stop:
                     continue
-            with checked_file(self.root, entry, self.table_schema, needed) as file:
+            with self._open(entry, needed) as file:
                 size = file.footer.group_rows
                 end = file.n_rows if last is None else min(last, file.n_rows)
                 for batch in file.batches(
@@ -124,6 +126,12 @@ class Scan:
                 ):
                     if batch.num_rows:
                         yield batch
+
+    def _open(self, entry: DataFile, columns: Sequence[str]) -> File:
+        file = checked_file(self.root, entry, self.table_schema, columns)
+        if entry.path in self.hidden:
+            file.hide(self.hidden[entry.path])
+        return file
 
     def to_reader(self) -> pa.RecordBatchReader:
         """The batches as an Arrow reader."""
@@ -150,7 +158,7 @@ class Scan:
         parts, places = [], []
         for number in np.unique(which).tolist():
             mine = np.flatnonzero(which == number)
-            with checked_file(self.root, self.files[number], self.table_schema, self.columns) as file:
+            with self._open(self.files[number], self.columns) as file:
                 found = file.take(
                     at[mine] - starts[number],
                     self.columns,

@@ -12,9 +12,11 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from headrace.storage import redo
 from headrace.storage.errors import BadFile
 from headrace.storage.objects import Location, ObjectPath, place
 
@@ -127,6 +129,8 @@ class LocalSource(Source):
     """A file of this machine, read by ``pread``."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        if os.path.exists(os.fspath(path) + redo.SUFFIX):  # an erase runs, or was killed
+            redo.finish(Path(path))
         self._fd = os.open(path, os.O_RDONLY)
         super().__init__(os.fspath(path), os.fstat(self._fd).st_size)
 

@@ -6,6 +6,7 @@ columns have the names that files of this table use (``evolution``). A file that
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -23,8 +24,10 @@ from headrace.storage.storing import Storing
 from headrace.storage.writer import Writer
 
 if TYPE_CHECKING:
+    from headrace.storage.forgotten import Forgotten
     from headrace.storage.table import Table
 
+_log = logging.getLogger(__name__)
 MAX_PARTS = 256  # written at once; each holds a row group in memory
 
 
@@ -37,8 +40,16 @@ class Staging:
     schema: pa.Schema
     stored: list[str] | None
 
+    forgotten: Forgotten | None = None
+    key: str | None = None
+
     def write(self, batch: pa.RecordBatch) -> None:
-        """Add rows that fit the table's schema."""
+        """Add rows that fit the table's schema; those of persons that the table has forgotten are left out."""
+        if self.forgotten is not None and self.key in batch.schema.names:
+            late = self.forgotten.returning(batch.column(self.key))
+            if late.any():
+                _log.warning("%d late rows of erased persons were left out", int(late.sum()))
+                batch = batch.filter(pa.array(~late))
         if self.stored is not None:
             from headrace.storage.fit import fit  # here: few tables have columns of other names
 
@@ -90,7 +101,8 @@ def begin(
         staged_at=table.version,
         partition=dict(partition or {}),
     )
-    return Staging(entry, writer, table.schema, stored)
+    known = table.forgotten()
+    return Staging(entry, writer, table.schema, stored, known if known is not None and len(known) else None, table.erase_key)
 
 
 def _renamed(how: Storing, stored_as: Mapping[str, str]) -> Storing:

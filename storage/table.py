@@ -11,7 +11,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -26,26 +26,30 @@ from headrace.storage.errors import BadLocation, NoSuchVersion, SchemaMismatch, 
 from headrace.storage.layout import GROUP_ROWS
 from headrace.storage.listing import Listing
 from headrace.storage.log import Log
-from headrace.storage.manifest import Commit, DataFile, Manifest, PartitionBy
+from headrace.storage.manifest import Attachment, Commit, DataFile, Manifest, PartitionBy
 from headrace.storage.objects import Location, Place, place
 from headrace.storage.predicate import Filter, parse_filter, tuples_of
 from headrace.storage.prefetch import MEMORY_BYTES
 from headrace.storage.scan import Scan
 from headrace.storage.storing import Storing
 
+if TYPE_CHECKING:
+    from headrace.storage.forgotten import Forgotten
+
 
 class Table:
     """One table at one version; commits made through it move it on. Picklable, holds no open file."""
 
-    def __init__(self, path: Place, manifest: Manifest) -> None:
+    def __init__(self, path: Place, manifest: Manifest, suppression: Attachment | None = None) -> None:
         self.path = path
+        self._suppression = suppression  # of a newer version, which hides rows of this one too
         self._manifest = manifest
         self._log = Log(path)
         self._listed = Listing()
         self._schema: pa.Schema | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Table, (self.path, self._manifest)
+        return Table, (self.path, self._manifest, self._suppression)
 
     def __repr__(self) -> str:
         return f"Table({str(self.path)!r}, version={self.version}, rows={self.num_rows})"
@@ -170,7 +174,7 @@ class Table:
         **how: Any,
     ) -> Scan:
         """As ``scan``, of some of the table's files."""
-        given = {"filter": parse_filter(filter), "conditions": tuples_of(filter), **how}
+        given = {"filter": parse_filter(filter), "conditions": tuples_of(filter), "hidden": self._hidden(), **how}
         standing = self._manifest.standing
         if not standing.evolved_at:
             return Scan(self.path, tuple(files), self.schema, self._named(columns), **given)
@@ -178,6 +182,19 @@ class Table:
 
         names = self._named(columns)
         return EvolvedScan(self.path, tuple(files), self.schema, names, **given, stored_as=standing.stored_as)
+
+    def forgotten(self) -> Forgotten | None:
+        """Who this table was told to forget; None if nobody."""
+        entry = self._suppression or self._manifest.standing.suppression
+        if entry is None:
+            return None
+        from headrace.storage import forgotten  # here: few tables have forgotten somebody
+
+        return forgotten.read(self.path, entry)
+
+    def _hidden(self) -> Mapping[str, bytes]:
+        known = self.forgotten()
+        return {} if known is None else known.rows
 
     def take(
         self,
@@ -321,7 +338,7 @@ class Table:
 
     def _show(self, manifest: Manifest) -> None:
         """Be at another version."""
-        self._manifest, self._schema = manifest, None
+        self._manifest, self._schema, self._suppression = manifest, None, None
 
     def last_commit(self, query_id: str) -> Commit | None:
         """The newest commit of a query, by batch id, in the newest version; None if it never committed.
@@ -367,8 +384,13 @@ def open(path: Location, version: int | None = None) -> Table:
     manifest, _ = log.read(newest)
     if version is None or version == newest:
         return Table(root, manifest)
+    if version < manifest.standing.closed_before:
+        raise NoSuchVersion(
+            f"{root}: version {version} was closed by an erasure, whose bytes it would show; the oldest that can be read is "
+            f"{manifest.standing.closed_before}"
+        )
     if version < manifest.standing.horizon:
         raise NoSuchVersion(
             f"{root}: version {version} has expired, the oldest that is kept is {manifest.standing.horizon}"
         )
-    return Table(root, log.read(version)[0])
+    return Table(root, log.read(version)[0], manifest.standing.suppression)

@@ -38,6 +38,8 @@ _DICT = struct.Struct("<QIIIIII16s")
 
 
 SYNC_BYTES = 1 << 24  # less is synced when the file is closed
+RESERVE, RESERVE_BYTES = 16, 128
+"""Of a page that shall be erased in place, the part and the bytes by which its slot is larger: blanked, it may pack worse."""
 _CLUSTER = column_type(pa.uint32(), "")
 
 
@@ -278,7 +280,7 @@ class Writer:
             )
         nonce = self._entropy.take(layout.NONCE_BYTES)
         self._pad(layout.ALIGN_BYTES)
-        off, slot = self._off, aligned(used)
+        off, slot = self._off, aligned(used + (RESERVE_BYTES + used // RESERVE if self._profile.in_place else 0))
         digest = blake3(nonce).update(body).digest(length=layout.HASH_BYTES)
         self._put(nonce)
         self._put(body)

@@ -16,6 +16,28 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
+NEEDS_SPARK = {"spark", "kafka", "demo"}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Share tests out among processes (``-n 2 --dist loadgroup``): one has all that start a JVM, the others a file each.
+
+    A JVM at a time is what two cores carry without stretching the times that such a test waits for. These come first,
+    since they take longest.
+    """
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    for item in items:
+        mine = "spark" if _starts_a_jvm(item) else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(mine))
+    items.sort(key=lambda item: not _starts_a_jvm(item))
+
+
+def _starts_a_jvm(item: pytest.Item) -> bool:
+    marked = any(item.iter_markers("spark")) or any(item.iter_markers("broker"))
+    return marked or not NEEDS_SPARK.isdisjoint(getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture(scope="session")
 def datasets() -> Path:
     """The folder of real data sets, named by ``HEADRACE_DATASETS``; a test that needs it is skipped without it."""

@@ -13,7 +13,7 @@ from benchmarks.case import Profile, Repetition
 from benchmarks.crowd import SCENARIOS, Work, dvr, estimates, summary
 from benchmarks.results import Cell
 from benchmarks.scheduler import TABLE
-from benchmarks.scheduler_view import PROMISED, better, view
+from benchmarks.scheduler_view import PROMISED, better, ranked_dvr, view
 
 JOBS = [Work("a0", "a", 1.0, 0.0, small=False), Work("b0", "b", 0.1, 0.5, small=True)]
 
@@ -43,6 +43,16 @@ def test_a_late_job_is_late_by_its_response_under_the_reference() -> None:
     )
     assert dvr(_played(a=3.0, b=0.4), reference, "b") == 0.0
     assert dvr(reference, reference) == 0.0
+
+
+def test_by_rank_it_does_not_matter_which_of_a_users_jobs_came_first() -> None:
+    jobs = [Work(f"a{n}", "a", 1.0, 0.0, small=False) for n in range(2)]
+    starts = {"a0": 0.0, "a1": 0.0}
+    first = summary(jobs, starts, {"a0": 1.0, "a1": 2.0})
+    second = summary(jobs, starts, {"a0": 2.0, "a1": 1.0})
+    assert dvr(second, first) == pytest.approx(1.0)
+    assert ranked_dvr(second, first) == 0.0
+    assert ranked_dvr(summary(jobs, starts, {"a0": 3.0, "a1": 1.0}), first) == pytest.approx(0.5)
 
 
 def test_a_rival_counts_with_its_better_arm() -> None:

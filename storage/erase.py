@@ -1,0 +1,316 @@
+"""Forgetting persons in a table, at three levels: suppressed, erased, canonical.
+
+In the flow: ``headrace erase`` and ``jobs/erase.py`` come here, beside readers, writers and compaction. *Suppressed*: one
+commit hides the rows in every version, at once. *Erased*: their bytes are overwritten in every file of every kept version, where
+they lie (``erase_file``), or the file is written anew (``canonical``) where a page has no room or the level asks for it; a
+file that was replaced so is removed, and versions that named it are closed. Then one commit says which files have which
+root by now. An erase that was killed is finished by the next one, or by whoever opens the file (``redo``).
+
+What is planned meets what others commit meanwhile in ``conflicts``: an erase plans again until nothing came between, and
+everybody else gives way to it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress as ignoring
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pyarrow as pa
+from pyroaring import BitMap
+
+from headrace.storage import canonical, committing, erase_file, forgotten
+from headrace.storage.entropy import Entropy
+from headrace.storage.errors import CannotEraseInPlace, NoEraseKey, PlanOutdated
+from headrace.storage.forgotten import Forgotten
+from headrace.storage.log import Change
+from headrace.storage.manifest import DATA, Commit, DataFile, Manifest
+from headrace.storage.paths import inside
+from headrace.storage.reader import File
+
+if TYPE_CHECKING:
+    from headrace.storage.table import Table
+
+Level = Literal["suppressed", "erased", "canonical"]
+LEVELS: tuple[Level, ...] = ("suppressed", "erased", "canonical")
+IN_PLACE, ANEW = "in place", "anew"
+_TRIES = 8
+
+
+@dataclass(frozen=True)
+class FileErased:
+    """What became of one file, or would."""
+
+    path: str
+    rows: int
+    how: str
+    """``in place`` or ``anew``."""
+    data_blocks: int
+    """Disk blocks of 4,096 bytes with rows that change."""
+    bytes_written: int
+    """Journal and footer included."""
+    bytes_total: int
+    root_before: str
+    root_after: str
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Erased:
+    """What an erase did, or would."""
+
+    level: Level
+    subjects: int
+    rows: int
+    files: tuple[FileErased, ...]
+    version: int
+    """That says so; 0 of a dry run."""
+    root_before: str
+    root_after: str
+    closed_before: int
+    """Versions before it can no longer be read; 0 if all can."""
+    seconds: float
+
+    @property
+    def bytes_written(self) -> int:
+        """Over all files."""
+        return sum(file.bytes_written for file in self.files)
+
+
+def suppress(table: Table, subjects: Iterable[object], *, clock_ms: Callable[[], int] = committing.now_ms) -> Erased:
+    """Hide persons' rows in every version, and refuse rows of theirs that come later.
+
+    Args:
+        table: moved on to the newest version.
+        subjects: values of the erase key.
+        clock_ms: what ``committed_at_ms`` is taken from.
+
+    Raises:
+        NoEraseKey: the table has none.
+        PlanOutdated: other writers kept adding rows; nothing was committed.
+    """
+    began, keys = time.monotonic(), _keys(table, subjects)
+    for _ in range(_TRIES):
+        base = table.refresh()._manifest
+        known = _known(table)
+        rows: dict[str, BitMap] = {}
+        for entry in kept_files(table):
+            with File(inside(table.path, entry.path, DATA)) as file:
+                mine = _rows(file, keys)
+            if len(mine):
+                rows[entry.path] = mine
+        after = known.with_persons(keys.to_pylist()).hiding(rows)
+        try:
+            commit = _commit(table, base, (), (), after, clock_ms)
+        except PlanOutdated:
+            continue
+        found = tuple(FileErased(path, len(mine), "hidden", 0, 0, 0, "", "", 0) for path, mine in rows.items())
+        n = sum(file.rows for file in found)
+        return Erased(
+            "suppressed", len(keys), n, found, commit.version, base.root, table._manifest.root, 0, time.monotonic() - began
+        )
+    raise PlanOutdated(f"{table.path}: rows kept coming while these were hidden; nothing was committed; try again")
+
+
+def erase(
+    table: Table,
+    subjects: Iterable[object],
+    *,
+    level: Level = "erased",
+    dry_run: bool = False,
+    seed: int | None = None,
+    clock_ms: Callable[[], int] = committing.now_ms,
+    on_progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Erased:
+    """Erase persons from every byte of every kept version.
+
+    Args:
+        table: on a mounted file system; moved on to the newest version.
+        subjects: values of the erase key; persons without a row are no error.
+        level: one of ``LEVELS``.
+        dry_run: say what would be written, and write nothing.
+        seed: of nonces and new files, for tests; None draws them.
+        clock_ms: what ``committed_at_ms`` is taken from.
+        on_progress: is told how many files of how many are done.
+
+    Raises:
+        NoEraseKey: the table has none.
+        BadLocation: the table lies in a store, whose objects cannot be written over.
+        PlanOutdated: other writers kept changing files; what was erased stays erased, the next erase says so in a version.
+        ValueError: an unknown level.
+    """
+    if level not in LEVELS:
+        raise ValueError(f"expected a level of {', '.join(LEVELS)}, got {level!r}")
+    began, keys = time.monotonic(), _keys(table, subjects)
+    if level == "suppressed" and not dry_run:
+        return suppress(table, keys.to_pylist(), clock_ms=clock_ms)
+    if not dry_run:
+        suppress(table, keys.to_pylist(), clock_ms=clock_ms)
+    done: dict[str, FileErased] = {}
+    replaced: dict[str, DataFile] = {}
+    entropy = Entropy(seed)
+    for _ in range(_TRIES):
+        base = table.refresh()._manifest
+        entries = kept_files(table)
+        for at, entry in enumerate(entries):
+            if entry.path not in replaced:
+                one, new = _file(table, entry, keys, level, dry_run, entropy)
+                if one is not None:
+                    done[entry.path] = one
+                if new is not None:
+                    replaced[entry.path] = new
+            on_progress(at + 1, len(entries))
+        files = tuple(done.values())
+        rows = sum(file.rows for file in files)
+        if dry_run:
+            return Erased(level, len(keys), rows, files, 0, base.root, base.root, 0, time.monotonic() - began)
+        live = {file.path: file for file in table.files}
+        old = tuple(live[path] for path in replaced if path in live and live[path] != replaced[path])
+        new_entries = tuple(replaced[file.path] for file in old)
+        anew = [path for path, entry in replaced.items() if entry.path != path]
+        after = _known(table).erased([*replaced, *(file.path for file in files)])
+        try:
+            commit = _commit(table, base, new_entries, old, after, clock_ms, closes=bool(anew))
+        except PlanOutdated:
+            continue
+        for path in anew:
+            with ignoring(FileNotFoundError):
+                table._log.store.delete(path)
+        if anew:
+            table._log.store.sync(DATA)
+        closed = table._manifest.standing.closed_before
+        return Erased(
+            level, len(keys), rows, files, commit.version, base.root, table._manifest.root, closed, time.monotonic() - began
+        )
+    raise PlanOutdated(f"{table.path}: files kept changing while persons were erased; erase again to have it said in a version")
+
+
+def kept_files(table: Table) -> list[DataFile]:
+    """Every file that some kept and readable version names, each once, as the newest of them knows it."""
+    found = {file.path: file for file in table.files}
+    standing = table._manifest.standing
+    first = max(standing.horizon, standing.closed_before)
+    manifest = table._manifest
+    while manifest.version > first:
+        manifest, _ = table._log.read(manifest.version - 1, manifest.parent_blake3)
+        found = {file.path: file for _, file in table._log.listing(manifest).files} | found
+    return list(found.values())
+
+
+def _keys(table: Table, subjects: Iterable[object]) -> pa.Array:
+    if table.erase_key is None:
+        raise NoEraseKey(f"{table.path}: was made without an erase key, so nothing says whose a row is; make it with erase_key=")
+    type_ = table.schema.field(table.erase_key).type
+    if pa.types.is_dictionary(type_):
+        type_ = type_.value_type
+    try:
+        return pa.array(list(dict.fromkeys(subjects)), type_)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+        raise NoEraseKey(f"{table.path}: the erase key is {type_}, and a subject is not ({type(error).__name__}); nothing was done") from None
+
+
+def _known(table: Table) -> Forgotten:
+    entry = table._manifest.standing.suppression
+    return forgotten.fresh() if entry is None else forgotten.read(table.path, entry)
+
+
+def _rows(file: File, keys: pa.Array) -> BitMap:
+    """Rows of a file, deleted ones left out."""
+    key = erase_file.erase_key_of(file)
+    found = BitMap()
+    for number, mine in enumerate(erase_file.rows_of(file, key, keys)):
+        gone = file.footer.deleted(number)
+        at = np.flatnonzero(mine if gone is None else mine & ~gone) + number * file.footer.group_rows
+        found |= BitMap(at.astype(np.uint32))
+    return found
+
+
+def _file(
+    table: Table, entry: DataFile, keys: pa.Array, level: Level, dry_run: bool, entropy: Entropy
+) -> tuple[FileErased | None, DataFile | None]:
+    """Erase from one file; what was done, and its new entry if its bytes are others by now."""
+    path = Path(str(inside(table.folder, entry.path, DATA)))
+    with File(path) as file:
+        trailer, deleted = file.footer.trailer, file.footer.n_deleted()
+    now = replace(entry, erase_epoch=trailer.erase_epoch, root=trailer.root.hex(), deleted=deleted)
+    moved = now if now != entry else None  # an earlier erase was killed before it could say so
+    try:
+        plan = erase_file.plan(path, keys, nonces=entropy.take)
+    except CannotEraseInPlace:
+        plan = None
+        with File(path) as file:
+            rows = len(_rows(file, keys))
+    else:
+        if plan is None and level != "canonical":
+            return None, moved
+        if plan is not None and level != "canonical":
+            if not dry_run:
+                erase_file.run(plan)
+            one = FileErased(
+                entry.path, plan.rows, IN_PLACE, plan.data_blocks, plan.bytes_written, entry.bytes, now.root, plan.root, plan.epoch
+            )
+            return one, replace(now, erase_epoch=plan.epoch, root=plan.root, deleted=plan.deleted)
+        rows = plan.rows if plan is not None else 0
+    if not rows and not deleted:
+        return None, moved
+    if dry_run:
+        blocks = -(-entry.bytes // erase_file.DISK_BLOCK)
+        return FileErased(entry.path, rows, ANEW, blocks, entry.bytes, entry.bytes, now.root, "", now.erase_epoch + 1), None
+    identity = entropy.take(16)
+    name = f"{DATA}/{identity.hex()}.hrc"
+    written = canonical.rewrite(path, table.folder / name, keys, seed=_seed(entropy), uuid=identity)
+    table._log.store.sync(DATA)
+    with File(table.folder / name) as file:
+        deleted = file.footer.n_deleted()
+    new = replace(
+        entry,
+        path=name,
+        bytes=written.bytes,
+        uuid=written.uuid,
+        erase_epoch=written.erase_epoch,
+        root=written.root,
+        deleted=deleted,
+        staged_at=table.version,
+    )
+    blocks = -(-written.bytes // erase_file.DISK_BLOCK)
+    return FileErased(entry.path, rows, ANEW, blocks, written.bytes, entry.bytes, now.root, written.root, written.erase_epoch), new
+
+
+def _seed(entropy: Entropy) -> int:
+    return int.from_bytes(entropy.take(8), "little")
+
+
+def _commit(
+    table: Table,
+    base: Manifest,
+    added: Sequence[DataFile],
+    removed: Sequence[DataFile],
+    after: Forgotten,
+    clock_ms: Callable[[], int],
+    *,
+    closes: bool = False,
+) -> Commit:
+    """One version that says who is hidden and which files have which root."""
+    mine = committing.transaction()
+    (entry,) = committing.attach(table, mine, {forgotten.NAME: forgotten.pack(after)})
+
+    def attempt() -> Change:
+        if table.version != base.version:
+            raise PlanOutdated(f"{table.path}: version {table.version} came between")
+        standing = table._manifest.standing
+        standing = replace(
+            standing,
+            suppression=entry,
+            erase_epoch=standing.erase_epoch + 1,
+            closed_before=table.version + 1 if closes else standing.closed_before,
+        )
+        return Change(
+            tuple(added), (), mine, None, False, clock_ms(), operation="erase", removed=tuple(removed), standing=standing
+        )
+
+    return committing.publish(table, attempt)
+

@@ -1,0 +1,123 @@
+"""Who a table has been told to forget: rows hidden until their bytes are gone, and a salted denylist against their return.
+
+In the flow: one small file that the newest manifest names and every reader and writer of the table looks at, whatever version
+it shows. It holds row numbers by file (roaring bitmaps) and keyed digests of the erased keys, no key itself; the key of the
+digests, the salt, lies in the same file, so a digest can be tested by whoever may read the table and guesses the id: it
+keeps ids out of sight and out of byte scans, it is no secret from the table's owner.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from blake3 import blake3
+from numpy.typing import NDArray
+from pyroaring import BitMap
+
+from headrace.storage.errors import CorruptManifest
+from headrace.storage.manifest import ATTACHMENTS, Attachment, digest
+from headrace.storage.paths import inside
+
+if TYPE_CHECKING:
+    from headrace.storage.objects import Place
+
+DIGEST_BYTES, SALT_BYTES = 16, 32
+NAME = "forgotten"
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """What the file says.
+
+    Attributes:
+        salt: key of the digests.
+        digests: of the erased persons' keys, each ``DIGEST_BYTES`` long, one behind the other, ascending.
+        rows: by file, a serialised roaring bitmap of the rows that are hidden and not yet erased.
+    """
+
+    salt: bytes
+    digests: bytes = b""
+    rows: Mapping[str, bytes] = field(default_factory=dict)
+
+    @cached_property
+    def _known(self) -> frozenset[bytes]:
+        step = DIGEST_BYTES
+        return frozenset(self.digests[at : at + step] for at in range(0, len(self.digests), step))
+
+    def __len__(self) -> int:
+        return len(self.digests) // DIGEST_BYTES
+
+    def of(self, key: object) -> bytes:
+        """The digest of one key, of whatever type."""
+        form = "t" + key if isinstance(key, str) else "b" + key.hex() if isinstance(key, bytes) else f"n{key}"
+        return blake3(form.encode(), key=self.salt).digest(DIGEST_BYTES)
+
+    def with_persons(self, keys: Iterable[object]) -> Forgotten:
+        """These persons are forgotten too."""
+        known = self._known | {self.of(key) for key in keys}
+        return replace(self, digests=b"".join(sorted(known)))
+
+    def hiding(self, rows: Mapping[str, BitMap]) -> Forgotten:
+        """Hide rows of files, beside those hidden already."""
+        merged = dict(self.rows)
+        for path, mine in rows.items():
+            held = BitMap.deserialize(merged[path]) if path in merged else BitMap()
+            merged[path] = (held | mine).serialize()
+        return replace(self, rows=merged)
+
+    def erased(self, paths: Iterable[str]) -> Forgotten:
+        """The hidden rows of these files are gone."""
+        gone = set(paths)
+        return replace(self, rows={path: rows for path, rows in self.rows.items() if path not in gone})
+
+    def hidden(self, path: str) -> BitMap | None:
+        """The hidden rows of a file, if it has any."""
+        found = self.rows.get(path)
+        return None if found is None else BitMap.deserialize(found)
+
+    def returning(self, keys: pa.Array) -> NDArray[np.bool_]:
+        """bool[rows]: which of some keys are those of forgotten persons."""
+        known = self._known
+        encoded = pc.dictionary_encode(keys)
+        codes = np.asarray(encoded.indices.fill_null(-1))
+        ours = np.array([key is not None and self.of(key) in known for key in encoded.dictionary.to_pylist()], np.bool_)
+        return np.append(ours, False)[codes]
+
+
+def fresh() -> Forgotten:
+    """Nobody is forgotten yet."""
+    return Forgotten(os.urandom(SALT_BYTES))
+
+
+def pack(forgotten: Forgotten) -> bytes:
+    """The file's bytes."""
+    return msgspec.msgpack.encode(forgotten)
+
+
+def read(root: Place, entry: Attachment) -> Forgotten:
+    """What the file that a manifest names says.
+
+    Raises:
+        CorruptManifest: it is missing or damaged; nothing is read, since rows that must be hidden would be shown.
+    """
+    path = inside(root, entry.path, ATTACHMENTS)
+    data = path.read_bytes() if path.is_file() else b""
+    if digest(data) != entry.blake3:
+        raise CorruptManifest(
+            f"{path}: says whose rows are hidden and is missing or damaged: expected {entry.bytes} bytes of hash {entry.blake3}, "
+            f"got {len(data)} of {digest(data)}; restore it from a copy"
+        )
+    return _parsed(data)
+
+
+@lru_cache(maxsize=8)
+def _parsed(data: bytes) -> Forgotten:
+    return msgspec.msgpack.decode(data, type=Forgotten)
