@@ -26,9 +26,25 @@ err = Console(stderr=True, highlight=False)
 _ClickException = cast("type[Exception]", typer.BadParameter.__mro__[2])
 OURS = (JobError, SchedulerError, StreamingError, LearnerError, store.StorageError)
 """The bases of all errors that are raised on purpose."""
-_CORRUPT = (store.BadFile, store.CorruptFooter, store.CorruptPage, store.CorruptManifest)
+_CORRUPT = (
+    store.BadFile,
+    store.CorruptFooter,
+    store.CorruptPage,
+    store.CorruptManifest,
+    store.RegisterTampered,
+    store.ErasedDataReturned,
+)
 _CONFLICT = (store.CommitConflict, store.CommitUnknown)
-_REFUSED = (CheckpointLost, ContractChanged, LearnerChanged, store.UnsafePath, store.UnsupportedFeature)
+_REFUSED = (
+    CheckpointLost,
+    ContractChanged,
+    LearnerChanged,
+    store.UnsafePath,
+    store.UnsupportedFeature,
+    store.RequestRefused,
+    store.RequestMalformed,
+    store.WrongKeyType,
+)
 
 
 def exit_code(error: Exception) -> int:

@@ -153,6 +153,26 @@ class BadLocation(StorageError, ValueError):
     """A URL that leads nowhere the store knows; the message says what it takes."""
 
 
+class WrongKeyType(StorageError, TypeError):
+    """Ids of one kind were asked for in a table whose erase key holds another."""
+
+
+class BadKey(StorageError, ValueError):
+    """A key file that is missing, no key, or readable by others; the message never repeats what it holds."""
+
+
+class RequestMalformed(StorageError, ValueError):
+    """Bytes that are no signed request, receipt or proof."""
+
+
+class RequestRefused(StorageError, PermissionError):
+    """An erasure that may not be done: nobody who may has signed it, it was seen before, is too late, or a hold forbids it."""
+
+
+class RegisterTampered(StorageError, ValueError):
+    """The register of erasures is not what its signer wrote: an entry was changed, taken out, or put in."""
+
+
 def no_such_column(where: object, name: str, known: Sequence[str]) -> NoSuchColumn:
     """The error for a column that is not among those known, with the one that comes nearest.
 

@@ -21,6 +21,7 @@ from .tree import ROOT
 
 STRANGERS = [
     "confluent_kafka",
+    "cryptography",
     "duckdb",
     "fsspec",
     "great_expectations",
