@@ -98,3 +98,19 @@ def step(arrays: Any, rows: Any, total: Any, place: Any, rates: Any) -> None:
                 arrays.second[block, lane] = np.float32(second)
                 arrays.fp32[block, lane] -= np.float32(rate * first / (np.sqrt(second) + 1e-8))
             block = arrays.chain[block]
+
+
+@kernel
+def dense_step(weights: Any, gradient: Any, first: Any, second: Any, steps: Any, rates: Any) -> None:
+    """The same for weights that every batch touches, `float32[n]`, with their step count, `int64[1]`."""
+    steps[0] += 1
+    times = np.float64(steps[0])
+    rate = np.float32(rates[0] * np.sqrt(1.0 - rates[2] ** times) / (1.0 - rates[1] ** times))
+    keep1, keep2 = np.float32(rates[1]), np.float32(rates[2])
+    new1, new2 = np.float32(1.0 - rates[1]), np.float32(1.0 - rates[2])
+    tiny = np.float32(1e-8)
+    for at in range(weights.shape[0]):
+        g = gradient[at]
+        first[at] = keep1 * first[at] + new1 * g
+        second[at] = keep2 * second[at] + new2 * g * g
+        weights[at] -= rate * first[at] / (np.sqrt(second[at]) + tiny)

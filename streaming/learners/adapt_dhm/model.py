@@ -3,7 +3,7 @@
 In the flow: `classifier` gives it keys and labels, benchmarks ids. Ids become embeddings and context sums (`table`), those a distribution
 coefficient (`routing`), that a network (`network`). A domain is a feature like any other: a new one needs no new network.
 
-    loss = model.loss(rows, dense, labels); loss.backward(); model.step()
+    rows = model.table.locate(keys, now); model.learn(rows, dense, labels)
 
 Source: Li et al., "AdaptDHM: adaptive distribution hierarchical model for multi-domain CTR prediction", arXiv 2211.12105 (its text was
 not at hand: abstract and a re-implementation were); loss-aware routing is this project's own.
@@ -11,16 +11,18 @@ Deliberately absent: a network, head or gate for each domain. Several passes ove
 """
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from headrace.streaming.learners.adapt_dhm.adam import Adam
 from headrace.streaming.learners.adapt_dhm.routing import Kind, LossAware, Reference, Routing, Single
-from headrace.streaming.learners.adapt_dhm.table import BETAS, U32, Table
+from headrace.streaming.learners.adapt_dhm.table import U32, Table
 from headrace.streaming.learners.embedding.keys import U64
+from headrace.streaming.learners.errors import Diverged
 
 SCORE_RATE: Final = 10.0
 """Score tables learn ten times as fast as the rest: from slow ones no partition comes (measured)."""
@@ -127,13 +129,8 @@ class AdaptDHM(nn.Module):
         # Count, mean and sum of squared deviations of each dense value (Welford).
         self.register_buffer("moments", torch.zeros(3, shape.numbers, dtype=torch.float64))
         fast = {id(parameter) for parameter in self.routing.network.fast()}
-        slow = [parameter for parameter in self.parameters() if id(parameter) not in fast]
-        groups: list[dict[str, Any]] = [{"params": slow, "lr": lr, "times": 1.0}]
-        if fast:
-            groups.append(
-                {"params": self.routing.network.fast(), "lr": lr * GATE_RATE, "times": GATE_RATE}
-            )
-        self.optimiser = torch.optim.Adam(groups, lr=lr, betas=BETAS, fused=True)
+        named = dict(self.named_parameters())
+        self.optimiser = Adam(named, {n: GATE_RATE for n, p in named.items() if id(p) in fast})
 
     def forward(self, ids: Tensor, dense: Tensor | None = None) -> Tensor:
         """Logits `float32[B]` of `ids: int64[B, F]` and `dense: float32[B, N]`; an id without a row counts for nothing.
@@ -158,20 +155,33 @@ class AdaptDHM(nn.Module):
         coefficient = self.routing.coefficients(x, sums)
         return self.routing.logits(x, sums, coefficient), coefficient, x, sums
 
-    def learn(self, rows: U32, dense: Tensor | None, labels: Tensor, weights: Tensor | None = None, faster: float = 1.0) -> Tensor:
+    def learn(
+        self,
+        rows: U32,
+        dense: Tensor | None,
+        labels: Tensor,
+        *,
+        fake_negatives: bool = False,
+        faster: float = 1.0,
+    ) -> Tensor:
         """One step on a batch; its logits before the step, `float32[B]`.
 
-        labels: float32[B]. weights: float32[B] of the losses. faster: by how much rates are raised, after an alarm.
-        Raises FloatingPointError where the loss is not finite; then nothing was learnt.
+        labels: float32[B]. fake_negatives: weigh the losses as for negatives that may still be clicked. faster: by how much rates are
+        raised, after an alarm. Raises Diverged where the loss is not finite; then nothing was learnt.
         """
         if self.shape.numbers and dense is not None:
             self._measure(dense)
         logits, _, x, sums = self.score(rows, dense)
+        weights = None
+        if fake_negatives:
+            p = torch.sigmoid(logits.detach())
+            weights = torch.where(labels > 0, 1 + p, (1 - p) * (1 + p))
         loss = nn.functional.binary_cross_entropy_with_logits(logits, labels, weights)
         if not bool(torch.isfinite(loss)):
             self.table.drop_gradients()
-            raise FloatingPointError(f"expected a finite loss, came {float(loss)}; the batch was not learnt: lower lr (now {self.lr})")
-        self.optimiser.zero_grad(set_to_none=True)
+            raise Diverged(
+                f"expected a finite loss of {len(rows)} events, came {float(loss)}; the batch was not learnt: lower lr (now {self.lr})"
+            )
         loss.backward()
         if self.shape.guard or self.shape.routing == "reference":
             self.routing.after(x.detach(), sums.detach(), labels)
@@ -180,9 +190,7 @@ class AdaptDHM(nn.Module):
 
     def step(self, faster: float = 1.0) -> None:
         """Take the optimisers' step with the gradients that are there."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.lr * group["times"] * faster
-        self.optimiser.step()
+        self.optimiser.step(self.lr * faster)
         self.table.step(self.lr * faster)
 
     def _measure(self, dense: Tensor) -> None:

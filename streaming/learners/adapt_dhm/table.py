@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from headrace.streaming.learners.adapt_dhm import kernels
+from headrace.streaming.learners.adapt_dhm.adam import BETAS
 from headrace.streaming.learners.embedding.keys import U64
 from headrace.streaming.learners.embedding.layout import WIDTH, Layout
 from headrace.streaming.learners.embedding.store import EmbeddingStore
 
 U32 = npt.NDArray[np.uint32]
 F32 = npt.NDArray[np.float32]
-BETAS: Final = (0.9, 0.999)
 TRUSTED: Final = 64
 """A context field of more values than this counts for less: rho = 64 / values (measured: user ids then cost nothing)."""
 EMBEDDING_SCALE: Final = 0.05
