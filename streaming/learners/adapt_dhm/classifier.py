@@ -4,7 +4,7 @@ In the flow: `jobs/ctr.py` and notebooks feed it. Two ways in. Labelled rows: `l
 impression (its prediction and the model's version are noted), `click` it when its label comes, `resolve` what has waited for its window:
 scored with the noted prediction, then learnt. Metrics over what `resolve` returns are the caller's.
 
-Delays: "wait" learns an impression once, at its window's end; "now" learns it as not clicked when it is shown and, when a click comes, as
+Delays: "wait" learns an impression once, at its window's end; "now" learns it as not clicked with the next `resolve` and, when a click comes, as
 clicked, with the fake-negative weights of Ktena et al., "Addressing delayed feedback for continuous training with neural networks in CTR
 prediction", RecSys 2019 (arXiv 1907.06558): 1 + p for a click and (1 - p)(1 + p) for none, p the prediction without gradient. `negative_rate` s
 learns that share of the negatives and serves z + log s, which is calibrated again.
@@ -30,6 +30,7 @@ from headrace.streaming.learners.adapt_dhm.model import AdaptDHM, Shape
 from headrace.streaming.learners.adapt_dhm.pending import Impressions, Pending
 from headrace.streaming.learners.adapt_dhm.routing import Kind
 from headrace.streaming.learners.adapt_dhm.watch import DOMAINS, Watch
+from headrace.streaming.learners.embedding.keys import U64
 from headrace.streaming.learners.errors import WrongFeatures
 from headrace.streaming.learners.hashing import mix
 
@@ -116,6 +117,8 @@ class AdaptDHMClassifier(base.MiniBatchClassifier):
         self.pending = Pending(window, capacity)
         self.watch = Watch()
         self.domains: list[str] = []
+        # Delay "now": keys, numbers and labels of events that the next `resolve` learns.
+        self.fresh: tuple[U64, F32, npt.NDArray[np.uint8]] | None = None
         self.fields: Fields | None = None
         self.model: AdaptDHM | None = None
         if ids is not None or numbers is not None:
@@ -146,6 +149,10 @@ class AdaptDHMClassifier(base.MiniBatchClassifier):
         self.fields, self.model = fields, AdaptDHM(shape, self.lr, self.seed)
         return self.model
 
+    def _unit_test_skips(self) -> set[str]:
+        # A batch is one step with its mean gradient, not a step a row.
+        return {"check_learn_many_matches_learn_one"}
+
     # River's verbs
 
     def learn_one(self, x: dict[Any, Any], y: Any) -> None:
@@ -153,7 +160,7 @@ class AdaptDHMClassifier(base.MiniBatchClassifier):
         self._learn_loose(self._fields(x).rows([x]), [y])
 
     def learn_many(self, X: pd.DataFrame, y: pd.Series) -> None:
-        """Learn a frame of labelled events in order. Raises WrongFeatures for an absent column."""
+        """Learn a frame of labelled events in order."""
         if len(X):
             self._learn_loose(self._fields(X.iloc[0].to_dict()).frame(X), y.tolist())
 
@@ -171,7 +178,7 @@ class AdaptDHMClassifier(base.MiniBatchClassifier):
         return {False: 1.0 - p, True: p}
 
     def predict_proba_many(self, X: pd.DataFrame) -> pd.DataFrame:
-        """Columns False and True for each row of `X`, whose index is kept. Raises WrongFeatures."""
+        """Columns False and True for each row of `X`, whose index is kept."""
         p = np.full(len(X), 0.5)
         if self.fields is not None and len(X):
             p = self.predict(self.fields.frame(X)).astype(np.float64)
@@ -272,7 +279,7 @@ class AdaptDHMClassifier(base.MiniBatchClassifier):
         self.pending.counts.no_id += int((~whole).sum())
         waits = np.flatnonzero(whole)[self.pending.show(shown.take(whole))]
         if self.delay == "now" and len(waits):
-            self.learn(Inputs(inputs.keys[waits], inputs.numbers[waits], 0), np.zeros(len(waits), np.uint8), True)
+            self._queue(inputs.keys[waits], inputs.numbers[waits], np.zeros(len(waits), np.uint8))
         return scores[:, 0]
 
     def click(self, events: Any) -> list[int]:
@@ -282,13 +289,19 @@ class AdaptDHMClassifier(base.MiniBatchClassifier):
         places = np.flatnonzero(is_event)
         rows, late = self.pending.join(keys[places])
         if self.delay == "now" and len(rows.time):
-            self.learn(Inputs(rows.keys, rows.numbers, 0), rows.clicked, True)
+            self._queue(rows.keys, rows.numbers, rows.clicked)
         found: list[int] = places[late].tolist()
         return found
 
     def resolve(self, now: float) -> Resolved:
         """End what has waited for its window at `now`: watch for drift with the noted predictions, then learn."""
         rows = self.pending.resolve(now)
+        if self.fresh is not None:
+            keys, numbers, labels = self.fresh
+            # Negatives and positives in the same steps: Adam would take as long a step for ten clicks alone as for a thousand views.
+            order = np.argsort(mix(np.arange(len(labels), dtype=np.uint64)), kind="stable")
+            self.fresh = None
+            self.learn(Inputs(keys[order], numbers[order], 0), labels[order], True)
         if not len(rows.time):
             return Resolved(rows, [])
         p = np.clip(rows.scores[:, 0].astype(np.float64), 1e-7, 1 - 1e-7)
@@ -297,6 +310,10 @@ class AdaptDHMClassifier(base.MiniBatchClassifier):
         if self.delay == "wait":
             self.learn(Inputs(rows.keys, rows.numbers, 0), rows.clicked)
         return Resolved(rows, [self.domain_name(place) for place in alarms])
+
+    def _queue(self, keys: U64, numbers: F32, labels: npt.NDArray[np.uint8]) -> None:
+        mine = (keys, numbers, labels)
+        self.fresh = mine if self.fresh is None else tuple(map(np.concatenate, zip(self.fresh, mine, strict=True)))  # type: ignore[arg-type]
 
     def domain_name(self, place: int) -> str:
         """The domain of a place in `Impressions.domain`."""

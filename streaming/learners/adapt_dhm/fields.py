@@ -2,7 +2,7 @@
 
 In the flow: before `table`, on executors and driver alike; a pure function of values and `Fields`. A value that is no id (None, NaN, a list)
 is absent and counts for nothing; a number that is no number is NaN, which the model replaces by the mean. Both are counted, nothing
-is raised: a bad event is an event. A column that a batch lacks altogether raises WrongFeatures, since that is a mistake in a program.
+is raised: a bad event is an event. A column that an Arrow batch lacks raises WrongFeatures, since a batch has a schema and that is a mistake in a program.
 """
 
 import numbers as abstract
@@ -60,11 +60,13 @@ class Fields:
         return self._inputs(len(named), {n: [row.get(n) for row in named] for n in (*self.ids, *self.numbers)})
 
     def frame(self, frame: pd.DataFrame) -> Inputs:
-        """Of a frame. Raises WrongFeatures for an absent column."""
+        """Of a frame, in which features come and go as in dicts."""
         named = {str(name): frame[name] for name in frame.columns}
-        self._must_have(list(named))
         columns: dict[str, Any] = {}
         for name in (*self.ids, *self.numbers):
+            if name not in named:
+                columns[name] = [None] * len(frame)
+                continue
             values = named[name].to_numpy()
             columns[name] = values if values.dtype.kind in "iubf" else values.tolist()
         return self._inputs(len(frame), columns)

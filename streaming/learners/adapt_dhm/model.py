@@ -177,10 +177,10 @@ class AdaptDHM(nn.Module):
             p = torch.sigmoid(logits.detach())
             weights = torch.where(labels > 0, 1 + p, (1 - p) * (1 + p))
         loss = nn.functional.binary_cross_entropy_with_logits(logits, labels, weights)
-        if not bool(torch.isfinite(loss)):
+        if not bool(torch.isfinite(loss.detach())):
             self.table.drop_gradients()
             raise Diverged(
-                f"expected a finite loss of {len(rows)} events, came {float(loss)}; the batch was not learnt: lower lr (now {self.lr})"
+                f"expected a finite loss of {len(rows)} events, came {float(loss.detach())}; the batch was not learnt: lower lr (now {self.lr})"
             )
         loss.backward()
         if self.shape.guard or self.shape.routing == "reference":
@@ -215,7 +215,7 @@ class AdaptDHM(nn.Module):
         count, mean, spread = self.moments
         deviation = torch.sqrt(spread / count.clamp(min=1)).clamp(min=1e-9)
         z = (dense.double() - mean) / deviation
-        return torch.where(torch.isfinite(z), z, 0.0).clamp(-REACH, REACH).float()
+        return torch.where(torch.isfinite(z) & (count > 0), z, 0.0).clamp(-REACH, REACH).float()
 
 
 def keys_of_integers(ids: npt.NDArray[np.int64]) -> U64:

@@ -101,11 +101,11 @@ class Soft(Layers):
     def forward(self, x: Tensor, coefficient: Tensor, extra: Tensor | None = None) -> Tensor:
         """Logits `float32[B]` of `x: float32[B, P]` under `coefficient: float32[B, K]`.
 
-        extra: float32[B, sum of input widths], added to the mixture's gates.
+        extra: float32[B, at least the sum of input widths], added to the mixture's gates.
         """
         mixed = coefficient @ self.gates  # (B, K) x (K, D) -> (B, D)
         if extra is not None:
-            mixed = mixed + extra
+            mixed = mixed + extra[:, : mixed.shape[1]]
         gates = torch.split(mixed, list(self.widths[:-1]), dim=1)
         last = len(self.shared) - 1
         for at, (shared, factor, bias) in enumerate(zip(self.shared, self.factor, self.bias, strict=True)):

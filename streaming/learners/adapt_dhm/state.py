@@ -20,6 +20,7 @@ from headrace.streaming.learners.tensors import like, under
 FORMAT: Final = 1
 LEARNER: Final = "adapt-dhm"
 COUNTERS: Final = ("version", "n_learned", "n_missing", "n_unlabelled", "n_seen")
+_FRESH: Final = ("keys", "numbers", "labels")
 _MOMENTS: Final = ("first", "second", "steps")
 _LISTS: Final = ("ids", "numbers", "context", "hidden")
 """Parameters that are tuples, which JSON has not."""
@@ -80,6 +81,8 @@ def load(cls: Any, data: bytes) -> Any:
         for name, mine in _watch_arrays(model.watch).items():
             mine[...] = like(arrays, f"watch.{name}", mine)
         model.watch.rows, model.watch.last_alarm = kept.watched
+        if "fresh.keys" in arrays:
+            model.fresh = tuple(arrays[f"fresh.{name}"] for name in _FRESH)
         waiting = under(arrays, "pending.")
         rows = Impressions(**{name: waiting[name] for name in Impressions._fields})
         n = len(rows.time)
@@ -96,6 +99,8 @@ def load(cls: Any, data: bytes) -> Any:
 def _arrays(model: Any) -> dict[str, Any]:
     arrays: dict[str, Any] = {f"watch.{name}": array for name, array in _watch_arrays(model.watch).items()}
     arrays |= {f"pending.{name}": array for name, array in model.pending.all()._asdict().items()}
+    if model.fresh is not None:
+        arrays |= {f"fresh.{name}": array for name, array in zip(_FRESH, model.fresh, strict=True)}
     network = model.model
     if network is None:
         return arrays
@@ -122,4 +127,4 @@ def _restore_network(network: Any, arrays: dict[str, Any]) -> None:
 
 
 def _watch_arrays(watch: Any) -> dict[str, Any]:
-    return watch.adwins._asdict() | {"open": watch.open, "alarms": watch.alarms}
+    return watch.adwins._asdict() | {"alarms": watch.alarms}

@@ -1,8 +1,7 @@
 """`Watch`: drift alarms, one detector a domain on its log loss, and how much faster to learn after one.
 
 In the flow: told of each resolved batch's losses by `classifier`, which asks it for `faster` before each step. ADWIN (Bifet and Gavalda,
-SDM 2007) is fed means of `GROUP` losses, clipped to [0, 1] after division by `MOST`: it is made for bounded values, and one value a
-group keeps it cheap. A rising mean raises the rates; it falls back to 1 over the next `FADE` rows. A falling mean is progress, not drift.
+SDM 2007) is fed each loss, cut off at `MOST` and scaled to [0, 1]: it is made for bounded values. A rising mean raises the rates; it falls back to 1 over the next `FADE` rows. A falling mean is progress, not drift.
 """
 
 from typing import Final
@@ -14,7 +13,6 @@ from headrace.streaming.learners.ihomer.adwin import DELTA, Adwins, new_adwins, 
 
 DOMAINS: Final = 64
 """Domains that have a detector of their own; later ones share the last."""
-GROUP: Final = 32
 MOST: Final = 3.0
 """Nats: a loss above says no more than this."""
 RAISED: Final = 1.5
@@ -26,7 +24,6 @@ class Watch:
 
     def __init__(self) -> None:
         self.adwins: Adwins = new_adwins(DOMAINS)
-        self.open = np.zeros((DOMAINS, 2))  # sum and number of losses of the group that is not full yet
         self.alarms = np.zeros(DOMAINS, np.int64)
         self.rows = 0
         self.last_alarm = -1
@@ -45,21 +42,11 @@ class Watch:
         clipped = np.minimum(losses, MOST) / MOST
         places = np.minimum(domains, DOMAINS - 1)
         for place in np.unique(places).tolist():
-            mine = np.concatenate([self.open[place, :1], clipped[places == place]])
-            had = int(self.open[place, 1])
-            n = had + len(mine) - 1
-            full = n // GROUP
-            ends = np.cumsum(mine)
-            stops = GROUP * np.arange(1, full + 1) - had
-            sums = np.diff(ends[stops], prepend=0.0)
-            self.open[place] = ends[-1] - (ends[stops[-1]] if full else 0.0), n - GROUP * full
-            if full:
-                rising = np.zeros(DOMAINS, np.int64)
-                values = np.full((full, DOMAINS), np.nan)
-                values[:, place] = sums / GROUP
-                watch(self.adwins, values, DELTA, rising)
-                if rising[place] > 0:
-                    raised.append(place)
+            rising = np.zeros(1, np.int64)
+            mine = Adwins(*(array[place : place + 1] for array in self.adwins))
+            watch(mine, clipped[places == place][:, None], DELTA, rising)
+            if rising[0] > 0:
+                raised.append(place)
         for place in raised:
             self.alarms[place] += 1
             self.last_alarm = self.rows
