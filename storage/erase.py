@@ -13,7 +13,7 @@ everybody else gives way to it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress as ignoring
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -103,7 +103,7 @@ def suppress(table: Table, subjects: Iterable[object], *, clock_ms: Callable[[],
                 mine = _rows(file, keys)
             if len(mine):
                 rows[entry.path] = mine
-        after = known.with_persons(keys.to_pylist()).hiding(rows)
+        after = known.with_persons(keys.to_pylist(), base.version + 1).hiding(rows)
         try:
             commit = _commit(table, base, (), (), after, clock_ms)
         except PlanOutdated:
@@ -172,7 +172,8 @@ def erase(
         old = tuple(live[path] for path in replaced if path in live and live[path] != replaced[path])
         new_entries = tuple(replaced[file.path] for file in old)
         anew = [path for path, entry in replaced.items() if entry.path != path]
-        after = _known(table).erased([*replaced, *(file.path for file in files)])
+        after = _known(table)
+        after = after.moved({path: _gone(table, after, path, replaced) for path in after.rows})
         try:
             commit = _commit(table, base, new_entries, old, after, clock_ms, closes=bool(anew))
         except PlanOutdated:
@@ -216,6 +217,20 @@ def _keys(table: Table, subjects: Iterable[object]) -> pa.Array:
 def _known(table: Table) -> Forgotten:
     entry = table._manifest.standing.suppression
     return forgotten.fresh() if entry is None else forgotten.read(table.path, entry)
+
+
+def _gone(table: Table, known: Forgotten, path: str, replaced: Mapping[str, DataFile]) -> tuple[str, BitMap]:
+    """The name that a file has by now, and its rows that are marked deleted; all that are hidden if it was collected."""
+    name, found = replaced[path].path if path in replaced else path, BitMap()
+    place = inside(table.path, name, DATA)
+    if not place.exists():
+        return name, known.hidden(path) or found
+    with File(place) as file:
+        for number in range(file.footer.n_groups):
+            gone = file.footer.deleted(number)
+            if gone is not None:
+                found |= BitMap((np.flatnonzero(gone) + number * file.footer.group_rows).astype(np.uint32))
+    return name, found
 
 
 def _rows(file: File, keys: pa.Array) -> BitMap:
