@@ -22,6 +22,7 @@ from headrace.storage.erase_file import Mask, erase_key_of, rows_of, seal_delete
 from headrace.storage.errors import CannotEraseInPlace
 from headrace.storage.footer import Column
 from headrace.storage.group_read import Group, joined
+from headrace.storage.logical import column_type
 from headrace.storage.reader import File
 from headrace.storage.select import PROFILES
 from headrace.storage.writer import Written, Writer
@@ -120,11 +121,15 @@ def _same(file: File, target: Path, columns: Sequence[Column], gone: Sequence[Ma
 
 def _alike(before: pa.Array, after: pa.Array) -> bool:
     """Whether values are the same bit for bit: Arrow holds NaNs unequal, so bytes decide where it does."""
-    return bool(before.equals(after)) or _bytes(before) == _bytes(after)
+    if before.equals(after):
+        return True
+    type_ = column_type(before.type, "").plain
+    return _bytes(exact.plain(before, type_)) == _bytes(exact.plain(after, type_))
 
 
 def _bytes(array: pa.Array) -> bytes:
     sink = pa.BufferOutputStream()
+    array = array.take(pa.array(np.arange(len(array))))  # so that what lies under nulls, and behind slices, is alike
     batch = pa.RecordBatch.from_arrays([array], ["x"])
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
@@ -134,7 +139,7 @@ def _bytes(array: pa.Array) -> bytes:
 def _blank(array: pa.Array, mask: Mask, nullable: bool) -> pa.Array:
     if not mask.any():
         return array
-    one = pa.array([None if nullable else empty(array.type)], array.type)
+    one = pa.nulls(1, array.type) if nullable else pa.array([empty(array.type)], array.type)
     rows = np.where(mask, len(array), np.arange(len(array)))
     return exact.gathered([array, one], pa.array(rows, pa.int64()))
 

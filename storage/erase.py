@@ -13,7 +13,7 @@ everybody else gives way to it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress as ignoring
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -173,7 +173,8 @@ def erase(
         new_entries = tuple(replaced[file.path] for file in old)
         anew = [path for path, entry in replaced.items() if entry.path != path]
         after = _known(table)
-        after = after.moved({path: _gone(table, after, path, replaced) for path in after.rows})
+        for path, entry in replaced.items():
+            after = after.erased(path, entry.path, _deleted(table, entry))
         try:
             commit = _commit(table, base, new_entries, old, after, clock_ms, closes=bool(anew))
         except PlanOutdated:
@@ -219,20 +220,6 @@ def _known(table: Table) -> Forgotten:
     return forgotten.fresh() if entry is None else forgotten.read(table.path, entry)
 
 
-def _gone(table: Table, known: Forgotten, path: str, replaced: Mapping[str, DataFile]) -> tuple[str, BitMap]:
-    """The name that a file has by now, and its rows that are marked deleted; all that are hidden if it was collected."""
-    name, found = replaced[path].path if path in replaced else path, BitMap()
-    place = inside(table.path, name, DATA)
-    if not place.exists():
-        return name, known.hidden(path) or found
-    with File(place) as file:
-        for number in range(file.footer.n_groups):
-            gone = file.footer.deleted(number)
-            if gone is not None:
-                found |= BitMap((np.flatnonzero(gone) + number * file.footer.group_rows).astype(np.uint32))
-    return name, found
-
-
 def _rows(file: File, keys: pa.Array) -> BitMap:
     """Rows of a file, deleted ones left out."""
     key = erase_file.erase_key_of(file)
@@ -241,6 +228,16 @@ def _rows(file: File, keys: pa.Array) -> BitMap:
         gone = file.footer.deleted(number)
         at = np.flatnonzero(mine if gone is None else mine & ~gone) + number * file.footer.group_rows
         found |= BitMap(at.astype(np.uint32))
+    return found
+
+
+def _deleted(table: Table, entry: DataFile) -> BitMap:
+    found = BitMap()
+    with File(inside(table.path, entry.path, DATA)) as file:
+        for number in range(file.footer.n_groups):
+            gone = file.footer.deleted(number)
+            if gone is not None:
+                found |= BitMap((np.flatnonzero(gone) + number * file.footer.group_rows).astype(np.uint32))
     return found
 
 

@@ -132,6 +132,8 @@ def _encoded_again(
     dtype: np.dtype[Any],
     at: Rows,
 ) -> tuple[int, bytes]:
+    if isinstance(encoding, Int8 | Cast):
+        return encoding.id, _codes_again(page, encoding, payload, n, dtype, at)
     values = np.empty(n, dtype)
     encoding.decode(payload, values)
     kept = np.ones(n, np.bool_)
@@ -139,18 +141,25 @@ def _encoded_again(
     if encoding.name == "constant" and kept.any():
         return encoding.id, payload.tobytes()  # it is what all others have
     values = _filled(values, at, kept, text=role == BYTES)
-    if isinstance(encoding, Int8 | Cast):
-        writer = Int8(writes=True) if isinstance(encoding, Int8) else Cast(encoding.parts(payload, n, dtype)[0][0])
-        again = writer.encode(values, lambda inner: _smallest(inner, nested=True))
-        back = np.empty(n, dtype)
-        encoding.decode(np.frombuffer(again, np.uint8), back)
-        if back[kept].tobytes() != values[kept].tobytes():
-            raise CannotEraseInPlace(
-                f"{page.place}: other rows' {encoding.name} values would change; write the file anew"
-            )
-        return encoding.id, again
     kind = {CODES: "codes", BYTES: "text"}.get(role, "values")
     return _smallest(values, kind=kind)
+
+
+def _codes_again(
+    page: Page, encoding: Int8 | Cast, payload: Array, n: int, dtype: np.dtype[Any], at: Rows
+) -> bytes:
+    """Quantised values: what they are stored as is blanked, so that nobody else's is rounded a second time."""
+    codes = np.array(encoding.stored(payload, n, dtype)[0 if isinstance(encoding, Int8) else 1])
+    kept = np.ones(n, np.bool_)
+    kept[at] = False
+    try:
+        return encoding.with_codes(payload, dtype, _filled(codes, at, kept, text=False), at, _child)
+    except CannotErase as error:
+        raise CannotEraseInPlace(f"{page.place}: {error}; write the file anew") from error
+
+
+def _child(inner: Array) -> tuple[int, bytes]:
+    return _smallest(inner, nested=True)
 
 
 def _smallest(values: Array, *, kind: str = "values", nested: bool = False) -> tuple[int, bytes]:

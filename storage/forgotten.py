@@ -75,17 +75,14 @@ class Forgotten:
             merged[path] = (held | mine).serialize()
         return replace(self, rows=merged)
 
-    def moved(self, rows: Mapping[str, tuple[str, BitMap]]) -> Forgotten:
-        """What is left to hide after an erase: by file, the name that it has by now and its rows that are gone for good.
-
-        Others' rows in the same file stay hidden: they were not erased with it.
-        """
-        kept = dict(self.rows)
-        for path, (name, gone) in rows.items():
-            held = kept.pop(path, None)
-            if held is not None and (left := BitMap.deserialize(held) - gone):
-                kept[name] = left.serialize()
-        return replace(self, rows=kept)
+    def erased(self, path: str, now: str, deleted: BitMap) -> Forgotten:
+        """Of a file, that is called ``now`` from here on, some hidden rows are deleted; others stay hidden."""
+        rows = dict(self.rows)
+        if path in rows:
+            left = BitMap.deserialize(rows.pop(path)) - deleted
+            if left:
+                rows[now] = left.serialize()
+        return replace(self, rows=rows)
 
     def hidden(self, path: str) -> BitMap | None:
         """The hidden rows of a file, if it has any."""

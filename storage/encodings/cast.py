@@ -272,6 +272,13 @@ class Cast(Encoding):
         form, part = _child(payload, n, dtype)
         part.erase(n, CODE_DTYPE[form], at)
 
+    def with_codes(
+        self, payload: Bytes, dtype: np.dtype[Any], codes: Array, at: NDArray[np.int64], child: Child | None = None
+    ) -> bytes:
+        """The payload with other codes, in the same format; arguments as of `Int8.with_codes`."""
+        _child(payload, len(codes), dtype)
+        return payload[: _HEADER.size].tobytes() + write(codes, child)
+
     def stored(self, payload: Bytes, n: int, dtype: np.dtype[Any]) -> tuple[Format, Array]:
         """The format and the codes as they are stored, uint16[n] or uint8[n], not converted.
 

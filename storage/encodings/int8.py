@@ -197,6 +197,29 @@ class Int8(Encoding):
 
     def erase(self, payload: Bytes, n: int, dtype: np.dtype[Any], at: NDArray[np.int64]) -> None:
         part, _, _ = _children(payload, n, dtype, 0)
+        self._refuse_extremes(payload, n, dtype, at)
+        part.erase(n, np.dtype(np.uint8), at)
+
+    def with_codes(
+        self, payload: Bytes, dtype: np.dtype[Any], codes: Array, at: NDArray[np.int64], child: Child | None = None
+    ) -> bytes:
+        """The payload with other codes at some positions, scales and zeros as they were.
+
+        Args:
+            payload: as for `decode`.
+            dtype: the values' own.
+            codes: uint8[n], all of them.
+            at: where they are others than before.
+            child: as for `encode`.
+
+        Raises:
+            CannotErase: as `erase`.
+        """
+        self._refuse_extremes(payload, len(codes), dtype, at)
+        return payload[: _read(payload, len(codes), dtype)[1].end].tobytes() + write(codes, child)
+
+    def _refuse_extremes(self, payload: Bytes, n: int, dtype: np.dtype[Any], at: NDArray[np.int64]) -> None:
+        part, _, _ = _children(payload, n, dtype, 0)
         codes = np.empty(n, np.uint8)
         part.decode(codes, 0)
         erased = np.zeros(n, np.bool_)
@@ -210,7 +233,6 @@ class Int8(Encoding):
                 raise CannotErase(
                     f"int8: the scale of block {block} comes from a value to erase; encode the page again"
                 )
-        part.erase(n, np.dtype(np.uint8), at)
 
     def stored(self, payload: Bytes, n: int, dtype: np.dtype[Any]) -> tuple[Array, Array, Array]:
         """Codes, scales and zeros as they are stored: uint8[n], float32[n_blocks] twice.
