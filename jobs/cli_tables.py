@@ -282,8 +282,9 @@ def evolve(
     if not edits:
         raise typer.BadParameter("expected --add, --drop, --rename or --widen, got none of them")
     opened = storage.open(table)
-    done = e.evolve(opened, edits, dry_run=dry_run)
-    schema = done if isinstance(done, pa.Schema) else opened.schema
+    schema = e.planned(opened, edits)
+    if not dry_run:
+        e.evolve(opened, edits)
     columns = [{"name": field.name, "type": str(field.type)} for field in schema]
     version = None if dry_run else opened.version
     say(

@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -135,7 +135,7 @@ def compact(
     memory_bytes: int = MEMORY_BYTES,
     clock_ms: Callable[[], int] = committing.now_ms,
     on_progress: Callable[[int, int], None] = lambda done, of: None,
-    **how: Unpack[Storing],
+    storing: Storing | None = None,
 ) -> Compacted:
     """Replace small or unordered files by good ones, in one commit.
 
@@ -148,7 +148,7 @@ def compact(
         memory_bytes: about how much of the rows is held at once.
         clock_ms: what ``committed_at_ms`` is taken from.
         on_progress: is told how many rows of how many are written.
-        how: as for ``write``.
+        storing: how rows are stored, as for ``write``.
 
     Raises:
         PlanOutdated: other writers kept changing the files; nothing was committed.
@@ -176,7 +176,9 @@ def compact(
         column = cluster_by if quality is None else quality
         try:
             for part in plans:
-                outputs += _rewritten(table, part, column, order, target_bytes, memory_bytes, tell, how)
+                outputs += _rewritten(
+                    table, part, column, order, target_bytes, memory_bytes, tell, storing or {}
+                )
             commit = _swap(table, base, inputs, outputs, clock_ms)
         except PlanOutdated:
             for file in outputs:  # never listed by anybody
@@ -230,14 +232,14 @@ def _rewritten(
     per_row = max(sum(file.bytes for file in part.files) / max(part.rows, 1), 1e-9)
     rows_each = max(GROUP_ROWS, round(target_bytes / per_row / GROUP_ROWS) * GROUP_ROWS)
     if order is not None and not order.descending and "cluster_by" not in how:
-        how = Storing(**{**how, "cluster_by": column})  # type: ignore[typeddict-item]
+        how = {**how, "cluster_by": column}
     done: list[DataFile] = []
     batches = (
         table._scan(part.files) if order is None else _ordered(table, part, str(column), order, memory_bytes)
     )
     told = order is not None and order.descending and column not in (table.erase_key, *table.personal)
     with ExitStack() as stack:
-        current, rows, values = None, 0, list[float | None]()
+        current, rows, values, last = None, 0, list[float | None](), None
         for batch in batches:
             at = 0
             while at < batch.num_rows:
@@ -330,5 +332,6 @@ def _bytes_per_row(table: Table, part: Plan) -> int:
     """Of rows in memory, judged by some of them."""
     largest = max(part.files, key=lambda file: file.rows)
     for batch in table._scan((largest,)):
-        return max(1, batch.nbytes // max(batch.num_rows, 1) * 2)  # once as read, once in order
+        rows, held = int(batch.num_rows), int(batch.nbytes)
+        return int(2 * held // max(rows, 1)) + 1  # once as read, once in order
     return 1

@@ -169,20 +169,23 @@ def shape_of(table: Table) -> Shape:
     return Shape(table.schema, manifest.erase_key, manifest.personal, manifest.standing)
 
 
+def planned(table: Table, edits: Sequence[Edit]) -> pa.Schema:
+    """The schema that ``evolve`` would give the newest version; errors as there."""
+    return _shaped(table.refresh(), edits).schema
+
+
 def evolve(
     table: Table,
     edits: Sequence[Edit],
     *,
-    dry_run: bool = False,
     clock_ms: Callable[[], int] = committing.now_ms,
     on_progress: Callable[[int, int], None] = lambda done, of: None,
-) -> Commit | pa.Schema:
+) -> Commit:
     """Change a table's columns in one commit; rows and older versions stay as they are.
 
     Args:
         table: moved on to the newest version.
         edits: one after the other.
-        dry_run: return the schema it would have, and write nothing.
         clock_ms: what ``committed_at_ms`` is taken from.
         on_progress: is told for how many files of how many new columns were made.
 
@@ -193,8 +196,6 @@ def evolve(
     """
     if not edits:
         raise ValueError("expected at least one change of columns, got none")
-    if dry_run:
-        return _shaped(table.refresh(), edits).schema
     made: dict[str, tuple[Family, ...]] = {}
     mine = committing.transaction()
     filled = [edit for edit in edits if isinstance(edit, Add) and edit.fill is not None]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from headrace.storage.errors import CorruptManifest, SchemaMismatch
 from headrace.storage.manifest import DataFile, Family
 from headrace.storage.predicate import Predicate, predicate
-from headrace.storage.reader import File
+from headrace.storage.reader import File, record_batch
 from headrace.storage.scan import Scan, checked_file
 
 _INTS = ("int8", "int16", "int32", "int64")
@@ -114,6 +114,8 @@ class EvolvedScan(Scan):
     def _is_plain(self, entry: DataFile, asked: Predicate | None) -> bool:
         """Whether a file holds every column that is needed as the table has it."""
         needed = {*self.columns, *(asked.columns if asked else ())}
+        if not needed:
+            return True
         if entry.families or any(self.stored_as.get(name, name) != name for name in needed):
             return False
         with checked_file(self.root, entry, self.table_schema, []) as file:
@@ -127,10 +129,17 @@ class EvolvedScan(Scan):
             parts = _Parts(self, entry, needed, stack)
             size = parts.base.footer.group_rows
             end = entry.rows if last is None else min(last, entry.rows)
-            for group in range(-(-first // size), -(-end // size)):
+            groups = range(-(-first // size), -(-end // size))
+            if rows is not None:
+                groups = range(max(groups.start, rows.start // size), min(groups.stop, -(-rows.stop // size)))
+            for group in groups:
                 found = parts.group(group, rows)
                 if asked is not None:
                     found = found.filter(asked.expression)
+                if not self.columns:
+                    if found.num_rows:
+                        yield record_batch([], self.schema, found.num_rows)
+                    continue
                 found = found.select(list(self.columns)).cast(self.schema)
                 for batch in found.combine_chunks().to_batches(self.batch_rows):
                     if batch.num_rows:
@@ -230,8 +239,6 @@ class _Parts:
             at, stored = self.sources[wanted.name]
             column = pieces[at].column(stored)
             columns.append(column if column.type == wanted.type else column.cast(wanted.type))
-        if not columns:
-            return pa.table({"": pa.nulls(n)}).select([])
         return pa.table(columns, schema=schema)
 
 

@@ -25,6 +25,14 @@ class Listing:
     keys: dict[tuple[str, int], int] = field(default_factory=dict)
     expired: tuple[Keyed, ...] = ()
 
+    def then(self, step: Manifest) -> Listing:
+        """What it is after one more version."""
+        gone = set(step.removed)
+        kept = () if step.replaces_all else tuple(entry for entry in self.files if entry[1].path not in gone)
+        added = tuple((step.version, file) for file in step.added)
+        keys = self.keys if step.key is None else {**self.keys, step.key: step.version}
+        return Listing(step.version, kept + added, keys, self.expired)
+
     def committed(self, key: tuple[str, int]) -> int:
         """The version that committed a key, one of those after it if that has expired; 0 if none did."""
         if found := self.keys.get(key):
@@ -75,10 +83,11 @@ def ranges(keys: Mapping[tuple[str, int], int], known: tuple[Keyed, ...] = ()) -
 
 
 def sum_up(steps: Iterable[Manifest], stop: int) -> Sum:
-    """What versions after ``stop`` add up to; a checkpoint among them brings everything below it along.
+    """What versions after ``stop`` add up to.
 
     Args:
-        steps: the newest of them and those it leads to, newest first; see ``Log.walk``.
+        steps: the newest of them and those it leads to, newest first; see ``Log.walk``. The last must lead to ``stop``
+            itself: what a span removes is told without its version.
         stop: the version they start after.
     """
     files: list[tuple[int, DataFile]] = []
@@ -87,11 +96,11 @@ def sum_up(steps: Iterable[Manifest], stop: int) -> Sum:
     expired: tuple[Keyed, ...] = ()
     cleared_at = 0
     for step in steps:
-        span, whole = step.span, step.is_checkpoint
+        span = step.span
         for entry in span.keys:
             if entry.through is not None:
                 expired = (*expired, entry)
-            elif entry.version > stop or whole:
+            elif entry.version > stop:
                 keys[entry.query_id, entry.batch_id] = entry.version
         if step.key is not None:
             keys[step.key] = step.version
@@ -102,9 +111,9 @@ def sum_up(steps: Iterable[Manifest], stop: int) -> Sum:
         if step.replaces_all:
             cleared_at = step.version
         else:
-            spanned = [(v, f) for v, f in span.files if (v > stop or whole) and f.path not in removed]
+            spanned = [(v, f) for v, f in span.files if v > stop and f.path not in removed]
             mine = [*spanned, *mine]
             removed.update(span.removed)
-            cleared_at = step.version if whole else span.cleared_at if span.cleared_at > stop else 0
+            cleared_at = span.cleared_at if span.cleared_at > stop else 0
         files[:0] = mine
     return Sum(tuple(files), removed, keys, expired, cleared_at)

@@ -47,6 +47,9 @@ BRINGS_ROWS = frozenset({"create", "append"})
 """Operations whose files hold rows that no earlier version had; others move, hide or drop rows."""
 
 
+NEAR = 64  # versions that are read one by one to go on from what is known; more are faster listed anew
+
+
 @lru_cache(maxsize=16)
 def _parsed(data: bytes) -> pa.Schema:
     """The schema that a file's bytes describe; a table is opened more often than its schema changes."""
@@ -175,13 +178,27 @@ class Log:
 
     def listing(self, manifest: Manifest, known: Listing | None = None) -> Listing:
         """Files and keys at a version; ``known``, of an earlier one, saves reading what is in it."""
-        known = known or Listing()
-        found = sum_up(self.walk(manifest, known.version), known.version)
-        kept = () if found.cleared_at else known.files
-        kept = tuple(entry for entry in kept if entry[1].path not in found.removed)
-        return Listing(
-            manifest.version, kept + found.files, {**known.keys, **found.keys}, found.expired or known.expired
-        )
+        if known is not None and known.version and 0 <= manifest.version - known.version <= NEAR:
+            steps = self._since(manifest, known.version)
+            if steps is not None:
+                for step in steps:
+                    known = known.then(step)
+                return known
+        found = sum_up(self.walk(manifest), 0)
+        return Listing(manifest.version, found.files, found.keys, found.expired)
+
+    def _since(self, manifest: Manifest, after: int) -> list[Manifest] | None:
+        """The manifests of versions after ``after``, oldest first; None if one of them is not what came upon the other."""
+        steps: list[Manifest] = []
+        while manifest.version > after:
+            if manifest.operation == "repair" or manifest.version <= manifest.standing.horizon:
+                return None
+            steps.append(manifest)
+            if manifest.version - 1 > after:
+                manifest, _ = self.read(manifest.version - 1, manifest.parent_blake3)
+            else:
+                break
+        return steps[::-1]
 
     def added(self, manifest: Manifest, after: int) -> tuple[DataFile, ...]:
         """Files whose rows versions after ``after`` brought, up to and with ``manifest``, oldest first.

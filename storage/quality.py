@@ -68,8 +68,12 @@ class Best:
 
 
 def above(table: Table, column: str, threshold: float, columns: Sequence[str] | None = None) -> Best:
-    """Rows whose quality is at least ``threshold``; nulls and NaN never are."""
-    prefixes = tuple((file, _prefix(table, file, column, threshold)) for file in _best_first(table, column))
+    """Rows whose quality is at least ``threshold``; nulls and NaN are only at ``-inf``, which asks for every row."""
+    whole = threshold == float("-inf")
+    prefixes = tuple(
+        (file, file.rows if whole else _prefix(table, file, column, threshold))
+        for file in _best_first(table, column)
+    )
     named = None if columns is None else tuple(columns)
     return Best(table, column, threshold, named, prefixes)
 

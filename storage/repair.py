@@ -21,7 +21,7 @@ from headrace.storage import manifest as manifests
 from headrace.storage.errors import CommitConflict, CorruptManifest, StorageError, TableNotFound
 from headrace.storage.listing import Listing, keyed
 from headrace.storage.log import BRINGS_ROWS, Log
-from headrace.storage.manifest import FILE_NAME, FOLDER, Commit, DataFile, Manifest, Span
+from headrace.storage.manifest import DATA, FILE_NAME, FOLDER, Commit, DataFile, Manifest, Span
 from headrace.storage.objects import Location, place
 from headrace.storage.table import Table
 from headrace.storage.verify import _with_families, chain, verify_file
@@ -85,7 +85,7 @@ def repair(
     base, listing, unread = _newest_sound(log, newest)
     table = Table(log.table, base)
     files, lost, damaged = [], list[Lost](), list(unread)
-    salvaged: list[DataFile] = []
+    salvaged, saved_rows = list[DataFile](), 0
     for done, (version, file) in enumerate(listing.files):
         on_progress(done, len(listing.files))
         findings = [found for part in _with_families(file) for found in verify_file(table, part)]
@@ -93,10 +93,10 @@ def repair(
             files.append((version, file))
             continue
         damaged.append(file.path)
-        saved = _saved(table, file, lost, dry_run=dry_run)
+        rows, saved = _saved(table, file, lost, dry_run=dry_run)
+        saved_rows += rows
         if saved is not None:
             salvaged.append(saved)
-    saved_rows = sum(file.rows for file in salvaged)
     problems, sound = chain(log, base)
     broken = {found.path for found in problems if found.path.startswith(FOLDER)}
     damaged += sorted(broken - set(damaged))
@@ -155,8 +155,8 @@ def _with_later(listing: Listing, later: list[Manifest]) -> Listing:
     return dataclasses.replace(listing, files=tuple(files), keys=keys)
 
 
-def _saved(table: Table, file: DataFile, lost: list[Lost], *, dry_run: bool) -> DataFile | None:
-    """The sound rows of a damaged file in a new one; None if there are none."""
+def _saved(table: Table, file: DataFile, lost: list[Lost], *, dry_run: bool) -> tuple[int, DataFile | None]:
+    """How many rows of a damaged file are sound, and a new file of them; None if there are none or it is a dry run."""
     scan = table._scan((file,))
     saved, why = 0, ""
     with ExitStack() as stack:
@@ -175,10 +175,10 @@ def _saved(table: Table, file: DataFile, lost: list[Lost], *, dry_run: bool) -> 
         if gone:
             lost.append(Lost(file.path, gone, why))
         if into is None:
-            return None
+            return saved, None
         result = staging.finish(into)
-    table._log.store.sync("data")
-    return result
+    table._log.store.sync(DATA)
+    return saved, result
 
 
 def _sound(scan: Scan, rows: range) -> Iterator[pa.RecordBatch | StorageError]:

