@@ -25,11 +25,16 @@ from headrace.storage.group_read import Group, joined
 from headrace.storage.logical import column_type
 from headrace.storage.reader import File
 from headrace.storage.select import PROFILES
-from headrace.storage.writer import Written, Writer
+from headrace.storage.writer import Writer, Written
 
 
 def rewrite(
-    source: Path, target: Path, subjects: pa.Array | None, *, seed: int | None = None, uuid: bytes | None = None
+    source: Path,
+    target: Path,
+    subjects: pa.Array | None,
+    *,
+    seed: int | None = None,
+    uuid: bytes | None = None,
 ) -> Written:
     """Write a file anew without some persons' values and without those of deleted rows.
 
@@ -96,7 +101,9 @@ def _write(
         schema = file.schema()
         for number, mask in enumerate(gone):
             arrays = _arrays(file, number, columns)
-            blanked = [_blank(array, mask, column.nullable) for array, column in zip(arrays, columns, strict=True)]
+            blanked = [
+                _blank(array, mask, column.nullable) for array, column in zip(arrays, columns, strict=True)
+            ]
             writer.write(pa.RecordBatch.from_arrays(blanked, schema=schema))
         writer.close()
 
@@ -129,7 +136,9 @@ def _alike(before: pa.Array, after: pa.Array) -> bool:
 
 def _bytes(array: pa.Array) -> bytes:
     sink = pa.BufferOutputStream()
-    array = array.take(pa.array(np.arange(len(array))))  # so that what lies under nulls, and behind slices, is alike
+    array = array.take(
+        pa.array(np.arange(len(array)))
+    )  # so that what lies under nulls, and behind slices, is alike
     batch = pa.RecordBatch.from_arrays([array], ["x"])
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
@@ -167,4 +176,3 @@ def empty(type_: pa.DataType) -> object:
     if pa.types.is_boolean(type_):
         return False
     return pa.scalar(0, pa.int64()).cast(type_, safe=False).as_py() if pa.types.is_temporal(type_) else 0
-

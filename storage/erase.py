@@ -81,7 +81,9 @@ class Erased:
         return sum(file.bytes_written for file in self.files)
 
 
-def suppress(table: Table, subjects: Iterable[object], *, clock_ms: Callable[[], int] = committing.now_ms) -> Erased:
+def suppress(
+    table: Table, subjects: Iterable[object], *, clock_ms: Callable[[], int] = committing.now_ms
+) -> Erased:
     """Hide persons' rows in every version, and refuse rows of theirs that come later.
 
     Args:
@@ -108,12 +110,24 @@ def suppress(table: Table, subjects: Iterable[object], *, clock_ms: Callable[[],
             commit = _commit(table, base, (), (), after, clock_ms)
         except PlanOutdated:
             continue
-        found = tuple(FileErased(path, len(mine), "hidden", 0, 0, 0, "", "", 0) for path, mine in rows.items())
+        found = tuple(
+            FileErased(path, len(mine), "hidden", 0, 0, 0, "", "", 0) for path, mine in rows.items()
+        )
         n = sum(file.rows for file in found)
         return Erased(
-            "suppressed", len(keys), n, found, commit.version, base.root, table._manifest.root, 0, time.monotonic() - began
+            "suppressed",
+            len(keys),
+            n,
+            found,
+            commit.version,
+            base.root,
+            table._manifest.root,
+            0,
+            time.monotonic() - began,
         )
-    raise PlanOutdated(f"{table.path}: rows kept coming while these were hidden; nothing was committed; try again")
+    raise PlanOutdated(
+        f"{table.path}: rows kept coming while these were hidden; nothing was committed; try again"
+    )
 
 
 def erase(
@@ -186,9 +200,19 @@ def erase(
             table._log.store.sync(DATA)
         closed = table._manifest.standing.closed_before
         return Erased(
-            level, len(keys), rows, files, commit.version, base.root, table._manifest.root, closed, time.monotonic() - began
+            level,
+            len(keys),
+            rows,
+            files,
+            commit.version,
+            base.root,
+            table._manifest.root,
+            closed,
+            time.monotonic() - began,
         )
-    raise PlanOutdated(f"{table.path}: files kept changing while persons were erased; erase again to have it said in a version")
+    raise PlanOutdated(
+        f"{table.path}: files kept changing while persons were erased; erase again to have it said in a version"
+    )
 
 
 def kept_files(table: Table) -> list[DataFile]:
@@ -205,14 +229,18 @@ def kept_files(table: Table) -> list[DataFile]:
 
 def _keys(table: Table, subjects: Iterable[object]) -> pa.Array:
     if table.erase_key is None:
-        raise NoEraseKey(f"{table.path}: was made without an erase key, so nothing says whose a row is; make it with erase_key=")
+        raise NoEraseKey(
+            f"{table.path}: was made without an erase key, so nothing says whose a row is; make it with erase_key="
+        )
     type_ = table.schema.field(table.erase_key).type
     if pa.types.is_dictionary(type_):
         type_ = type_.value_type
     try:
         return pa.array(list(dict.fromkeys(subjects)), type_)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-        raise NoEraseKey(f"{table.path}: the erase key is {type_}, and a subject is not ({type(error).__name__}); nothing was done") from None
+        raise NoEraseKey(
+            f"{table.path}: the erase key is {type_}, and a subject is not ({type(error).__name__}); nothing was done"
+        ) from None
 
 
 def _known(table: Table) -> Forgotten:
@@ -263,7 +291,15 @@ def _file(
             if not dry_run:
                 erase_file.run(plan)
             one = FileErased(
-                entry.path, plan.rows, IN_PLACE, plan.data_blocks, plan.bytes_written, entry.bytes, now.root, plan.root, plan.epoch
+                entry.path,
+                plan.rows,
+                IN_PLACE,
+                plan.data_blocks,
+                plan.bytes_written,
+                entry.bytes,
+                now.root,
+                plan.root,
+                plan.epoch,
             )
             return one, replace(now, erase_epoch=plan.epoch, root=plan.root, deleted=plan.deleted)
         rows = plan.rows if plan is not None else 0
@@ -271,7 +307,9 @@ def _file(
         return None, moved
     if dry_run:
         blocks = -(-entry.bytes // erase_file.DISK_BLOCK)
-        return FileErased(entry.path, rows, ANEW, blocks, entry.bytes, entry.bytes, now.root, "", now.erase_epoch + 1), None
+        return FileErased(
+            entry.path, rows, ANEW, blocks, entry.bytes, entry.bytes, now.root, "", now.erase_epoch + 1
+        ), None
     identity = entropy.take(16)
     name = f"{DATA}/{identity.hex()}.hrc"
     written = canonical.rewrite(path, table.folder / name, keys, seed=_seed(entropy), uuid=identity)
@@ -289,7 +327,17 @@ def _file(
         staged_at=table.version,
     )
     blocks = -(-written.bytes // erase_file.DISK_BLOCK)
-    return FileErased(entry.path, rows, ANEW, blocks, written.bytes, entry.bytes, now.root, written.root, written.erase_epoch), new
+    return FileErased(
+        entry.path,
+        rows,
+        ANEW,
+        blocks,
+        written.bytes,
+        entry.bytes,
+        now.root,
+        written.root,
+        written.erase_epoch,
+    ), new
 
 
 def _seed(entropy: Entropy) -> int:
@@ -321,8 +369,15 @@ def _commit(
             closed_before=table.version + 1 if closes else standing.closed_before,
         )
         return Change(
-            tuple(added), (), mine, None, False, clock_ms(), operation="erase", removed=tuple(removed), standing=standing
+            tuple(added),
+            (),
+            mine,
+            None,
+            False,
+            clock_ms(),
+            operation="erase",
+            removed=tuple(removed),
+            standing=standing,
         )
 
     return committing.publish(table, attempt)
-

@@ -16,6 +16,7 @@ import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +201,9 @@ class _Erasing:
     def _column(self, column: Column, parts: Sequence[Column], number: int, mine: Rows, gone: Rows) -> None:
         """A column's pages that hold rows which go, and those of its parts."""
         readers = [self._reader(part, number) for part in parts]
-        leader = self._reader(self.footer.column(column.leader), number)[0] if column.leader is not None else None
+        leader = (
+            self._reader(self.footer.column(column.leader), number)[0] if column.leader is not None else None
+        )
         removed: list[set[int]] = [set() for _ in parts]
         for at, row in enumerate(readers[0][1].pages):
             last = row.first_row + row.n_rows
@@ -260,10 +263,13 @@ class _Erasing:
         kept[rows] = False
         fresh = Page(image, page.n_rows, page.place, len(image))
         before, after = (
-            _kept(reader.decoded([one], at, reader.led_by([one], at, leader)), kept, node.type) for one in (page, fresh)
+            _kept(reader.decoded([one], at, reader.led_by([one], at, leader)), kept, node.type)
+            for one in (page, fresh)
         )
         if not after.equals(before):
-            raise CannotEraseInPlace(f"{page.place}: other rows would change; write the file anew, and report this")
+            raise CannotEraseInPlace(
+                f"{page.place}: other rows would change; write the file anew, and report this"
+            )
         if node.stats is not None:
             first = self.footer.chunk(node, 0).first_page
             start = self.footer.extent(layout.STATS)[0]
@@ -343,7 +349,7 @@ class _Erasing:
     def sealed(self, epoch: int | None = None) -> FileErase:
         """The hash tree, the root and both trailers over what has changed, as the parts of the file to write."""
         it, source = self.footer.trailer, self.file.source
-        levels = leaves.build(self._raw, leaves.leaf_bytes(self.footer.header.required_features))
+        levels = leaves.build(bytes(self._raw), leaves.leaf_bytes(self.footer.header.required_features))
         header = source.read(0, layout.HEADER.size)
         trailer = replace(it, erase_epoch=it.erase_epoch + 1 if epoch is None else epoch)
         trailer = replace(trailer, root=layout.root_hash(header, trailer, levels[-1]))
@@ -353,7 +359,9 @@ class _Erasing:
         footer = [(it.footer_off, bytes(self._raw)), (it.tree_off, b"".join(levels)), (end, copy + copy)]
         changed = [*self._changed(data)]
         sealing = [*self._changed(footer)]
-        deleted = np.frombuffer(self._raw, "<u4", self.footer.n_groups, self.footer.extent(layout.DELETION)[0])
+        deleted = np.frombuffer(
+            self._raw, "<u4", self.footer.n_groups, self.footer.extent(layout.DELETION)[0]
+        )
         return FileErase(
             path=self.file.path,
             rows=self.rows,
@@ -372,7 +380,7 @@ class _Erasing:
             old = self.file.source.read(offset, len(new))
             edges = [0, *range(DISK_BLOCK - offset % DISK_BLOCK, len(new), DISK_BLOCK), len(new)]
             first = None
-            for lo, hi in zip(edges, edges[1:], strict=False):
+            for lo, hi in pairwise(edges):
                 differs = old[lo:hi] != new[lo:hi]
                 if differs and first is None:
                     first = lo

@@ -163,7 +163,9 @@ def _child(inner: Array) -> tuple[int, bytes]:
 
 
 def _smallest(values: Array, *, kind: str = "values", nested: bool = False) -> tuple[int, bytes]:
-    tried = [select.encode(select.choose(values, small, kind=kind, nested=nested), values) for small in _SMALL]
+    tried = [
+        select.encode(select.choose(values, small, kind=kind, nested=nested), values) for small in _SMALL
+    ]
     return min(tried, key=lambda one: len(one[1]))
 
 
@@ -178,7 +180,9 @@ def _filled(values: Array, at: Rows, kept: NDArray[np.bool_], *, text: bool) -> 
         edges = np.flatnonzero(np.diff(np.concatenate(([False], ~kept, [False])).astype(np.int8)))
         for first, last in edges.reshape(-1, 2).tolist():
             beside = values[:first] if first else values[last:]
-            values[first:last] = np.resize(beside[max(0, 2 * first - last) :] if first else beside, last - first)
+            values[first:last] = np.resize(
+                beside[max(0, 2 * first - last) :] if first else beside, last - first
+            )
     elif text:  # a letter, since a byte of a longer character would be no text
         letters = np.bincount(values[kept], minlength=256)[:128]
         values[at] = letters.argmax() if letters.any() else 0
@@ -227,8 +231,10 @@ def places_of(page: Page, rows: Rows, type_: ColumnType, leader: Page | None) ->
 
 def is_edited(page: Page) -> bool:
     """Whether a page of lists holds edits of the row before, its own or its leader's."""
-    return SEQ_MODE in page.streams or SEQ_LITERALS in page.streams or (
-        CODES in page.streams and LENGTHS not in page.streams
+    return (
+        SEQ_MODE in page.streams
+        or SEQ_LITERALS in page.streams
+        or (CODES in page.streams and LENGTHS not in page.streams)
     )
 
 

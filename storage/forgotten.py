@@ -94,8 +94,11 @@ class Forgotten:
         known = self._known
         encoded = pc.dictionary_encode(keys)
         codes = np.asarray(encoded.indices.fill_null(-1))
-        ours = np.array([key is not None and self.of(key) in known for key in encoded.dictionary.to_pylist()], np.bool_)
-        return np.append(ours, False)[codes]
+        ours = np.array(
+            [key is not None and self.of(key) in known for key in encoded.dictionary.to_pylist()], np.bool_
+        )
+        found: NDArray[np.bool_] = np.append(ours, False)[codes]
+        return found
 
 
 def fresh() -> Forgotten:

@@ -96,7 +96,9 @@ def finish(path: Path) -> bool:
         _log.warning(
             "%s: %s",
             path,
-            "finished an erase that was interrupted" if images is not None else "removed an erase's journal that was never whole",
+            "finished an erase that was interrupted"
+            if images is not None
+            else "removed an erase's journal that was never whole",
         )
         return True
     finally:

@@ -126,7 +126,9 @@ def search(table: Table, subjects: Iterable[object]) -> Searched:
     return Searched(n_files, n_bytes, n_values, tuple(found), tuple(unreadable))
 
 
-def decoded(path: Path, name: str, keys: Sequence[object], personal: Sequence[str]) -> tuple[list[Residue], int]:
+def decoded(
+    path: Path, name: str, keys: Sequence[object], personal: Sequence[str]
+) -> tuple[list[Residue], int]:
     """Where a data file's values, dictionaries and bounds are one of some keys; and how many were compared."""
     found, n = list[Residue](), 0
     with File(path) as file:
@@ -160,7 +162,10 @@ def _values(file: File, column: Column) -> Iterator[tuple[pa.Array, str]]:
         yield (rows.flatten() if column.type.is_list else rows), f"rows of group {number}"
         chunk = file.footer.chunk(column, number)
         if chunk.dictionary is not None:
-            yield _array(read_entries(file.source, column, chunk.dictionary).values, leaf.arrow), f"dictionary of group {number}"
+            yield (
+                _array(read_entries(file.source, column, chunk.dictionary).values, leaf.arrow),
+                f"dictionary of group {number}",
+            )
         raw = file.footer.statistics(column, chunk)
         if raw is not None and leaf.dtype is not None and leaf.dtype.kind in "iu":
             bounds = [b for row in unpack(raw, column.type) for b in (row.low, row.high) if b is not None]

@@ -129,8 +129,8 @@ class LocalSource(Source):
     """A file of this machine, read by ``pread``."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        if os.path.exists(os.fspath(path) + redo.SUFFIX):  # an erase runs, or was killed
-            redo.finish(Path(path))
+        if redo.journal_of(file := Path(path)).exists():  # an erase runs, or was killed
+            redo.finish(file)
         self._fd = os.open(path, os.O_RDONLY)
         super().__init__(os.fspath(path), os.fstat(self._fd).st_size)
 

@@ -102,7 +102,14 @@ def begin(
         partition=dict(partition or {}),
     )
     known = table.forgotten()
-    return Staging(entry, writer, table.schema, stored, known if known is not None and len(known) else None, table.erase_key)
+    return Staging(
+        entry,
+        writer,
+        table.schema,
+        stored,
+        known if known is not None and len(known) else None,
+        table.erase_key,
+    )
 
 
 def _renamed(how: Storing, stored_as: Mapping[str, str]) -> Storing:

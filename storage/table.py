@@ -174,7 +174,12 @@ class Table:
         **how: Any,
     ) -> Scan:
         """As ``scan``, of some of the table's files."""
-        given = {"filter": parse_filter(filter), "conditions": tuples_of(filter), "hidden": self._hidden(), **how}
+        given = {
+            "filter": parse_filter(filter),
+            "conditions": tuples_of(filter),
+            "hidden": self._hidden(),
+            **how,
+        }
         standing = self._manifest.standing
         if not standing.evolved_at:
             return Scan(self.path, tuple(files), self.schema, self._named(columns), **given)

@@ -280,7 +280,10 @@ class Writer:
             )
         nonce = self._entropy.take(layout.NONCE_BYTES)
         self._pad(layout.ALIGN_BYTES)
-        off, slot = self._off, aligned(used + (RESERVE_BYTES + used // RESERVE if self._profile.in_place else 0))
+        off, slot = (
+            self._off,
+            aligned(used + (RESERVE_BYTES + used // RESERVE if self._profile.in_place else 0)),
+        )
         digest = blake3(nonce).update(body).digest(length=layout.HASH_BYTES)
         self._put(nonce)
         self._put(body)

@@ -61,7 +61,7 @@ RECOMMENDING = (
         "the random numbers of the table are not kept",
         "learners",
         "streaming/learners/dynamic_sparse/state.py",
-        "        model._store.random.bit_generator.state = state\n",
+        "        tensors.restore_random(model._store.random, kept.store_random)\n",
         "",
         (f"{RECOMMENDER}::test_a_restored_recommender_goes_on_as_the_kept_one_would[fp32]",),
     ),

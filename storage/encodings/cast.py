@@ -273,7 +273,12 @@ class Cast(Encoding):
         part.erase(n, CODE_DTYPE[form], at)
 
     def with_codes(
-        self, payload: Bytes, dtype: np.dtype[Any], codes: Array, at: NDArray[np.int64], child: Child | None = None
+        self,
+        payload: Bytes,
+        dtype: np.dtype[Any],
+        codes: Array,
+        at: NDArray[np.int64],
+        child: Child | None = None,
     ) -> bytes:
         """The payload with other codes, in the same format; arguments as of `Int8.with_codes`."""
         _child(payload, len(codes), dtype)

@@ -201,7 +201,12 @@ class Int8(Encoding):
         part.erase(n, np.dtype(np.uint8), at)
 
     def with_codes(
-        self, payload: Bytes, dtype: np.dtype[Any], codes: Array, at: NDArray[np.int64], child: Child | None = None
+        self,
+        payload: Bytes,
+        dtype: np.dtype[Any],
+        codes: Array,
+        at: NDArray[np.int64],
+        child: Child | None = None,
     ) -> bytes:
         """The payload with other codes at some positions, scales and zeros as they were.
 

@@ -124,7 +124,13 @@ class EmbeddingStore:
 
     def rows_of(self, ids: Any, field: int) -> U32:
         """The rows of `ids`, `uint32[n]`, 0 for those without; changes nothing. Raises BadId."""
-        return self._find(keys_of(ids, field))
+        return self.rows_of_keys(keys_of(ids, field))
+
+    def rows_of_keys(self, keys: U64) -> U32:
+        """The same for `keys: uint64[n, 2]`."""
+        rows = np.empty(len(keys), np.uint32)
+        index.find(self.arrays.table, self.arrays.keys, keys, rows)
+        return rows
 
     def known_rows(self, ids: Sequence[Any], field: int) -> U32:
         """As `rows_of`, for values that may be no ids at all: those have row 0."""
@@ -151,7 +157,7 @@ class EmbeddingStore:
 
     def locate_keys(self, keys: U64, now: float, keep: U32 | None = None) -> U32:
         """The same for `keys: uint64[n, 2]`."""
-        rows = self._find(keys)
+        rows = self.rows_of_keys(keys)
         if not rows.all():
             absent = np.flatnonzero(rows == 0)
             _, first, times = np.unique(
@@ -166,7 +172,7 @@ class EmbeddingStore:
                 self._admit(
                     due, now, np.unique(np.concatenate([rows, keep if keep is not None else rows[:0]]))
                 )
-                rows = self._find(keys)
+                rows = self.rows_of_keys(keys)
         self._touch(rows, now)
         return rows
 
@@ -239,7 +245,7 @@ class EmbeddingStore:
     def forget(self, value: Any, field: int) -> bool:
         """Clear an id's row, its first sighting and every byte learnt from it alone; whether it had a row. Raises BadId."""
         key = np.array([key_of(value, field)], np.uint64)
-        row = self._find(key)
+        row = self.rows_of_keys(key)
         if row[0]:
             self._evict(row)
         place = int(index.home(key[0, 0], key[0, 1], len(self.arrays.door) - 1))
@@ -292,17 +298,12 @@ class EmbeddingStore:
             and not arrays.blocks[free_rows].any()
             and not used[free_blocks].any()
             and bool(np.array_equal(np.sort(listed), live))
-            and bool(np.array_equal(self._find(arrays.keys[live]), live))
+            and bool(np.array_equal(self.rows_of_keys(arrays.keys[live]), live))
         )
         if not sound:
             raise BadCheckpoint(
                 "rows, blocks and index do not belong together; go back to an earlier checkpoint"
             )
-
-    def _find(self, keys: U64) -> U32:
-        rows = np.empty(len(keys), np.uint32)
-        index.find(self.arrays.table, self.arrays.keys, keys, rows)
-        return rows
 
     def _touch(self, rows: U32, now: float) -> None:
         live, times = np.unique(rows[rows > 0], return_counts=True)

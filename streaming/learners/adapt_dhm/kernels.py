@@ -1,0 +1,116 @@
+"""Kernels between the table and torch: rows read as inputs and context sums, gradients summed by row, one lazy Adam step.
+
+In the flow: below `table`. A row's first blocks are its embedding; a context field's row has more behind them, its context values,
+which are summed over the fields of an event with a factor each. No sort: a batch's distinct rows are listed in the order of their
+first occurrence, with their place noted in a scratch as long as the table. Adam: Kingma and Ba, ICLR 2015, algorithm 1, lazily:
+a row that a batch does not touch does not move; its step count stands where Adagrad's sum would.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from headrace.streaming.learners.ihomer.jit import kernel
+
+
+@kernel
+def look_up(arrays: Any, rows: Any, own: Any, factors: Any, x: Any, sums: Any) -> None:
+    """Read `rows: uint32[B, F]`. x: float32[B, F * 8 * own], zero, the embeddings; sums: float32[B, S], zero.
+
+    own: blocks of an embedding. factors: float32[F, S], what a field's context values count; a field of zeros has none.
+    """
+    n, fields = rows.shape
+    wide = sums.shape[1]
+    for at in range(n):
+        for field in range(fields):
+            row = rows[at, field]
+            block = arrays.head[row]
+            for place in range(arrays.blocks[row]):
+                if place < own:
+                    start = 8 * (field * own + place)
+                    for lane in range(8):
+                        x[at, start + lane] = arrays.fp32[block, lane]
+                else:
+                    start = 8 * (place - own)
+                    if start + 8 <= wide:
+                        for lane in range(8):
+                            sums[at, start + lane] += (
+                                factors[field, start + lane] * arrays.fp32[block, lane]
+                            )
+                block = arrays.chain[block]
+
+
+@kernel
+def distinct(rows: Any, place: Any, found: Any) -> Any:
+    """How many distinct rows `rows: uint32[m]` has; found: uint32[m] lists them, place: int32[R], zero, has their places plus one."""
+    n = 0
+    for at in range(rows.shape[0]):
+        row = rows[at]
+        if place[row] == 0:
+            found[n] = row
+            n += 1
+            place[row] = n
+    return n
+
+
+@kernel
+def sum_by_row(
+    rows: Any, own: Any, factors: Any, x_gradient: Any, sums_gradient: Any, place: Any, total: Any
+) -> None:
+    """total: float32[n, 8 * blocks], zero, each distinct row's gradient. The gradients are those of `look_up`'s x and sums."""
+    n, fields = rows.shape
+    wide = sums_gradient.shape[1]
+    for at in range(n):
+        for field in range(fields):
+            to = place[rows[at, field]] - 1
+            start = 8 * field * own
+            for lane in range(8 * own):
+                total[to, lane] += x_gradient[at, start + lane]
+            for lane in range(wide):
+                if factors[field, lane] != 0.0:
+                    total[to, 8 * own + lane] += factors[field, lane] * sums_gradient[at, lane]
+
+
+@kernel
+def step(arrays: Any, rows: Any, total: Any, place: Any, rates: Any) -> None:
+    """One step of Adam for distinct `rows: uint32[n]` with gradients `total: float32[n, D]`; their places are cleared.
+
+    rates: float64[3], the rate and both betas. float64 until a number is stored.
+    """
+    for at in range(rows.shape[0]):
+        row = rows[at]
+        place[row] = 0
+        if arrays.blocks[row] == 0:
+            continue
+        arrays.square[row] += np.float32(1.0)
+        steps = np.float64(arrays.square[row])
+        rate = rates[0] * np.sqrt(1.0 - rates[2] ** steps) / (1.0 - rates[1] ** steps)
+        block = arrays.head[row]
+        for at_block in range(arrays.blocks[row]):
+            start = 8 * at_block
+            if start + 8 > total.shape[1]:
+                break
+            for lane in range(8):
+                g = np.float64(total[at, start + lane])
+                first = rates[1] * np.float64(arrays.first[block, lane]) + (1.0 - rates[1]) * g
+                second = rates[2] * np.float64(arrays.second[block, lane]) + (1.0 - rates[2]) * g * g
+                arrays.first[block, lane] = np.float32(first)
+                arrays.second[block, lane] = np.float32(second)
+                arrays.fp32[block, lane] -= np.float32(rate * first / (np.sqrt(second) + 1e-8))
+            block = arrays.chain[block]
+
+
+@kernel
+def dense_step(weights: Any, gradient: Any, first: Any, second: Any, steps: Any, rates: Any) -> None:
+    """The same for weights that every batch touches, `float32[n]`, with their step count, `int64[1]`."""
+    steps[0] += 1
+    times = np.float64(steps[0])
+    rate = np.float32(rates[0] * np.sqrt(1.0 - rates[2] ** times) / (1.0 - rates[1] ** times))
+    keep1, keep2 = np.float32(rates[1]), np.float32(rates[2])
+    new1, new2 = np.float32(1.0 - rates[1]), np.float32(1.0 - rates[2])
+    tiny = np.float32(1e-8)
+    for at in range(weights.shape[0]):
+        g = gradient[at]
+        first[at] = keep1 * first[at] + new1 * g
+        second[at] = keep2 * second[at] + new2 * g * g
+        weights[at] -= rate * first[at] / (np.sqrt(second[at]) + tiny)

@@ -1,0 +1,179 @@
+"""The ids of an event as network input: embeddings of every field, and the sums of context values that a routing scores with.
+
+In the flow: between exact ids and `AdaptDHM`; what is learnt about an id stands in one row of an `EmbeddingStore`, which admits, evicts
+and never outgrows its bytes. Forward reads, backward keeps the batch's gradients, `step` takes one Adam step on the touched rows.
+A value that is absent, unknown or evicted reads row 0: zeros, which leave scores and sums as they are.
+"""
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from headrace.streaming.learners.adapt_dhm import kernels
+from headrace.streaming.learners.adapt_dhm.adam import BETAS
+from headrace.streaming.learners.embedding.keys import U64
+from headrace.streaming.learners.embedding.layout import WIDTH, Layout
+from headrace.streaming.learners.embedding.store import EmbeddingStore
+
+U32 = npt.NDArray[np.uint32]
+F32 = npt.NDArray[np.float32]
+TRUSTED: Final = 64
+"""A context field of more values than this counts for less: rho = 64 / values (measured: user ids then cost nothing)."""
+EMBEDDING_SCALE: Final = 0.05
+
+
+class Table(nn.Module):
+    """Rows for the ids of `fields` fields.
+
+    Args:
+        fields: ids of an event.
+        dim: numbers of an embedding, a multiple of 8.
+        context: places of the fields whose rows have context values.
+        wide: context values of a row, a multiple of 8; 0 for none.
+        factor: float32[wide], what each context value is multiplied by as it is summed; so it learns that much faster.
+        scale: float32[wide], deviation of each context value at first, before the factor.
+        scored: how many of the `wide` are scores, which count rho.
+        rows, contexts: ids that may have a row, and how many of them may have context values.
+        admit_after: see `EmbeddingStore`.
+
+    Raises ValueError, and BudgetTooSmall for a layout that cannot be.
+    """
+
+    def __init__(
+        self,
+        fields: int,
+        dim: int,
+        context: tuple[int, ...],
+        wide: int,
+        factor: F32,
+        scale: F32,
+        scored: int,
+        rows: int,
+        contexts: int,
+        admit_after: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        blocks = (dim + wide) // WIDTH
+        if dim % WIDTH or wide % WIDTH or dim < WIDTH or blocks > 31:
+            raise ValueError(
+                f"expected an embedding and context values in eights, 31 eights together at most, came {dim} and {wide}; "
+                "ask for fewer clusters, smaller layers or no field gates"
+            )
+        if not 1 <= fields <= 255 or any(not 0 <= place < fields for place in context):
+            raise ValueError(f"expected 1 to 255 fields and context among them, came {fields} and {context}")
+        self.fields, self.dim, self.context, self.wide = fields, dim, context, wide
+        self.factor, self.scale, self.scored = factor, scale, scored
+        held = min(contexts, rows) if context and wide else 0
+        layout = Layout(rows, rows * (dim // WIDTH) + held * (wide // WIDTH), blocks, "fp32", "adam")
+        self.store = EmbeddingStore(layout, admit_after=admit_after, scale=EMBEDDING_SCALE, seed=seed)
+        # Rows of each field, and at how many admissions and evictions they were counted.
+        self.register_buffer("counted", torch.zeros(fields + 1, dtype=torch.int64))
+        self._place = np.zeros(rows, np.int32)
+        self._waiting: list[tuple[U32, F32, F32, F32]] = []
+        # A leaf that asks for gradients, so that autograd calls the look-up's backward; it has no weight.
+        self._anchor = torch.zeros((), requires_grad=True)
+
+    def locate(self, keys: U64, now: float) -> U32:
+        """Rows of `keys: uint64[B, F, 2]`, `uint32[B, F]`; ids due for one are admitted. A key of field 255 is no id: row 0."""
+        there = keys[..., 1] != ABSENT
+        if there.all():
+            rows = self.store.locate_keys(keys.reshape(-1, 2), now).reshape(keys.shape[:2])
+        else:
+            rows = np.zeros(keys.shape[:2], np.uint32)
+            rows[there] = self.store.locate_keys(keys[there], now)
+        self._widen(rows)
+        self._count()
+        return rows
+
+    def find(self, keys: U64) -> U32:
+        """The same, changing nothing."""
+        return self.store.rows_of_keys(keys.reshape(-1, 2)).reshape(keys.shape[:2])
+
+    def forward(self, rows: U32) -> tuple[Tensor, Tensor]:
+        """Embeddings `float32[B, F * dim]` and context sums `float32[B, wide]` of `rows: uint32[B, F]`."""
+        x, sums = _LookUp.apply(self._anchor, self, rows)
+        return x, sums
+
+    def step(self, lr: float) -> int:
+        """Take Adam's step with the gradients since the last one; how many rows it touched."""
+        touched = 0
+        for rows, factors, x_gradient, sums_gradient in self._waiting:
+            flat = rows.reshape(-1)
+            found = np.empty(len(flat), np.uint32)
+            n = kernels.distinct(flat, self._place, found)
+            total = np.zeros((n, self.dim + self.wide), np.float32)
+            own = self.dim // WIDTH
+            kernels.sum_by_row(rows, own, factors, x_gradient, sums_gradient, self._place, total)
+            kernels.step(self.store.arrays, found[:n], total, self._place, np.array([lr, *BETAS]))
+            touched += n
+        self._waiting = []
+        return touched
+
+    def drop_gradients(self) -> None:
+        """Forget the gradients since the last step."""
+        self._waiting = []
+
+    def factors(self) -> F32:
+        """What each context value of each field counts now, `float32[F, wide]`."""
+        found = np.zeros((self.fields, self.wide), np.float32)
+        for place in self.context:
+            found[place] = self.factor
+            found[place, : self.scored] *= min(1.0, TRUSTED / max(1, int(self.counted[place])))
+        return found
+
+    def _count(self) -> None:
+        """Count the rows of each field again where they have changed by a thirty-second."""
+        counts = self.store.counts
+        moved = counts["admitted"] + counts["evicted"]
+        if 32 * (moved - int(self.counted[-1])) > self.store.live_rows:
+            for place in self.context:
+                self.counted[place] = len(self.store.rows_in(place))
+            self.counted[-1] = moved
+
+    def _widen(self, rows: U32) -> None:
+        """Give context rows that were admitted just now, or had to give blocks up, all their context values."""
+        if not self.wide:
+            return
+        blocks, full = self.store.arrays.blocks, (self.dim + self.wide) // WIDTH
+        for place in self.context:
+            column = rows[:, place]
+            short = np.unique(column[(blocks[column] < full) & (blocks[column] > 0)])
+            for row in short.tolist():
+                for at in range(int(blocks[row]), full):
+                    start = WIDTH * at - self.dim
+                    values = self.store.random.standard_normal((1, WIDTH)).astype(np.float32)
+                    if start >= 0:
+                        values *= self.scale[start : start + WIDTH]
+                    else:
+                        values *= np.float32(EMBEDDING_SCALE)
+                    if not self.store.give(np.array([row], np.uint32), values):
+                        return
+
+    def keep(self, rows: U32, factors: F32, x_gradient: F32, sums_gradient: F32) -> None:
+        """Note a batch's gradients for the next `step`; called by autograd."""
+        self._waiting.append((rows, factors, x_gradient, sums_gradient))
+
+
+ABSENT: Final = np.uint64(255)
+"""The field of a key that stands for no id."""
+
+
+class _LookUp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, table: Table, rows: U32) -> tuple[Tensor, Tensor]:
+        x = np.zeros((len(rows), table.fields * table.dim), np.float32)
+        sums = np.zeros((len(rows), table.wide), np.float32)
+        factors = table.factors()
+        kernels.look_up(table.store.arrays, rows, table.dim // WIDTH, factors, x, sums)
+        ctx.table, ctx.rows, ctx.factors = table, rows, factors
+        return torch.from_numpy(x), torch.from_numpy(sums)
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> Any:
+        x_gradient, sums_gradient = (np.ascontiguousarray(part.numpy(), np.float32) for part in outputs)
+        ctx.table.keep(ctx.rows, ctx.factors, x_gradient, sums_gradient)
+        return None, None, None
