@@ -134,6 +134,7 @@ def demo(
 
 def main() -> None:
     """Entry point of the ``headrace`` script."""
+    from headrace.jobs.cli_erase import register as erase
     from headrace.jobs.cli_store import register as store
     from headrace.jobs.cli_stream import register as stream
     from headrace.jobs.cli_tables import register as tables
@@ -141,6 +142,7 @@ def main() -> None:
     stream(app)
     store(app)
     tables(app)
+    erase(app)
     run(app)
 
 

@@ -57,7 +57,7 @@ def rewrite(
         gone: list[Mask] = [np.zeros(file.footer.rows_in(number), np.bool_) for number in range(n_groups)]
         if subjects is not None:
             key = erase_key_of(file)
-            gone = rows_of(file, key, subjects.cast(key.type.arrow))
+            gone = rows_of(file, key, subjects)
         for number in range(n_groups):
             before = file.footer.deleted(number)
             if before is not None:

@@ -26,6 +26,7 @@ from headrace.storage.errors import (
     StagedTooLongAgo,
 )
 from headrace.storage.evolved import refuse_unreadable
+from headrace.storage.late_rows import LateRows
 from headrace.storage.log import Change
 from headrace.storage.manifest import ATTACHMENTS, DATA, Attachment, Commit, DataFile, Fence, Manifest
 from headrace.storage.paths import inside
@@ -84,9 +85,11 @@ def append(
     table.refresh()
     if (done := committed(table, key)) is not None:
         return done
+    refuse_old(table, added)  # a file that was collected is missing, and not damaged
     validate(table, added)
     table._log.store.sync(DATA)
     attached, attached_at = attach(table, mine, attachments), table.version
+    late = LateRows(added)
 
     def attempt() -> Change | Commit:
         if (done := committed(table, key)) is not None:
@@ -96,7 +99,7 @@ def append(
             unchanged(table, "overwrite", base)
         _refuse_listed(table, added)
         refuse_old(table, added, attached_at if attached else None)
-        return Change(added, attached, mine, key, replace_all, clock_ms())
+        return Change(late.cleared(table), attached, mine, key, replace_all, clock_ms())
 
     return publish(table, attempt)
 

@@ -106,7 +106,7 @@ def suppress(
                 mine = _rows(file, keys)
             if len(mine):
                 rows[entry.path] = mine
-        after = known.with_persons(keys.to_pylist()).hiding(rows)
+        after = known.with_persons(keys.to_pylist(), base.version + 1).hiding(rows)
         try:
             commit = _commit(table, base, (), (), after, clock_ms)
         except PlanOutdated:

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headrace.storage import redo
+from headrace.storage import exact, redo
 from headrace.storage.erasing import Erasing, FileErase, Mask, Nonces
 from headrace.storage.errors import NoEraseKey
 from headrace.storage.footer import Column
@@ -45,11 +45,11 @@ def erase_key_of(file: File) -> Column:
 
 def rows_of(file: File, key: Column, subjects: pa.Array) -> list[Mask]:
     """By row group, bool[rows]: whether a row is one of these persons', deleted or not."""
-    found = []
+    found, wanted = [], subjects.cast(key.type.plain)
     for number in range(file.footer.n_groups):
         group = Group(file, number, [key])  # pyright: ignore[reportArgumentType]
-        keys = joined(group.parts[0].rows(0, group.n_rows))
-        mine = pc.fill_null(pc.is_in(keys, value_set=subjects), fill_value=False)
+        keys = exact.plain(joined(group.parts[0].rows(0, group.n_rows)), key.type.plain)
+        mine = pc.fill_null(pc.is_in(keys, value_set=wanted), fill_value=False)
         found.append(np.asarray(mine.to_numpy(zero_copy_only=False), np.bool_))
     return found
 
@@ -70,7 +70,7 @@ def plan(path: Path, subjects: pa.Array, *, nonces: Nonces = os.urandom) -> File
     redo.finish(path)
     with File(path) as file:
         key = erase_key_of(file)
-        masks = rows_of(file, key, subjects.cast(key.type.arrow))
+        masks = rows_of(file, key, subjects)
         erasing = Erasing(file, nonces)
         for number, mine in enumerate(masks):
             gone = file.footer.deleted(number)

@@ -41,11 +41,13 @@ class Forgotten:
         salt: key of the digests.
         digests: of the erased persons' keys, each ``DIGEST_BYTES`` long, one behind the other, ascending.
         rows: by file, a serialised roaring bitmap of the rows that are hidden and not yet erased.
+        changed_at: the version that last added persons; files staged before it may still hold rows of theirs.
     """
 
     salt: bytes
     digests: bytes = b""
     rows: Mapping[str, bytes] = field(default_factory=dict)
+    changed_at: int = 0
 
     @cached_property
     def _known(self) -> frozenset[bytes]:
@@ -60,10 +62,10 @@ class Forgotten:
         form = "t" + key if isinstance(key, str) else "b" + key.hex() if isinstance(key, bytes) else f"n{key}"
         return blake3(form.encode(), key=self.salt).digest(DIGEST_BYTES)
 
-    def with_persons(self, keys: Iterable[object]) -> Forgotten:
-        """These persons are forgotten too."""
+    def with_persons(self, keys: Iterable[object], version: int) -> Forgotten:
+        """These persons are forgotten too, from a version on."""
         known = self._known | {self.of(key) for key in keys}
-        return replace(self, digests=b"".join(sorted(known)))
+        return replace(self, digests=b"".join(sorted(known)), changed_at=version)
 
     def hiding(self, rows: Mapping[str, BitMap]) -> Forgotten:
         """Hide rows of files, beside those hidden already."""

@@ -113,6 +113,12 @@ class Register:
                 f"{self.folder / HOLDS}: not a list of holds: {error}; nothing is erased until it is corrected"
             ) from None
 
+    def add_holds(self, holds: Sequence[Hold]) -> None:
+        """Keep more persons' data; synced before this returns."""
+        with self._locked():
+            data = msgspec.json.format(msgspec.json.encode([*self.holds(), *holds]), indent=1) + b"\n"
+            self._replace(HOLDS, data)
+
     # -- requests ------------------------------------------------------------------------------------------------------
 
     def submit(self, envelope: Envelope, *, table: str, key_kind: Kind, now_ms: int) -> Request:
@@ -286,10 +292,13 @@ class Register:
 
     def _write_head(self, lines: Sequence[bytes], by: Signer) -> None:
         root = transparency.root([transparency.leaf(line) for line in lines]).hex()
-        temporary = self.folder / f".{HEAD}.tmp"
+        self._replace(HEAD, sign_head(Head(len(lines), root), by).to_json() + b"\n")
+
+    def _replace(self, name: str, data: bytes) -> None:
+        temporary = self.folder / f".{name}.tmp"
         temporary.unlink(missing_ok=True)
-        durable.write_file_synced(temporary, sign_head(Head(len(lines), root), by).to_json() + b"\n")
-        temporary.replace(self.folder / HEAD)
+        durable.write_file_synced(temporary, data)
+        temporary.replace(self.folder / name)
         durable.sync_dir(self.folder)
 
     def _head_envelope(self) -> Envelope:

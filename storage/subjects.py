@@ -4,6 +4,8 @@ In the flow: requests, receipts and the register of erasures name a person by a 
 tell whether an id is meant, and nobody can test guesses without it. The type goes into the digest, so that the number 42 and
 the text "42" are two persons. Source: keyed BLAKE3 (its specification, section 2.2), cut to 16 bytes.
 
+``present`` reads the ids that a table's kept files hold, so that digests can be traced back to rows.
+
 Deliberately absent: what is done with the rows, and the table's own denylist, whose salt lies beside it.
 """
 
@@ -12,7 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,6 +22,9 @@ from blake3 import blake3
 
 from headrace.storage.errors import WrongKeyType
 from headrace.storage.signing import read_secret, write_secret
+
+if TYPE_CHECKING:
+    from headrace.storage.table import Table
 
 DIGEST_BYTES: Final = 16
 Kind = Literal["integer", "text", "bytes"]
@@ -102,6 +107,28 @@ class SubjectKey:
             if value is not None and (digest := self.digest(value)) in looked_for:
                 found[digest] = value
         return found
+
+
+def present(table: Table) -> pa.Array:
+    """Every id that some file of a kept version still holds, hidden rows included, each once."""
+    from headrace.storage.erase import kept_files  # here: those who only make requests need no table
+    from headrace.storage.erase_file import erase_key_of
+    from headrace.storage.exact import plain
+    from headrace.storage.group_read import Group, joined
+    from headrace.storage.manifest import DATA
+    from headrace.storage.paths import inside
+    from headrace.storage.reader import File
+
+    found: list[pa.Array] = []
+    for entry in kept_files(table):
+        with File(inside(table.path, entry.path, DATA)) as file:
+            key = erase_key_of(file)
+            for number in range(file.footer.n_groups):
+                group = Group(file, number, [key])
+                keys = plain(joined(group.parts[0].rows(0, group.n_rows)), key.type.plain)
+                gone = file.footer.deleted(number)
+                found.append(pc.unique(keys if gone is None else keys.filter(pa.array(~gone))))
+    return pc.unique(pa.chunked_array(found)) if found else pa.array([], pa.null())
 
 
 def _typed(value: Id) -> bytes:

@@ -135,8 +135,8 @@ def test_each_way_of_tampering_is_seen(register: Register) -> None:
         if name != "doubled":  # a writer may find one entry that the head does not know, but never this one
             with pytest.raises((RegisterTampered, RequestMalformed)):
                 register.append(receipt(5), SIGNS)
+    log.write_bytes(b"".join([*lines, lines[3]]))
     with pytest.raises(RegisterTampered):
-        log.write_bytes(b"".join([*lines, lines[3]]))
         register.append(receipt(5), SIGNS)
     log.write_bytes(b"".join(lines))
     head.write_bytes(signed_head.replace(b"payload", b"Payload"))

@@ -95,7 +95,7 @@ def test_beyond_a_number_of_persons_a_second_key_must_sign() -> None:
 def test_a_hold_refuses_the_whole_request_until_it_ends() -> None:
     held = Hold(KEY.digest(8), "litigation", until_ms=NOW + 10)
     envelope = signed(request((7, 8)), ASKS)
-    with pytest.raises(RequestRefused, match="1 held persons.*litigation"):
+    with pytest.raises(RequestRefused, match=r"1 held persons.*litigation"):
         judged(envelope, holds=[held])
     judged(signed(request((7,)), ASKS), holds=[held])
     judged(envelope, holds=[dataclasses.replace(held, until_ms=NOW)])

@@ -35,11 +35,12 @@ from headrace.storage.verify import verify
 from .test_tables import HOSTILE
 
 
-@pytest.fixture
-def table(tmp_path: Path) -> Table:
-    found = storage.create(
-        tmp_path / "t", pa.schema([("user", pa.int64()), ("n", pa.float64())]), erase_key="user"
-    )
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of twelve versions; tests damage copies of it."""
+    path = tmp_path_factory.mktemp("sound") / "t"
+    schema = pa.schema([("user", pa.int64()), ("n", pa.float64())])
+    found = storage.create(path, schema, erase_key="user")
     for batch in range(10):
         rng = np.random.default_rng(batch)
         rows = pa.table({"user": rng.integers(0, 2**60, 3000), "n": rng.random(3000)})

@@ -1,0 +1,88 @@
+"""Rows of forgotten persons in files that were staged before somebody asked to forget them: erased before they are published.
+
+In the flow: ``committing`` comes here on every attempt to publish. Staging leaves out whom the table has forgotten by then
+(``staging``), but a file may wait a long time for its commit, and a person be forgotten meanwhile; without this the commit would
+bring that person back. Nobody reads the file yet, so its rows are erased where they lie and the new root goes into the
+manifest. Where that cannot be done the commit is refused, and its rows have to be staged again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from headrace.storage.errors import CannotEraseInPlace, StagedTooLongAgo
+from headrace.storage.manifest import DATA, DataFile
+from headrace.storage.paths import inside
+
+if TYPE_CHECKING:
+    from headrace.storage.forgotten import Forgotten
+    from headrace.storage.reader import File
+    from headrace.storage.table import Table
+
+_log = logging.getLogger(__name__)
+
+
+class LateRows:
+    """The files of one commit, cleared of whoever was forgotten since they were staged."""
+
+    def __init__(self, files: Sequence[DataFile]) -> None:
+        self._files = {file.path: file for file in files}
+        self._cleared = {file.path: file.staged_at for file in files}
+
+    def cleared(self, table: Table) -> tuple[DataFile, ...]:
+        """The files as they may be published on top of the table as it is.
+
+        Raises:
+            StagedTooLongAgo: a file has rows of forgotten persons that cannot be erased from it; nothing was committed.
+        """
+        known = table.forgotten()
+        if known is not None:
+            for path, file in self._files.items():
+                if self._cleared[path] < known.changed_at:
+                    self._files[path] = _cleared(table, file, known)
+                    self._cleared[path] = known.changed_at
+        return tuple(self._files.values())
+
+
+def _cleared(table: Table, entry: DataFile, known: Forgotten) -> DataFile:
+    from headrace.storage import erase_file  # here: only tables that have forgotten somebody need it
+    from headrace.storage.reader import File
+
+    path = inside(table.path, entry.path, DATA)
+    with File(path) as file:
+        persons = _persons(file, known)
+    if not len(persons):
+        return entry
+    try:
+        plan = erase_file.plan(path, persons) if isinstance(path, Path) else None
+    except CannotEraseInPlace:
+        plan = None
+    if plan is None:
+        raise StagedTooLongAgo(
+            f"{path}: {len(persons)} persons of it were forgotten since it was staged; nothing was committed; stage its rows again, "
+            "which leaves them out"
+        )
+    erase_file.run(plan)
+    _log.warning("%s: %d late rows of forgotten persons were erased before it was committed", path, plan.rows)
+    return replace(entry, erase_epoch=plan.epoch, root=plan.root, deleted=plan.deleted)
+
+
+def _persons(file: File, known: Forgotten) -> pa.Array:
+    """The forgotten among the keys of a file."""
+    from headrace.storage.erase_file import erase_key_of
+    from headrace.storage.group_read import Group, joined
+
+    key, found = erase_key_of(file), []
+    for number in range(file.footer.n_groups):
+        group = Group(file, number, [key])
+        keys = joined(group.parts[0].rows(0, group.n_rows))
+        found.append(keys.filter(pa.array(known.returning(keys))))
+    plain = [one.dictionary_decode() if pa.types.is_dictionary(one.type) else one for one in found]
+    return pc.unique(pa.chunked_array(plain)) if plain else pa.array([])
