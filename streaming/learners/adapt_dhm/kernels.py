@@ -34,9 +34,7 @@ def look_up(arrays: Any, rows: Any, own: Any, factors: Any, x: Any, sums: Any) -
                     start = 8 * (place - own)
                     if start + 8 <= wide:
                         for lane in range(8):
-                            sums[at, start + lane] += (
-                                factors[field, start + lane] * arrays.fp32[block, lane]
-                            )
+                            sums[at, start + lane] += factors[field, start + lane] * arrays.fp32[block, lane]
                 block = arrays.chain[block]
 
 
