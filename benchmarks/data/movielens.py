@@ -85,7 +85,12 @@ def clicks_in_time(folder: Path) -> Clicks:
         np.digitize(age, [25, 35]),
     ]
     nothing = np.zeros(len(user), np.int64)
-    return Clicks(np.stack(columns, 1).astype(np.int64), (rating > 3).astype(np.float32), nothing, nothing.astype(np.float64))
+    return Clicks(
+        np.stack(columns, 1).astype(np.int64),
+        (rating > 3).astype(np.float32),
+        nothing,
+        nothing.astype(np.float64),
+    )
 
 
 def _table(path: Path) -> list[list[str]]:

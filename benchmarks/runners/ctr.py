@@ -55,7 +55,10 @@ class Oracle:
         self.network = Hard(made.model.shape.widths, 4, torch.Generator().manual_seed(args["seed"]))
         with torch.no_grad():
             for factor in self.network.factor:
-                factor.add_(0.55 * torch.randn(factor.shape, generator=torch.Generator().manual_seed(args["seed"] + 1)))
+                factor.add_(
+                    0.55
+                    * torch.randn(factor.shape, generator=torch.Generator().manual_seed(args["seed"] + 1))
+                )
         self._adam, self._lr = Adam(dict(self.network.named_parameters()), {}), args["lr"]
 
     def learn(self, part: slice) -> Any:

@@ -6,6 +6,7 @@ leading axis of domains; a batch's rows are laid out domain by domain, padded to
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -75,7 +76,7 @@ class Embedded(nn.Module):
 
 def perceptron(*widths: int) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(widths, widths[1:], strict=False):
+    for inputs, outputs in itertools.pairwise(widths):
         layers += [nn.Linear(inputs, outputs), nn.ReLU()]
     return nn.Sequential(*layers)
 
@@ -138,7 +139,9 @@ class Mmoe(Embedded):
 
     def experts(self, x: Tensor) -> Tensor:
         hidden = torch.relu(self.first(x)).view(len(x), EXPERTS, HIDDEN[0]).transpose(0, 1)
-        return torch.relu(torch.baddbmm(self.second.bias[:, None], hidden, self.second.weight)).transpose(0, 1)
+        return torch.relu(torch.baddbmm(self.second.bias[:, None], hidden, self.second.weight)).transpose(
+            0, 1
+        )
 
     def head(self, x: Tensor, ids: Tensor) -> Tensor:
         laid = self.laid(ids)
@@ -180,7 +183,7 @@ class Star(Embedded):
     def __init__(self, cardinality: list[int]) -> None:
         super().__init__(cardinality)
         widths = (self.wide, *HIDDEN, 1)
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(itertools.pairwise(widths))
         self.shared = nn.ModuleList([nn.Linear(*pair) for pair in pairs])
         self.own = nn.ModuleList([PerDomain(self.domains, *pair) for pair in pairs])
         for layer in self.own:

@@ -32,7 +32,7 @@ def clicking(job: Pipeline, **clicks: object) -> Pipeline:
 @pytest.mark.broker
 def test_views_are_predicted_then_learnt_and_a_restart_goes_on(pipeline: Make) -> None:
     job = clicking(pipeline(max_events_per_batch=2_000))
-    feed = list(AdFeed(seed=9, n_users=200, n_items=200).messages(8_000))
+    feed = list(AdFeed(seed=9, n_users=200, n_items=200, impressions_per_s=3.0).messages(8_000))
     job.send(feed[:5_000])
     job.run()
     beside = job.settings.stream.table.with_name(f"{job.settings.stream.table.name}_clicks")
@@ -45,7 +45,7 @@ def test_views_are_predicted_then_learnt_and_a_restart_goes_on(pipeline: Make) -
     assert attachment_path(last, LEARNER) is None
     rows = table.to_table().to_pylist()
     shown = {row["event_id"] for row in rows if row["kind"] == "impression"}
-    clicked = {row["impression_id"] for row in rows if row["kind"] == "click"} & shown
+    clicks = sum(row["kind"] == "click" for row in rows)
     report = storage.open(beside).to_table()
     assert report.slice(0, first.num_rows).equals(first)
     said = report.to_pylist()
@@ -59,7 +59,8 @@ def test_views_are_predicted_then_learnt_and_a_restart_goes_on(pipeline: Make) -
     counts = kept.pending.counts
     assert counts.shown == len(shown) == counts.resolved + kept.pending.waiting
     assert counts.resolved == kept.n_learned == beside_it.n_learned == total[-1]["rows"] > 0
-    assert counts.clicked == len(clicked)
+    assert counts.clicked + counts.repeated + counts.late == clicks > 0
+    assert counts.clicked > 0.9 * clicks
     assert kept.version == beside_it.version == len(batches)
     waiting = kept.pending.all()
     assert (waiting.version < kept.version).all()
