@@ -51,8 +51,8 @@ def cases(profile: Profile) -> tuple[Case, ...]:
     """``quick`` does a tenth or less of everything."""
     quick = profile is Profile.QUICK
     turns = {Profile.QUICK: 1, Profile.DEFAULT: 3, Profile.FULL: 7}[profile]
-    rows = 40_000 if quick else 400_000
-    commits, versions = (5, 40) if quick else (25, 1_000)
+    rows = 20_000 if quick else 300_000
+    commits, versions = (2, 20) if quick else (20, 1_000)
 
     def commit_metrics(about: str) -> list[Metric]:
         return [
@@ -95,10 +95,10 @@ def cases(profile: Profile) -> tuple[Case, ...]:
             "compaction",
             "compaction",
             [
-                Metric("[compaction] 100 files to one", "MB/s", "higher", _value("rate")),
+                Metric("[compaction] many files to one", "MB/s", "higher", _value("rate")),
                 Metric("[compaction] the file's size", "MB", "lower", _value("bytes", 1e-6)),
             ],
-            {"rows": rows, "files": 100},
+            {"rows": rows, "files": 20 if quick else 100},
             repetitions=turns,
             expected_s=5.0,
         ),
@@ -112,7 +112,7 @@ def cases(profile: Profile) -> tuple[Case, ...]:
                 Metric("[size compacted] by user", "MB", "lower", _value("bytes", 1e-6)),
                 Metric("[compaction] by user", "MB/s", "higher", _value("rate")),
             ],
-            {"rows": rows, "files": 100, "key": "user"},
+            {"rows": rows, "files": 20 if quick else 100, "key": "user"},
             rivals=("delta",),
             repetitions=turns,
             expected_s=6.0,

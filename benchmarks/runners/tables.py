@@ -30,7 +30,7 @@ class Tables(Protocol):
         """Add rows in one commit, as often as it takes; returns how often another writer was faster."""
 
     def append_files(self, path: Path, rows: pa.Table, files: int) -> None:
-        """Add rows in one commit of that many files."""
+        """Add rows in one commit of that many files; the first makes the table."""
 
     def first_batch(self, path: Path) -> int:
         """Open the table and read until the first rows are there; returns how many came."""
@@ -132,9 +132,8 @@ class Cell(Runner):
 
     def _begin_plan(self) -> None:
         versions, files = int(self.args["versions"]), int(self.args["files"])
-        rows = events(files // versions * 4)
-        self.tables.create(self.path, rows)
-        for _ in range(versions - 1):
+        rows = events(files // versions * 4).select(["user"])
+        for _ in range(versions):
             self.tables.append_files(self.path, rows, files // versions)
 
     def _plan(self) -> Result:

@@ -24,9 +24,8 @@ class Delta:
         return retried(lambda: write_deltalake(str(path), rows, mode="append"), (CommitFailedError,))
 
     def append_files(self, path: Path, rows: pa.Table, files: int) -> None:
-        write_deltalake(
-            str(path), rows, mode="append", target_file_size=1, max_rows_per_file=-(-len(rows) // files)
-        )
+        part = pa.array([number % files for number in range(len(rows))], pa.int32())
+        write_deltalake(str(path), rows.append_column("part", part), mode="append", partition_by=["part"])
 
     def first_batch(self, path: Path) -> int:
         found: Any = DeltaTable(str(path)).to_pyarrow_dataset().head(1)

@@ -22,7 +22,8 @@ class Lance:
         return retried(lambda: lance.write_dataset(rows, str(path), mode="append"), (OSError, RuntimeError))
 
     def append_files(self, path: Path, rows: pa.Table, files: int) -> None:
-        lance.write_dataset(rows, str(path), mode="append", max_rows_per_file=-(-len(rows) // files))
+        mode = "append" if path.exists() else "create"
+        lance.write_dataset(rows, str(path), mode=mode, max_rows_per_file=-(-len(rows) // files))
 
     def first_batch(self, path: Path) -> int:
         return int(next(iter(lance.dataset(str(path)).to_batches())).num_rows)

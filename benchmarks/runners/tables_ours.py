@@ -40,7 +40,8 @@ class Ours:
         return int(_beaten.times)
 
     def append_files(self, path: Path, rows: pa.Table, files: int) -> None:
-        table, each = storage.open(path), -(-len(rows) // files)
+        each = -(-len(rows) // files)
+        table = storage.open(path) if path.exists() else storage.create(path, rows.schema)
         table.commit([table.stage(rows.slice(at, each).to_batches()) for at in range(0, len(rows), each)])
 
     def first_batch(self, path: Path) -> int:
