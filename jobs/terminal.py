@@ -28,7 +28,14 @@ OURS = (JobError, SchedulerError, StreamingError, LearnerError, store.StorageErr
 """The bases of all errors that are raised on purpose."""
 _CORRUPT = (store.BadFile, store.CorruptFooter, store.CorruptPage, store.CorruptManifest)
 _CONFLICT = (store.CommitConflict, store.CommitUnknown)
-_REFUSED = (CheckpointLost, ContractChanged, LearnerChanged, store.UnsafePath, store.UnsupportedFeature)
+_REFUSED = (
+    CheckpointLost,
+    ContractChanged,
+    LearnerChanged,
+    store.ClockDoubtful,
+    store.UnsafePath,
+    store.UnsupportedFeature,
+)
 
 
 def exit_code(error: Exception) -> int:

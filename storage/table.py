@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -348,16 +349,17 @@ class Table:
             manifest, _ = self._log.read(manifest.version - 1, manifest.parent_blake3)
 
 
-def open(path: Location, version: int | None = None) -> Table:
+def open(path: Location, version: int | None = None, *, at: datetime | None = None) -> Table:
     """A table at its newest version, or at an earlier one.
 
     Args:
         path: its folder; a path, a ``file://`` or ``s3://`` URL, or (store, name).
         version: which one; None is the newest.
+        at: instead, the newest that its writer's clock had committed by then; a time with its zone.
 
     Raises:
         TableNotFound: the folder holds no table.
-        NoSuchVersion: that version was never committed.
+        NoSuchVersion: that version was never committed, or has expired; or none is as old as ``at``.
         CorruptManifest: its manifest is damaged.
     """
     root = place(path)
@@ -366,6 +368,14 @@ def open(path: Location, version: int | None = None) -> Table:
     if not newest:
         raise TableNotFound(f"{root}: expected a table here, found no manifest; create one")
     manifest, _ = log.read(newest)
+    if at is not None:
+        if version is not None or at.tzinfo is None:
+            raise ValueError(f"expected a version or a time with its zone, got {version} and {at}")
+        limit = round(at.timestamp() * 1000)
+        for commit in Table(root, manifest).history():
+            if commit.committed_at_ms <= limit:
+                return Table(root, log.read(commit.version)[0])
+        raise NoSuchVersion(f"{root}: no version that is kept was there at {at}; the oldest is {manifest.standing.horizon}")
     if version is None or version == newest:
         return Table(root, manifest)
     if version < manifest.standing.horizon:

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,24 @@ def test_overwrite_meets_another_writer(table: Table) -> None:
     with pytest.raises(CommitConflict, match="replacing all rows of version 1 met version 2 "):
         table.overwrite(rows(6))
     assert storage.open(table.path).num_rows == 4
+
+
+def test_a_version_by_its_time(tmp_path: Path) -> None:
+    """The newest that was committed by then; one whose clock was ahead does not hide those after it."""
+    minutes = (0, 1, 500_000, 2, 3)
+    table = storage.create(tmp_path / "t", rows(0).schema, clock_ms=lambda: 0)
+    for number, minute in enumerate(minutes[1:], 2):
+        staged = [table.stage(rows(number).to_batches())]
+        table.commit(staged, clock_ms=lambda minute=minute: minute * 60_000)  # type: ignore[misc]
+
+    def at(minute: float) -> int:
+        return storage.open(table.path, at=datetime.fromtimestamp(minute * 60, UTC)).version
+
+    assert [at(minute) for minute in (0, 0.5, 1, 2, 2.5, 3, 9)] == [1, 1, 2, 4, 4, 5, 5]
+    with pytest.raises(NoSuchVersion, match="no version that is kept was there"):
+        at(-1)
+    with pytest.raises(ValueError, match="zone"):
+        storage.open(table.path, at=datetime(2026, 1, 1))  # noqa: DTZ001
 
 
 FILTERS: list[tuple[Any, list[int]]] = [
