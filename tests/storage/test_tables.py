@@ -153,7 +153,7 @@ def test_a_version_by_its_time(tmp_path: Path) -> None:
     with pytest.raises(NoSuchVersion, match="no version that is kept was there"):
         at(-1)
     with pytest.raises(ValueError, match="zone"):
-        storage.open(table.path, at=datetime(2026, 1, 1))  # noqa: DTZ001
+        storage.open(table.path, at=datetime(2026, 1, 1))
 
 
 FILTERS: list[tuple[Any, list[int]]] = [
