@@ -375,7 +375,9 @@ def open(path: Location, version: int | None = None, *, at: datetime | None = No
         for commit in Table(root, manifest).history():
             if commit.committed_at_ms <= limit:
                 return Table(root, log.read(commit.version)[0])
-        raise NoSuchVersion(f"{root}: no version that is kept was there at {at}; the oldest is {manifest.standing.horizon}")
+        raise NoSuchVersion(
+            f"{root}: no version that is kept was there at {at}; the oldest is {manifest.standing.horizon}"
+        )
     if version is None or version == newest:
         return Table(root, manifest)
     if version < manifest.standing.horizon:
