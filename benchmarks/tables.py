@@ -52,7 +52,7 @@ def cases(profile: Profile) -> tuple[Case, ...]:
     quick = profile is Profile.QUICK
     turns = {Profile.QUICK: 1, Profile.DEFAULT: 3, Profile.FULL: 7}[profile]
     rows = 20_000 if quick else 300_000
-    commits, versions = (2, 20) if quick else (20, 1_000)
+    commits, versions = (2, 20) if quick else (8, 1_000)
 
     def commit_metrics(about: str) -> list[Metric]:
         return [
@@ -67,7 +67,7 @@ def cases(profile: Profile) -> tuple[Case, ...]:
             "commits",
             "commits-one",
             commit_metrics("one writer")[:3],
-            {"writers": 1, "commits": commits * 4},
+            {"writers": 1, "commits": commits * 8},
             repetitions=turns,
             expected_s=3.0,
         ),

@@ -14,7 +14,7 @@ import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -87,7 +87,7 @@ def _own() -> Iterator[tuple[str, Path]]:
     """This project's modules wherever they are imported from, installed or editable."""
     for room in ("jobs", "scheduler", "storage", "streaming"):
         try:
-            imported = __import__(f"headrace.{room}", fromlist=["__path__"])
+            imported = import_module(f"headrace.{room}")
         except ImportError:
             continue
         folder = Path(next(iter(imported.__path__)))

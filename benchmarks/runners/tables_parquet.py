@@ -25,7 +25,7 @@ class Parquet:
         return 0
 
     def append_files(self, path: Path, rows: pa.Table, files: int) -> None:
-        raise NotImplementedError("a folder has no commits")
+        raise TypeError("a folder of files has no commits; it takes part in the quality case alone")
 
     def first_batch(self, path: Path) -> int:
         return int(ds.dataset(path).head(1).num_rows)
