@@ -28,24 +28,29 @@ class Tables(Protocol):
 
     def append(self, path: Path, rows: pa.Table) -> int:
         """Add rows in one commit, as often as it takes; returns how often another writer was faster."""
+        ...
 
     def append_files(self, path: Path, rows: pa.Table, files: int) -> None:
         """Add rows in one commit of that many files; the first makes the table."""
 
     def first_batch(self, path: Path) -> int:
         """Open the table and read until the first rows are there; returns how many came."""
+        ...
 
     def compact(self, path: Path, key: str | None) -> None:
         """Make few files of many; with ``key``, in its order where the format can."""
 
     def rows(self, path: Path) -> int:
         """Rows of the newest version."""
+        ...
 
     def live_bytes(self, path: Path) -> int:
         """Bytes of the files of the newest version."""
+        ...
 
     def best(self, path: Path, column: str, threshold: float, share: float) -> pa.Table:
         """The rows at or above a quality, which are that share of all."""
+        ...
 
 
 def events(rows: int, seed: int = 7) -> pa.Table:
