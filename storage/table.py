@@ -367,21 +367,17 @@ def open(path: Location, version: int | None = None, *, at: datetime | None = No
     newest = log.newest()
     if not newest:
         raise TableNotFound(f"{root}: expected a table here, found no manifest; create one")
+    if at is None and version is not None:
+        return Table(root, log.kept(version, newest))
     manifest, _ = log.read(newest)
-    if at is not None:
-        if version is not None or at.tzinfo is None:
-            raise ValueError(f"expected a version or a time with its zone, got {version} and {at}")
-        limit = round(at.timestamp() * 1000)
-        for commit in Table(root, manifest).history():
-            if commit.committed_at_ms <= limit:
-                return Table(root, log.read(commit.version)[0])
-        raise NoSuchVersion(
-            f"{root}: no version that is kept was there at {at}; the oldest is {manifest.standing.horizon}"
-        )
-    if version is None or version == newest:
+    if at is None:
         return Table(root, manifest)
-    if version < manifest.standing.horizon:
-        raise NoSuchVersion(
-            f"{root}: version {version} has expired, the oldest that is kept is {manifest.standing.horizon}"
-        )
-    return Table(root, log.read(version)[0])
+    if version is not None or at.tzinfo is None:
+        raise ValueError(f"expected a version or a time with its zone, got {version} and {at}")
+    limit = round(at.timestamp() * 1000)
+    for commit in Table(root, manifest).history():
+        if commit.committed_at_ms <= limit:
+            return Table(root, log.read(commit.version)[0])
+    raise NoSuchVersion(
+        f"{root}: no version that is kept was there at {at}; the oldest is {manifest.standing.horizon}"
+    )

@@ -262,13 +262,13 @@ def test_a_model_of_the_log(tmp_path: Path) -> None:
 
 
 def test_a_model_of_every_operation(tmp_path: Path) -> None:
-    """180 operations of every kind: what each version holds, from a live object, one left behind, and a fresh one."""
+    """110 operations of every kind: what each version holds, from a live object, one left behind, and a fresh one."""
     draw = random.Random(7)
     table = storage.create(tmp_path / "t", rows(0).schema, erase_key="user")
     behind = storage.open(table.path)
     model: dict[int, list[int]] = {1: []}
     users: list[int] = []
-    for number in range(180):
+    for number in range(110):
         match draw.choices(("append", "overwrite", "compact", "evolve", "gc", "fence"), (9, 1, 2, 2, 1, 1))[
             0
         ]:
