@@ -22,6 +22,7 @@ TABLES = (
     "wide",
     "take",
     "kernels",
+    "tables",
     "multilabel",
     "multilabel_ablation",
     "multilabel_parts",

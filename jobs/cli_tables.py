@@ -1,4 +1,4 @@
-"""Verbs that look after a table: ``compact``, ``gc``, ``verify``, ``repair``, ``evolve``."""
+"""Verbs that look after a table: ``compact``, ``gc``, ``verify``, ``repair``, ``evolve``; and ``pack``, for clusters that read it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Any
 
 import pyarrow as pa
@@ -294,6 +295,40 @@ def evolve(
     )
 
 
+def pack(
+    path: Annotated[Path, typer.Argument(help="The archive to write.")] = Path("headrace-env.tar.gz"),
+    extra: Annotated[
+        list[str] | None,
+        typer.Option(help="An extra that executors need too, such as torch; may be repeated."),
+    ] = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Pack the environment that Spark's executors need, for spark.archives."""
+    from headrace.jobs import pack as packing
+
+    extras = tuple(extra or ())
+    if dry_run:
+        names = [f"{d.metadata['Name']}=={d.version}" for d in packing.closure(extras)]
+        say(names, as_json, lambda: f"would pack into {path}:\n" + "\n".join(names))
+        return
+    with progress("packing", "files", as_json) as tell:
+        done = packing.pack(path, extras=extras, on_progress=tell)
+    say(
+        {
+            "path": str(done.path),
+            "bytes": done.bytes,
+            "files": done.files,
+            "distributions": done.distributions,
+        },
+        as_json,
+        lambda: (
+            f"packed {len(done.distributions)} distributions, {done.files:,} files, into {done.path} ({done.bytes / 1e6:.0f} MB)\n"
+            f"next: spark-submit --archives {done.path}#environment --conf spark.pyspark.python=./environment/bin/python …"
+        ),
+    )
+
+
 def _pair(given: str, form: str) -> tuple[str, str]:
     first, _, second = given.partition(":")
     if not first or not second:
@@ -312,5 +347,5 @@ def _type(name: str) -> pa.DataType:
 
 def register(app: typer.Typer) -> None:
     """Add these verbs to ``app``."""
-    for verb in (compact, gc, verify, repair, evolve):
+    for verb in (compact, gc, verify, repair, evolve, pack):
         app.command()(verb)

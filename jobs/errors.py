@@ -29,3 +29,7 @@ class LearnerChanged(JobError, RuntimeError):
 
 class BadConversion(JobError, ValueError):
     """A file cannot be read as what its name says, or not be written where it was asked for."""
+
+
+class PackFailed(JobError, RuntimeError):
+    """The environment for executors cannot be packed."""

@@ -39,6 +39,7 @@ _REFUSED = (
     CheckpointLost,
     ContractChanged,
     LearnerChanged,
+    store.ClockDoubtful,
     store.UnsafePath,
     store.UnsupportedFeature,
     store.RequestRefused,

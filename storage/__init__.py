@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from headrace.storage.beginning import create, write
     from headrace.storage.errors import StorageError
     from headrace.storage.manifest import Commit, DataFile
+    from headrace.storage.opening import open
     from headrace.storage.reader import read_file
     from headrace.storage.scan import Scan
-    from headrace.storage.table import Table, open
+    from headrace.storage.table import Table
 
 __all__ = ["Commit", "DataFile", "Scan", "StorageError", "Table", "create", "open", "read_file", "write"]
 
@@ -27,7 +28,7 @@ _MODULES = {
     "StorageError": "errors",
     "Table": "table",
     "create": "beginning",
-    "open": "table",
+    "open": "opening",
     "read_file": "reader",
     "write": "beginning",
 }

@@ -103,6 +103,10 @@ def collect(
     table.refresh()
     before = table._manifest
     horizon, held = _horizon(table, keep_versions, older_than, set(forget), clock_ms)
+    if not dry_run and horizon == before.standing.horizon:
+        plan, seen = _plan(table, before, horizon, held)
+        if not (plan.expired or plan.orphans or plan.manifests or plan.noted):
+            return plan  # nothing to publish a version for
     if not dry_run:
         mine = committing.transaction()
 

@@ -25,11 +25,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from headrace.storage import committing
-from headrace.storage.collecting import names_of
 from headrace.storage.errors import PlanOutdated, SchemaMismatch, no_such_column
 from headrace.storage.layout import GROUP_ROWS
 from headrace.storage.log import Change
-from headrace.storage.manifest import Commit, DataFile, Order
+from headrace.storage.manifest import DATA, Commit, DataFile, Order
 from headrace.storage.storing import Storing
 
 if TYPE_CHECKING:
@@ -182,9 +181,8 @@ def compact(
             commit = _swap(table, base, inputs, outputs, clock_ms)
         except PlanOutdated:
             for file in outputs:  # never listed by anybody
-                for name in names_of(file):
-                    with suppress(OSError):
-                        table._log.store.delete(name)
+                with suppress(OSError):
+                    table._log.store.delete(file.path)
             continue
         return Compacted(
             len(inputs),
@@ -259,8 +257,9 @@ def _rewritten(
                     current = None
         if current is not None:
             done.append(_closed(current, order, (*values, last) if told else ()))
-    table._log.store.sync("data")
-    return done
+    table._log.store.sync(DATA)
+    media = tuple(dict.fromkeys(side for file in part.files for side in file.media))
+    return [dataclasses.replace(file, media=media) for file in done] if media else done
 
 
 def _closed(staged: object, order: Order | None, values: tuple[float | None, ...]) -> DataFile:

@@ -89,15 +89,15 @@ class CommitConflict(StorageError, RuntimeError):
     """Another writer committed something that this commit cannot be combined with."""
 
 
-class PlanOutdated(CommitConflict):
+class PlanOutdated(CommitConflict, RuntimeError):
     """What an operation was planned with has changed; maintenance plans again by itself and raises this only in the end."""
 
 
-class CommitFenced(CommitConflict):
+class CommitFenced(CommitConflict, RuntimeError):
     """A newer driver has this query: the batch of an older one is not taken."""
 
 
-class StagedTooLongAgo(CommitConflict):
+class StagedTooLongAgo(CommitConflict, RuntimeError):
     """A file was staged before what garbage collection still spares; its rows must be staged again."""
 
 

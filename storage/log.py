@@ -21,6 +21,7 @@ from headrace.storage.errors import (
     NoSuchVersion,
     RowsReplaced,
     TableNotFound,
+    UnsupportedFeature,
     UnsupportedType,
 )
 from headrace.storage.listing import Listing, keyed, ranges, sum_up
@@ -139,6 +140,22 @@ class Log:
         if expected is not None and got != expected:
             raise CorruptManifest(f"{path}: expected hash {expected}, got {got}; restore it from a copy")
         return decode(data, version, str(path)), got
+
+    def kept(self, version: int, newest: int) -> Manifest:
+        """The manifest of one version that has not expired; a damaged newest one is no reason not to look at it.
+
+        Raises:
+            NoSuchVersion, CorruptManifest, UnsupportedFeature.
+        """
+        try:
+            horizon = self.read(newest)[0].standing.horizon
+        except (CorruptManifest, UnsupportedFeature):
+            horizon = 1
+        if version < horizon:
+            raise NoSuchVersion(
+                f"{self.table}: version {version} has expired, the oldest that is kept is {horizon}"
+            )
+        return self.read(version)[0]
 
     def write_schema(self, schema: pa.Schema) -> str:
         """Keep a schema in a file named by its hash, once, so that manifests of wide tables stay small."""

@@ -17,12 +17,12 @@ import pyarrow as pa
 from headrace.storage.as_stored import kinds
 from headrace.storage.epoch import Stretch
 from headrace.storage.errors import no_such_column
+from headrace.storage.opening import open as open_table
 from headrace.storage.paths import is_table
 from headrace.storage.quantise import Kind
 from headrace.storage.reader import File
 from headrace.storage.scan import checked_file
 from headrace.storage.table import Table
-from headrace.storage.table import open as open_table
 
 
 @dataclass(frozen=True)

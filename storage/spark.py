@@ -23,7 +23,7 @@ from urllib.parse import urlparse
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.datasource import (
     DataSource,
     DataSourceArrowWriter,
@@ -70,6 +70,38 @@ def spark_schema(schema: pa.Schema) -> StructType:
     fields = [pa.field(field.name, spark_type(field.type), field.nullable) for field in schema]
     found: StructType = from_arrow_schema(pa.schema(fields))
     return found
+
+
+def read(
+    spark: SparkSession,
+    path: str | Path,
+    columns: Sequence[str] | None = None,
+    *,
+    version: int | None = None,
+    stream: bool = False,
+) -> DataFrame:
+    """A table as a frame that reads no other columns than these: they go with a narrow schema of their own.
+
+    Spark asks a Python data source for every column of its schema, whatever a query selects. Filters are handed down.
+
+    Args:
+        spark: the session; the format is made known to it.
+        path: the table.
+        columns: names, or patterns such as ``price_*``; None is all.
+        version: an earlier one, for a batch.
+        stream: follow what is appended.
+    """
+    register(spark)
+    if str(spark.conf.get("spark.sql.python.filterPushdown.enabled", "false")).lower() != "true":
+        spark.conf.set("spark.sql.python.filterPushdown.enabled", "true")
+    narrow = tables.open(Path(path), version).scan(columns).schema
+    reader: Any = (spark.readStream if stream else spark.read).format("headrace")
+    if version is not None:
+        reader = reader.option("version", str(version))
+    frame: DataFrame = (
+        reader.schema(spark_schema(narrow)).option("columns", ",".join(narrow.names)).load(str(path))
+    )
+    return frame
 
 
 def _path(options: Mapping[str, str]) -> Path:

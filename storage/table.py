@@ -22,12 +22,12 @@ from headrace.storage import manifest as manifests
 from headrace.storage.arrays import batches_of
 from headrace.storage.columns import is_pattern
 from headrace.storage.committing import Key, now_ms
-from headrace.storage.errors import BadLocation, NoSuchVersion, SchemaMismatch, TableNotFound, no_such_column
+from headrace.storage.errors import BadLocation, SchemaMismatch, no_such_column
 from headrace.storage.layout import GROUP_ROWS
 from headrace.storage.listing import Listing
 from headrace.storage.log import Log
 from headrace.storage.manifest import Attachment, Commit, DataFile, Manifest, PartitionBy
-from headrace.storage.objects import Location, Place, place
+from headrace.storage.objects import Place
 from headrace.storage.predicate import Filter, parse_filter, tuples_of
 from headrace.storage.prefetch import MEMORY_BYTES
 from headrace.storage.scan import Scan
@@ -366,35 +366,3 @@ class Table:
             if manifest.version <= self._manifest.standing.horizon:
                 return
             manifest, _ = self._log.read(manifest.version - 1, manifest.parent_blake3)
-
-
-def open(path: Location, version: int | None = None) -> Table:
-    """A table at its newest version, or at an earlier one.
-
-    Args:
-        path: its folder; a path, a ``file://`` or ``s3://`` URL, or (store, name).
-        version: which one; None is the newest.
-
-    Raises:
-        TableNotFound: the folder holds no table.
-        NoSuchVersion: that version was never committed.
-        CorruptManifest: its manifest is damaged.
-    """
-    root = place(path)
-    log = Log(root)
-    newest = log.newest()
-    if not newest:
-        raise TableNotFound(f"{root}: expected a table here, found no manifest; create one")
-    manifest, _ = log.read(newest)
-    if version is None or version == newest:
-        return Table(root, manifest)
-    if version < manifest.standing.closed_before:
-        raise NoSuchVersion(
-            f"{root}: version {version} was closed by an erasure, whose bytes it would show; the oldest that can be read is "
-            f"{manifest.standing.closed_before}"
-        )
-    if version < manifest.standing.horizon:
-        raise NoSuchVersion(
-            f"{root}: version {version} has expired, the oldest that is kept is {manifest.standing.horizon}"
-        )
-    return Table(root, log.read(version)[0], manifest.standing.suppression)

@@ -35,6 +35,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "kafka": ("streaming/producer.py", "streaming/source.py", "streaming/broker.py"),
     "pyspark": ("jobs/**/*.py", "scheduler/*.py", "storage/spark.py", "streaming/spark_*.py"),
     "py4j": ("jobs/**/*.py",),
+    "packaging": ("jobs/pack.py",),
     "great_expectations": ("streaming/contracts/*.py",),
     "pandas": (
         "streaming/contracts/*.py",

@@ -26,6 +26,7 @@ from tests.storage.test_fuzz import COMPILED, TRACED, fuzz
 from tests.storage.test_take import few_blocks
 
 from .item import Item, Room, Tried, properties
+from .tables import ITEMS as TABLES
 
 
 def any_table(rng: np.random.Generator, max_rows: int) -> pa.Table:
@@ -233,5 +234,6 @@ ROOM = Room(
         Item("fuzzing of kernels that check every index", kernels_fuzzed),
         Item("files cut or patched", files_cut_or_patched),
         Item("bits flipped in tables", tables_damaged),
+        *TABLES,
     )
 )

@@ -158,8 +158,8 @@ WORKLOADS: dict[str, Callable[[Path, Watch, int], Table]] = {
 }
 
 
-SCALE = {"append": 2, "compact": 4, "evolve": 3}  # of the tests; the soak's is larger
-LEAST = {"append": 700, "compact": 3500, "evolve": 800}
+SCALE = {"append": 2, "compact": 5, "evolve": 2}  # of the tests; the soak's is larger
+LEAST = {"append": 700, "compact": 4000, "evolve": 400}
 
 ELSEWHERE = {
     "stores.sync < committing.append": "what was staged here was synced here; needed when another machine staged it",

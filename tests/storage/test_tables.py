@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,24 @@ def test_overwrite_meets_another_writer(table: Table) -> None:
     assert storage.open(table.path).num_rows == 4
 
 
+def test_a_version_by_its_time(tmp_path: Path) -> None:
+    """The newest that was committed by then; one whose clock was ahead does not hide those after it."""
+    minutes = (0, 1, 500_000, 2, 3)
+    table = storage.create(tmp_path / "t", rows(0).schema, clock_ms=lambda: 0)
+    for number, minute in enumerate(minutes[1:], 2):
+        staged = [table.stage(rows(number).to_batches())]
+        table.commit(staged, clock_ms=lambda minute=minute: minute * 60_000)  # type: ignore[misc]
+
+    def at(minute: float) -> int:
+        return storage.open(table.path, at=datetime.fromtimestamp(minute * 60, UTC)).version
+
+    assert [at(minute) for minute in (0, 0.5, 1, 2, 2.5, 3, 9)] == [1, 1, 2, 4, 4, 5, 5]
+    with pytest.raises(NoSuchVersion, match="no version that is kept was there"):
+        at(-1)
+    with pytest.raises(ValueError, match="zone"):
+        storage.open(table.path, at=datetime(2026, 1, 1))
+
+
 FILTERS: list[tuple[Any, list[int]]] = [
     ([("user", "==", 2)], [2]),
     ([("user", "=", 2)], [2]),
@@ -243,13 +262,13 @@ def test_a_model_of_the_log(tmp_path: Path) -> None:
 
 
 def test_a_model_of_every_operation(tmp_path: Path) -> None:
-    """180 operations of every kind: what each version holds, from a live object, one left behind, and a fresh one."""
+    """110 operations of every kind: what each version holds, from a live object, one left behind, and a fresh one."""
     draw = random.Random(7)
     table = storage.create(tmp_path / "t", rows(0).schema, erase_key="user")
     behind = storage.open(table.path)
     model: dict[int, list[int]] = {1: []}
     users: list[int] = []
-    for number in range(180):
+    for number in range(110):
         match draw.choices(("append", "overwrite", "compact", "evolve", "gc", "fence"), (9, 1, 2, 2, 1, 1))[
             0
         ]:
