@@ -22,6 +22,7 @@ TABLES = (
     "wide",
     "take",
     "kernels",
+    "erase",
     "multilabel",
     "multilabel_ablation",
     "multilabel_parts",
