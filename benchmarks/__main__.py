@@ -28,6 +28,7 @@ TABLES = (
     "multilabel_parts",
     "multilabel_drift",
     "recommender",
+    "ctr",
 )
 """Modules of this package that offer a ``TABLE``."""
 

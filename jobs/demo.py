@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -22,7 +23,7 @@ from headrace.jobs.install import write_conf
 from headrace.jobs.live import LiveView, Sight
 from headrace.jobs.places import cache, fetch_jars, java
 from headrace.jobs.progress import PROGRESS, Progress, last_commit, read_progress
-from headrace.jobs.settings import Kafka, Scheduler, Settings, Stream
+from headrace.jobs.settings import Clicks, Kafka, Scheduler, Settings, Stream
 from headrace.jobs.submit import submit_line
 from headrace.jobs.summary import Summary, sizes
 from headrace.jobs.terminal import console as terminal
@@ -35,6 +36,8 @@ PARTITIONS = 4
 ANALYSTS = 2
 LOOK_EVERY_S = 0.5
 STOP_WITHIN_S = 120.0
+REQUEST = ("user_id", "domain", "placement", "page_type", "device", "country", "age_band", "gender", "hour")
+"""What the ad feed knows before an item is chosen."""
 _MARK = "made-by-headrace-demo"
 
 
@@ -73,8 +76,14 @@ def run_demo(
             checkpoint=root / "checkpoints" / contract.topic,
             max_events_per_batch=10_000,
         )
+        # AdaptDHM learns beside the linear model where torch is installed; nothing else of the demo needs it.
+        clicks = Clicks(
+            enabled=find_spec("torch") is not None and contract.topic == "ad_feed", context=REQUEST
+        )
         fair = Scheduler.model_validate({"policy": policy})
-        settings = Settings(kafka=Kafka(bootstrap=broker.bootstrap), stream=stream, scheduler=fair, seed=seed)
+        settings = Settings(
+            kafka=Kafka(bootstrap=broker.bootstrap), stream=stream, scheduler=fair, clicks=clicks, seed=seed
+        )
         installed = write_conf(root / "conf", settings, connector)
         create_topics(broker.bootstrap, {stream.topic: PARTITIONS, stream.dead_letters: PARTITIONS})
         line = submit_line(

@@ -35,13 +35,15 @@ class Sight:
 
 
 def auc_text(progress: Progress | None) -> str:
-    """``model 0.712, popularity 0.604`` since the start, or why there is none yet."""
-    if progress is None or not progress.metrics:
-        return "no label yet"
-    model, baseline = progress.metrics["model"]["auc"], progress.metrics["baseline"]["auc"]
-    if model is None or baseline is None:
-        return "no label yet"
-    return f"model {model:.3f}, popularity {baseline:.3f}"
+    """``model 0.712, popularity 0.604, AdaptDHM 0.731, K=1 0.722`` since the start, or why there is none yet."""
+    found = []
+    for said, names in (
+        (progress.metrics if progress is not None else None, ("model", "popularity")),
+        (progress.clicks if progress is not None else None, ("AdaptDHM", "K=1")),
+    ):
+        scores = [said[who]["auc"] for who in ("model", "baseline")] if said else []
+        found += [f"{name} {auc:.3f}" for name, auc in zip(names, scores, strict=False) if auc is not None]
+    return ", ".join(found) or "no label yet"
 
 
 def rows_of(sight: Sight) -> list[tuple[str, str]]:

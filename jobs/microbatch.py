@@ -42,6 +42,7 @@ from headrace.streaming.contracts import Contract, GateDisagreement
 from headrace.streaming.loop import Loop
 
 if TYPE_CHECKING:
+    from headrace.jobs.ctr import ClickQuery
     from headrace.jobs.recommend import RecommendQuery
     from headrace.jobs.tags import TagQuery
 
@@ -58,6 +59,7 @@ class MicroBatch:
         loop: the learner as of that commit, or ``None`` for a contract without a label.
         tags: the tag learner as of that commit, or ``None``.
         recommender: the recommender as of that commit, or ``None``.
+        clicks: AdaptDHM as of that commit, or ``None``.
         report: called with the progress after each commit.
         accounts: where the batch's time is noted; its second opinion runs as a user of its own.
     """
@@ -74,6 +76,7 @@ class MicroBatch:
         accounts: Accounts,
         tags: TagQuery | None = None,
         recommender: RecommendQuery | None = None,
+        clicks: ClickQuery | None = None,
     ) -> None:
         self.progress = progress
         self.failure: BaseException | None = None
@@ -84,6 +87,7 @@ class MicroBatch:
         self._loop = loop
         self._tags = tags
         self._recommender = recommender
+        self._clicks = clicks
         self._report = report
         self._accounts = accounts
         self._folder = table.folder
@@ -136,7 +140,9 @@ class MicroBatch:
         committing = time.monotonic()
         tags = self._learn_tags(staged, after)
         recommender = self._learn_recommender(staged, after)
-        snapshots = {LEARNER: snapshot, TAGS: tags, RECOMMENDER: recommender}
+        snapshots = {LEARNER: snapshot, TAGS: tags, RECOMMENDER: recommender} | self._learn_clicks(
+            staged, after
+        )
         self._commit(staged, after, snapshots, gate_json)
         self.progress.seconds["commit"] = time.monotonic() - committing
         self.progress.seconds["batch"] = time.monotonic() - began
@@ -237,6 +243,13 @@ class MicroBatch:
         after.seconds["recommender"] = time.process_time() - began
         return snapshot
 
+    def _learn_clicks(self, staged: Sequence[Staged], after: Progress) -> dict[str, bytes | None]:
+        """Have the executors predict the batch by the last snapshots, then score and learn what has waited for its label."""
+        if self._clicks is None:
+            return {}
+        paths = [self._folder / task.file.path for task in staged if task.file is not None]
+        return self._clicks.run(paths, after)
+
     def _commit(
         self, staged: Sequence[Staged], after: Progress, snapshots: dict[str, bytes | None], gate_json: bytes
     ) -> None:
@@ -254,6 +267,8 @@ class MicroBatch:
         self.progress = after
         self._snapshot = attachment_path(commit, LEARNER)
         self._ranked_by = attachment_path(commit, RECOMMENDER)
+        if self._clicks is not None:
+            self._clicks.committed(commit)
         self._recent = within_horizon(
             [*self._recent, *recent_files(self._folder, commit.files)],
             after.watermarks_us,

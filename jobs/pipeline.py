@@ -94,8 +94,15 @@ def run(
         from headrace.jobs.recommend import open_recommender  # it brings river and pandas too
 
         recommender = open_recommender(spark.sparkContext, table, contract, settings.recommend, settings.seed)
+    clicks = None
+    if settings.clicks.enabled:
+        from headrace.jobs.ctr import open_clicks  # it brings torch
+
+        clicks = open_clicks(spark.sparkContext, table, contract, settings.clicks, settings.seed)
     accounts = Accounts(spark)
-    batch = MicroBatch(spark, settings, contract, table, progress, loop, report, accounts, tags, recommender)
+    batch = MicroBatch(
+        spark, settings, contract, table, progress, loop, report, accounts, tags, recommender, clicks
+    )
     with accounts.acting(PIPELINE, f"stream {contract.topic}"):  # the query's thread inherits it
         query = _start(spark, settings, batch, starting, options.caught_up)
     with Analysts(spark, settings.stream.table, options.analysts, accounts):

@@ -17,6 +17,7 @@ from headrace import storage
 from headrace.storage.errors import TableNotFound
 
 PROGRESS, GATE, LEARNER, TAGS, RECOMMENDER = "progress", "gate", "learner", "tags", "recommender"
+CLICKS, CLICKS_CONTROL, CLICKS_METRICS = "clicks", "clicks-control", "clicks-metrics"
 """Names of a commit's attachments."""
 
 
@@ -68,6 +69,9 @@ class Progress(msgspec.Struct):
     """Of this batch: CPU seconds parse, gate, predict, encode (summed over tasks), learn; wall seconds stage, check."""
     metrics: dict[str, Any] | None = None
     """The learner's prequential metrics so far; ``None`` without a learner."""
+
+    clicks: dict[str, Any] | None = None
+    """AdaptDHM's, with those of its control on the same rows; ``None`` where it is off."""
 
     def advanced(self, query_id: str, batch_id: int, tallies: Iterable[tuple[int, Tally]]) -> Progress:
         """The state after a batch whose tasks reported ``tallies`` as (partition, tally)."""

@@ -177,6 +177,32 @@ class Recommend(_Section):
     """Where scores go; ``<table>_recommender`` by default."""
 
 
+class Clicks(_Section):
+    """AdaptDHM, a click model for many domains. Off unless enabled, but in ``train_ctr.py``."""
+
+    enabled: bool = False
+    context: tuple[str, ...] = ()
+    """Ids known before an item is chosen, by which an event is routed; the ids that are not the item's where none are named."""
+    routing: Literal["lar", "reference", "none"] = "lar"
+    control: bool = True
+    """Whether the same network without routing (K = 1) learns beside it, to compare with."""
+    learning_rate: float = Field(default=8e-3, gt=0)
+    batch: int = Field(default=512, ge=1)
+    """Events of a step."""
+    rows: int = Field(default=1 << 15, ge=2)
+    """Ids that may have an embedding at once."""
+    negative_rate: float = Field(default=1.0, gt=0, le=1)
+    """Share of the negatives that are learnt; predictions are corrected for it."""
+    delay: Literal["wait", "now"] = "wait"
+    """Learn an impression at its window's end, or at once as not clicked, with weights that make good for it."""
+    capacity: int = Field(default=1 << 19, ge=1)
+    """Impressions that may wait for their label."""
+    window_events: int = Field(default=5_000, ge=100)
+    """Scored events per metrics window."""
+    table: Path | None = None
+    """Where scores go; ``<table>_clicks`` by default."""
+
+
 class Settings(BaseSettings):
     """Everything a job can be told. Relative paths are taken from the folder the job is started in."""
 
@@ -191,6 +217,7 @@ class Settings(BaseSettings):
     scheduler: Scheduler = Scheduler()
     tags: Tags = Tags()
     recommend: Recommend = Recommend()
+    clicks: Clicks = Clicks()
     seed: int = 0
 
     @field_validator("kafka", mode="after")

@@ -45,6 +45,7 @@ class Summary:
             f"{self.seconds:.0f} s, {total.events / max(self.seconds, 1e-9):,.0f} events/s, "
             f"peak memory {self.peak_memory_bytes / 2**30:.1f} GiB (driver, workers, broker and this process)",
             *_last_window(self.progress),
+            *_last_clicks(self.progress),
             f"AUC since the start, with what the empty model said: {auc_text(self.progress)}",
             f"table: {self.table} ({self.store_bytes / 1e6:.1f} MB; the same rows as Parquet-zstd: "
             f"{self.parquet_bytes / 1e6:.1f} MB)",
@@ -83,6 +84,18 @@ def sizes(table: storage.Table) -> tuple[int, int]:
             for batch in table.scan():
                 writer.write_batch(batch)
         return ours, path.stat().st_size
+
+
+def _last_clicks(progress: Progress) -> list[str]:
+    window = (progress.clicks or {}).get("window")
+    if not window or window["model"]["auc"] is None:
+        return []
+    model, control = window["model"], window["baseline"]
+    alarms = (progress.clicks or {})["alarms"]
+    return [
+        f"last window of {window['rows']:,} labels: AUC AdaptDHM {model['auc']:.3f}, the same without routing (K=1) {control['auc']:.3f}; "
+        f"log loss {model['log_loss']:.4f}, {control['log_loss']:.4f}; {alarms} drift alarms"
+    ]
 
 
 def _last_window(progress: Progress) -> list[str]:

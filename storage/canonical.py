@@ -18,7 +18,8 @@ import numpy as np
 import pyarrow as pa
 
 from headrace.storage import anatomy, exact
-from headrace.storage.erase_file import Mask, erase_key_of, rows_of, seal_deleted
+from headrace.storage.erase_file import erase_key_of, rows_of, seal_deleted
+from headrace.storage.erasing import Mask
 from headrace.storage.errors import CannotEraseInPlace
 from headrace.storage.footer import Column
 from headrace.storage.group_read import Group, joined

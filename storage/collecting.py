@@ -147,7 +147,9 @@ def _horizon(
 def _by_age(table: Table, older_than: timedelta, now: int) -> int:
     """The newest version that was there ``older_than`` ago, or an older one if clocks leave a doubt."""
     kept = list(_chain(table))  # newest first
-    latest = max((found.committed_at_ms for found in kept if found.committed_at_ms <= now), default=0)
+    latest = max((found.committed_at_ms for found in kept if found.committed_at_ms <= now), default=None)
+    if latest is None:
+        return kept[-1].version  # our clock is behind all writers'
     if now - latest > IDLE / timedelta(milliseconds=1):
         raise ClockDoubtful(
             f"{table.path}: this machine's clock is {(now - latest) / 86_400_000:.0f} days past the newest commit; if that "

@@ -25,6 +25,7 @@ from pyroaring import BitMap
 
 from headrace.storage import canonical, committing, erase_file, forgotten
 from headrace.storage.entropy import Entropy
+from headrace.storage.erasing import DISK_BLOCK
 from headrace.storage.errors import CannotEraseInPlace, NoEraseKey, PlanOutdated
 from headrace.storage.forgotten import Forgotten
 from headrace.storage.log import Change
@@ -306,7 +307,7 @@ def _file(
     if not rows and not deleted:
         return None, moved
     if dry_run:
-        blocks = -(-entry.bytes // erase_file.DISK_BLOCK)
+        blocks = -(-entry.bytes // DISK_BLOCK)
         return FileErased(
             entry.path, rows, ANEW, blocks, entry.bytes, entry.bytes, now.root, "", now.erase_epoch + 1
         ), None
@@ -326,7 +327,7 @@ def _file(
         deleted=deleted,
         staged_at=table.version,
     )
-    blocks = -(-written.bytes // erase_file.DISK_BLOCK)
+    blocks = -(-written.bytes // DISK_BLOCK)
     return FileErased(
         entry.path,
         rows,

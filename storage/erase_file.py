@@ -13,68 +13,20 @@ the rules are our own.
 from __future__ import annotations
 
 import os
-import struct
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from headrace.storage import exact, layout, leaves, redo
-from headrace.storage.arrays import mask_array
-from headrace.storage.erase_page import blank, child_rows, places_of
-from headrace.storage.errors import CannotEraseInPlace, NoEraseKey
-from headrace.storage.fetch import ChunkReader
-from headrace.storage.footer import Chunk, Column, DictRow, deletion_extent
-from headrace.storage.group_read import ClusterOrder, Group, joined
-from headrace.storage.layout import hash16
-from headrace.storage.logical import ColumnType
-from headrace.storage.page import CODES, FILE_DICTIONARY, SEQ_MODE
-from headrace.storage.page_streams import Page, Place
+from headrace.storage import exact, redo
+from headrace.storage.erasing import Erasing, FileErase, Mask, Nonces
+from headrace.storage.errors import NoEraseKey
+from headrace.storage.footer import Column
+from headrace.storage.group_read import Group, joined
 from headrace.storage.reader import File
-from headrace.storage.redo import Image
-from headrace.storage.statistics import of_page
-from headrace.storage.views import Views, is_sequence
 from headrace.storage.writer import Written
-
-DISK_BLOCK = 4096
-_PAGE = struct.Struct("<QIIIIHHI16s")
-_DICT = struct.Struct("<QIIIIII16s")
-_CHUNK_DICT_AT = 20
-Rows = NDArray[np.int64]
-Mask = NDArray[np.bool_]
-Nonces = Callable[[int], bytes]
-"""How many bytes are wanted; ``os.urandom``, or seeded in tests."""
-
-
-@dataclass(frozen=True)
-class FileErase:
-    """What erasing some persons from a file would write, or has written."""
-
-    path: Path
-    rows: int
-    """Rows that go; deleted ones of earlier are not counted."""
-    epoch: int
-    root: str
-    """Of the file after it, hex."""
-    pages: int
-    """Pages and dictionaries that change."""
-    data_blocks: int
-    """Disk blocks of pages and dictionaries."""
-    footer_blocks: int
-    images: tuple[Image, ...] = field(repr=False)
-    deleted: int = 0
-    """Rows marked deleted after it."""
-
-    @property
-    def bytes_written(self) -> int:
-        """Of the journal and of the file."""
-        return 2 * sum(len(data) for _, data in self.images)
 
 
 def erase_key_of(file: File) -> Column:
@@ -119,7 +71,7 @@ def plan(path: Path, subjects: pa.Array, *, nonces: Nonces = os.urandom) -> File
     with File(path) as file:
         key = erase_key_of(file)
         masks = rows_of(file, key, subjects)
-        erasing = _Erasing(file, nonces)
+        erasing = Erasing(file, nonces)
         for number, mine in enumerate(masks):
             gone = file.footer.deleted(number)
             fresh = mine if gone is None else mine & ~gone
@@ -146,272 +98,10 @@ def seal_deleted(path: Path, gone: Sequence[Mask], epoch: int) -> Written:
         epoch: its new erase epoch.
     """
     with File(path) as file:
-        erasing = _Erasing(file, os.urandom)
+        erasing = Erasing(file, os.urandom)
         for number, mask in enumerate(gone):
             erasing.mark(number, mask)
         sealed = erasing.sealed(epoch)
         n_rows, size, uuid = file.n_rows, file.source.size, file.footer.header.uuid.hex()
     redo.apply(path, sealed.images)
     return Written(n_rows, size, uuid, sealed.epoch, sealed.root)
-
-
-@dataclass
-class _Coded:
-    """Codes of a column's file-wide dictionary that erased rows had."""
-
-    column: Column
-    codes: set[int] = field(default_factory=set)
-
-
-class _Erasing:
-    """One erase of one file, in memory."""
-
-    def __init__(self, file: File, nonces: Nonces) -> None:
-        self.file, self.footer, self._nonces = file, file.footer, nonces
-        it = self.footer.trailer
-        self._raw = bytearray(file.source.read(it.footer_off, it.footer_len))
-        self._slots: dict[int, tuple[int, bytes]] = {}
-        """By offset: length of the slot, and its new used bytes."""
-        self._shared: dict[int, _Coded] = {}
-        self.rows = 0
-
-    # -- pages ---------------------------------------------------------------------------------------------------------
-
-    def group(self, number: int, fresh: Mask, gone: Mask) -> None:
-        """Blank the rows of one group that go now, in the pages that hold them; ``gone`` are all that have gone by then."""
-        orders: dict[int, ClusterOrder] = {}
-        for column in self.footer.columns(None):
-            if column.cluster is not None and column.cluster not in orders:
-                hidden = self.footer.column(column.cluster)
-                orders[column.cluster] = ClusterOrder(self._reader(hidden, number)[0])
-            places = None if column.cluster is None else orders[column.cluster].places()
-            mine, all_ = (_stored(mask, places) for mask in (fresh, gone))
-            parts = self.footer.parts(column) if column.parts else [column]
-            self._column(column, parts, number, mine, all_)
-        self.mark(number, fresh)
-        self.rows += int(np.count_nonzero(fresh))
-
-    def _reader(self, column: Column, number: int) -> tuple[ChunkReader, Chunk]:
-        chunk = self.footer.chunk(column, number)
-        reader = ChunkReader(
-            self.file.source, column, chunk, self.file.file_entries(column), erased_rows=True
-        )
-        return reader, chunk
-
-    def _column(self, column: Column, parts: Sequence[Column], number: int, mine: Rows, gone: Rows) -> None:
-        """A column's pages that hold rows which go, and those of its parts."""
-        readers = [self._reader(part, number) for part in parts]
-        leader = (
-            self._reader(self.footer.column(column.leader), number)[0] if column.leader is not None else None
-        )
-        removed: list[set[int]] = [set() for _ in parts]
-        for at, row in enumerate(readers[0][1].pages):
-            last = row.first_row + row.n_rows
-            if not ((mine >= row.first_row) & (mine < last)).any():
-                continue
-            local = gone[(gone >= row.first_row) & (gone < last)] - row.first_row
-            self._page(readers, parts, 0, at, local, leader, removed)
-        for (reader, chunk), part, codes in zip(readers, parts, removed, strict=True):
-            if codes and not part.type.is_ordered:
-                self._forget_entries(reader, chunk, part, codes)
-
-    def _page(
-        self,
-        readers: Sequence[tuple[ChunkReader, Chunk]],
-        nodes: Sequence[Column],
-        index: int,
-        at: int,
-        rows: Rows,
-        leader: ChunkReader | None,
-        removed: list[set[int]],
-    ) -> int:
-        """Page ``at`` of a node and of those below it; the number of the node that comes after them."""
-        reader, chunk = readers[index]
-        node = nodes[index]
-        page = next(iter(reader.pages([at])))
-        if node.type.is_nested:
-            below = child_rows(page, rows, node.type)
-            following = index + 1
-            for _ in node.type.children:
-                following = self._page(readers, nodes, following, at, below, None, removed)
-            return following
-        if len(rows):
-            follows = leader is not None and is_sequence(page) and SEQ_MODE not in page.streams
-            led = next(iter(leader.pages([at]))) if follows and leader is not None else None
-            if CODES in page.streams:
-                removed[index] |= _codes(page, rows, node.type, led)
-            row = chunk.pages[at]
-            new = blank(page, rows, node.type, self._nonces(layout.NONCE_BYTES), row.slot_len, led)
-            self._slots[row.off] = row.slot_len, new.image
-            self._set_page(chunk.first_page + at, new.image)
-            self._check(reader, node, at, page, new.image, rows, leader if follows else None, chunk)
-        return index + 1
-
-    def _check(
-        self,
-        reader: ChunkReader,
-        node: Column,
-        at: int,
-        page: Page,
-        image: bytes,
-        rows: Rows,
-        leader: ChunkReader | None,
-        chunk: Chunk,
-    ) -> None:
-        """Other rows must read as before; from them come the page's new bounds."""
-        kept = np.ones(page.n_rows, np.bool_)
-        kept[rows] = False
-        fresh = Page(image, page.n_rows, page.place, len(image))
-        before, after = (
-            _kept(reader.decoded([one], at, reader.led_by([one], at, leader)), kept, node.type)
-            for one in (page, fresh)
-        )
-        if not after.equals(before):
-            raise CannotEraseInPlace(
-                f"{page.place}: other rows would change; write the file anew, and report this"
-            )
-        if node.stats is not None:
-            first = self.footer.chunk(node, 0).first_page
-            start = self.footer.extent(layout.STATS)[0]
-            place = start + layout.STATS_BYTES * (node.stats + chunk.first_page + at - first)
-            self._raw[place : place + layout.STATS_BYTES] = of_page(after, node.type)
-
-    # -- dictionaries --------------------------------------------------------------------------------------------------
-
-    def _forget_entries(self, reader: ChunkReader, chunk: Chunk, part: Column, codes: set[int]) -> None:
-        """Entries of the chunk's dictionary that nobody else uses; those of the file's are looked at in the end."""
-        left, shared = set(codes), False
-        for page in self._pages_now(reader, chunk):
-            if CODES in page.streams:
-                shared = shared or bool(page.streams[CODES][4] & FILE_DICTIONARY)
-                left -= set(np.unique(page.stream(CODES, np.dtype("u4"), page.count(CODES))).tolist())
-        if shared:
-            self._shared.setdefault(part.id, _Coded(part)).codes |= left
-        elif chunk.dictionary is not None and left:
-            self._blank_entries(part, chunk.dictionary, left)
-
-    def file_dictionaries(self) -> None:
-        """Entries of file-wide dictionaries that no row of any group uses any more."""
-        for coded in self._shared.values():
-            left, row = set(coded.codes), self.footer.file_dictionary(coded.column)
-            for number in range(self.footer.n_groups):
-                for page in self._pages_now(*self._reader(coded.column, number)):
-                    if left and CODES in page.streams and page.streams[CODES][4] & FILE_DICTIONARY:
-                        left -= set(np.unique(page.stream(CODES, np.dtype("u4"), page.count(CODES))).tolist())
-            if left and row is not None:
-                self._blank_entries(coded.column, row, left)
-
-    def _pages_now(self, reader: ChunkReader, chunk: Chunk) -> Iterator[Page]:
-        """A chunk's pages as they will be."""
-        for at, row in enumerate(chunk.pages):
-            new = self._slots.get(row.off)
-            if new is None:
-                yield next(iter(reader.pages([at])))
-            else:
-                yield Page(new[1], row.n_rows, reader.place(at), len(new[1]))
-
-    def _blank_entries(self, column: Column, row: DictRow, codes: set[int]) -> None:
-        place = Place(self.file.source.name, column.name, -1, row.off)
-        data = self.file.source.read(row.off, row.used_len)
-        if hash16(data) != row.hash:
-            place.fail("hash", row.hash.hex(), hash16(data).hex())
-        leaf = ColumnType(column.type.leaf, is_list=False, arrow=column.type.leaf.arrow)
-        entries = np.array(sorted(codes), np.int64) - 1
-        page = Page(data, row.n_entries, place)
-        new = blank(page, entries, leaf, self._nonces(layout.NONCE_BYTES), row.slot_len)
-        self._slots[row.off] = row.slot_len, new.image
-        start, length = self.footer.extent(layout.DICT)
-        for at in range(start, start + length, _DICT.size):
-            found = DictRow(*_DICT.unpack_from(self._raw, at))
-            if found.off == row.off:
-                found = found._replace(used_len=len(new.image), hash=hash16(new.image))
-                _DICT.pack_into(self._raw, at, *found)
-
-    # -- footer --------------------------------------------------------------------------------------------------------
-
-    def _set_page(self, number: int, image: bytes) -> None:
-        at = self.footer.extent(layout.PAGE)[0] + _PAGE.size * number
-        row = list(_PAGE.unpack_from(self._raw, at))
-        row[2], row[8] = len(image), hash16(image)
-        _PAGE.pack_into(self._raw, at, *row)
-
-    def mark(self, number: int, fresh: Mask) -> None:
-        """Set rows' deletion bits and count them."""
-        start, group_rows = self.footer.extent(layout.DELETION)[0], self.footer.group_rows
-        counts = start + 4 * number
-        n = int.from_bytes(self._raw[counts : counts + 4], "little") + int(np.count_nonzero(fresh))
-        self._raw[counts : counts + 4] = n.to_bytes(4, "little")
-        bits = start + deletion_extent(self.footer.n_rows, group_rows)[0] + number * (group_rows // 8)
-        packed = np.packbits(fresh, bitorder="little")
-        held = np.frombuffer(self._raw, np.uint8)[bits : bits + len(packed)] | packed
-        self._raw[bits : bits + len(packed)] = held.tobytes()
-
-    def sealed(self, epoch: int | None = None) -> FileErase:
-        """The hash tree, the root and both trailers over what has changed, as the parts of the file to write."""
-        it, source = self.footer.trailer, self.file.source
-        levels = leaves.build(bytes(self._raw), leaves.leaf_bytes(self.footer.header.required_features))
-        header = source.read(0, layout.HEADER.size)
-        trailer = replace(it, erase_epoch=it.erase_epoch + 1 if epoch is None else epoch)
-        trailer = replace(trailer, root=layout.root_hash(header, trailer, levels[-1]))
-        copy = (trailer.pack() + header).ljust(layout.TRAILER_SLOT_BYTES, b"\0")
-        data = [(off, image.ljust(slot, b"\0")) for off, (slot, image) in sorted(self._slots.items())]
-        end = source.size - 2 * layout.TRAILER_SLOT_BYTES
-        footer = [(it.footer_off, bytes(self._raw)), (it.tree_off, b"".join(levels)), (end, copy + copy)]
-        changed = [*self._changed(data)]
-        sealing = [*self._changed(footer)]
-        deleted = np.frombuffer(
-            self._raw, "<u4", self.footer.n_groups, self.footer.extent(layout.DELETION)[0]
-        )
-        return FileErase(
-            path=self.file.path,
-            rows=self.rows,
-            epoch=trailer.erase_epoch,
-            root=trailer.root.hex(),
-            pages=len(self._slots),
-            data_blocks=_blocks(changed),
-            footer_blocks=_blocks(sealing),
-            images=tuple(changed + sealing),
-            deleted=int(deleted.sum()),
-        )
-
-    def _changed(self, images: Sequence[Image]) -> Iterator[Image]:
-        """Of each image the disk blocks in which it differs from the file, neighbours together."""
-        for offset, new in images:
-            old = self.file.source.read(offset, len(new))
-            edges = [0, *range(DISK_BLOCK - offset % DISK_BLOCK, len(new), DISK_BLOCK), len(new)]
-            first = None
-            for lo, hi in pairwise(edges):
-                differs = old[lo:hi] != new[lo:hi]
-                if differs and first is None:
-                    first = lo
-                if first is not None and not differs:
-                    yield offset + first, new[first:lo]
-                    first = None
-            if first is not None:
-                yield offset + first, new[first:]
-
-
-def _stored(mask: Mask, places: Rows | None) -> Rows:
-    """Rows of a group, ascending, as a column stores them."""
-    rows = np.flatnonzero(mask)
-    return rows if places is None else np.sort(places[rows])
-
-
-def _blocks(images: Sequence[Image]) -> int:
-    found: set[int] = set()
-    for offset, data in images:
-        found.update(range(offset // DISK_BLOCK, (offset + len(data) - 1) // DISK_BLOCK + 1))
-    return len(found)
-
-
-def _codes(page: Page, rows: Rows, type_: ColumnType, leader: Page | None) -> set[int]:
-    at = places_of(page, rows, type_, leader).get(CODES)
-    if at is None or not len(at):
-        return set()
-    codes = page.stream(CODES, np.dtype("u4"), page.count(CODES))
-    return set(np.unique(codes[at]).tolist()) - {0}
-
-
-def _kept(piece: Any, kept: Mask, type_: ColumnType) -> pa.Array:
-    array = piece.to_list(type_.leaf.arrow) if isinstance(piece, Views) else piece
-    return array.filter(mask_array(kept))

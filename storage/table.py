@@ -274,9 +274,7 @@ class Table:
         Raises:
             SchemaMismatch: listing the columns that differ; nothing is left behind.
         """
-        from headrace.storage.staging import (
-            stage,
-        )  # half of what the store imports, and readers need none of it
+        from headrace.storage.staging import stage  # half of what the store imports; readers need none of it
 
         if self.partition_by:
             raise SchemaMismatch(

@@ -134,6 +134,30 @@ class Score:
         return score
 
 
+def gauc(groups: npt.NDArray[np.uint64], scores: F32, labels: U8) -> tuple[float, int]:
+    """AUC within each group (a user), averaged by its rows, and how many rows that is: of groups with both labels; ties count half.
+
+    >>> gauc(np.array([1, 1, 2, 2, 3], np.uint64), np.array([0.9, 0.1, 0.2, 0.3, 0.5], np.float32), np.array([1, 0, 1, 0, 1], np.uint8))
+    (0.5, 4)
+    """
+    order = np.lexsort((scores, groups))
+    group, score, clicked = groups[order], scores[order], labels[order] == 1
+    starts = np.flatnonzero(np.r_[True, group[1:] != group[:-1]][: len(group)])
+    sizes = np.diff(starts, append=len(group))
+    number = np.repeat(np.arange(len(starts)), sizes)
+    tied = np.flatnonzero(np.r_[True, (group[1:] != group[:-1]) | (score[1:] != score[:-1])][: len(group)])
+    wide = np.diff(tied, append=len(group))
+    rank = np.repeat(tied + (wide - 1) / 2, wide) - starts[number]  # mean rank within the group, from 0
+    positives = np.bincount(number, clicked, len(starts))
+    negatives = sizes - positives
+    above = np.bincount(number[clicked], rank[clicked], len(starts)) - positives * (positives - 1) / 2
+    both = (positives > 0) & (negatives > 0)
+    rows = int(sizes[both].sum())
+    if not rows:
+        return 0.0, 0
+    return float((above[both] / (positives * negatives)[both] * sizes[both]).sum() / rows), rows
+
+
 @dataclass
 class Duel:
     """The model and the baseline on the same rows."""

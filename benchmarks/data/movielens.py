@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.data.clicks import Ints, windows
+from benchmarks.data.latent import Clicks
 
 CAP = 200
 """A row sees at most so many earlier ratings."""
@@ -61,6 +62,39 @@ def histories(path: Path, order: Literal["user", "arrival"], rows: int | None = 
         }
     )
     return table if order == "user" else table.take(pa.array(np.argsort(time, kind="stable")))
+
+
+def clicks_in_time(folder: Path) -> Clicks:
+    """Ratings in time order as clicks (above 3) on the fields of ``latent``: occupation stands for segment, gender for device, the first
+    genre for category, and the domains are three bands of age. There is no hidden state to know: it is 0."""
+    home = folder / FILE.parent
+    data = np.loadtxt(home / FILE.name, dtype=np.int64, skiprows=1)
+    user, item, rating, when = data[np.argsort(data[:, 3], kind="stable")].T
+    people = {row[0]: row for row in _table(home / "ml-100k.user")}
+    films = {row[0]: row for row in _table(home / "ml-100k.item")}
+    of = [people[str(number)] for number in user]
+    age = np.array([int(person[1]) for person in of])
+    kinds = [films[str(number)][3].split(" ")[0] if str(number) in films else "" for number in item]
+    columns = [
+        user,
+        item,
+        np.unique([person[3] for person in of], return_inverse=True)[1],
+        np.unique(kinds, return_inverse=True)[1],
+        when // 3_600 % 24,
+        np.unique([person[2] for person in of], return_inverse=True)[1],
+        np.digitize(age, [25, 35]),
+    ]
+    nothing = np.zeros(len(user), np.int64)
+    return Clicks(
+        np.stack(columns, 1).astype(np.int64),
+        (rating > 3).astype(np.float32),
+        nothing,
+        nothing.astype(np.float64),
+    )
+
+
+def _table(path: Path) -> list[list[str]]:
+    return [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
 
 
 def _before(values: Ints, start: Ints) -> Ints:

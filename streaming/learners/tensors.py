@@ -21,11 +21,10 @@ _KEY: Final = "headrace"
 
 
 class Header(Protocol):
-    """What every learner's header has."""
+    """What every learner's header has, beside `learner` and `format`."""
 
-    format: int
-    learner: str
-    blake3: str
+    @property
+    def blake3(self) -> str: ...
 
 
 H = TypeVar("H", bound=Header)

@@ -109,7 +109,7 @@ def await_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def test_the_table_has_a_line_for_each_job_and_place() -> None:
-    jobs = ["pipeline.py", "train_tags.py", "train_recommender.py"]
+    jobs = ["pipeline.py", "train_tags.py", "train_recommender.py", "train_ctr.py"]
     places = ["one machine", "standalone cluster"]
     found = [(re.findall(r"jobs/(\S+)", line)[0], where.rpartition(" on ")[2]) for where, line in lines()]
     assert found == [(job, place) for job in jobs for place in places]

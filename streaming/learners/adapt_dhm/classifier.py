@@ -12,6 +12,7 @@ learns that share of the negatives and serves z + log s, which is calibrated aga
 Deliberately absent: a second pass, a validation set, thresholds.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -22,6 +23,8 @@ import pandas as pd
 import pyarrow as pa
 import torch
 from river import base
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
 
 from headrace.streaming.learners import tensors
 from headrace.streaming.learners.adapt_dhm import state
@@ -45,6 +48,30 @@ class Resolved(NamedTuple):
 
     rows: Impressions
     alarms: list[str]
+
+
+class Noted(NamedTuple):
+    """Impressions as they arrived. domains: names of the places in `rows.domain`. no_id: rows left out, without an id or a time."""
+
+    rows: Impressions
+    domains: list[str]
+    no_id: int
+    missing: int
+
+    def to_bytes(self) -> bytes:
+        """For the way from an executor to the driver."""
+        said = {"domains": json.dumps(self.domains), "counts": f"{self.no_id} {self.missing}"}
+        return save_tensors(
+            {name: np.ascontiguousarray(array) for name, array in self.rows._asdict().items()}, metadata=said
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Noted":
+        """What `to_bytes` wrote."""
+        length = int.from_bytes(data[:8], "little")
+        said = json.loads(data[8 : 8 + length])["__metadata__"]
+        no_id, missing = map(int, said["counts"].split())
+        return cls(Impressions(**load_tensors(data)), json.loads(said["domains"]), no_id, missing)
 
 
 class AdaptDHMClassifier(base.MiniBatchClassifier):
@@ -129,7 +156,9 @@ class AdaptDHMClassifier(base.MiniBatchClassifier):
         context = fields.ids if self.context is None else self.context
         for name in (*context, *(() if self.domain is None else (self.domain,))):
             if name not in fields.ids:
-                raise ValueError(f"expected context and domain among the ids {', '.join(fields.ids)}, came {name!r}")
+                raise ValueError(
+                    f"expected context and domain among the ids {', '.join(fields.ids)}, came {name!r}"
+                )
         places = tuple(fields.ids.index(name) for name in context)
         shape = Shape(
             fields=max(1, len(fields.ids)),
@@ -244,43 +273,69 @@ class AdaptDHMClassifier(base.MiniBatchClassifier):
 
     # A live stream
 
-    def show(self, batch: pa.RecordBatch, scores: F32 | None = None, version: int | None = None) -> F32:
-        """Note impressions with their predictions, which are returned, `float32[n]`.
+    def show(self, batch: pa.RecordBatch) -> F32:
+        """Note impressions with their predictions, which are returned, `float32[n]`. Raises WrongFeatures."""
+        if not batch.num_rows:
+            return np.zeros(0, np.float32)
+        self._fields(batch.slice(0, 1).to_pylist()[0])
+        noted = self.note(batch)
+        self.take(noted)
+        return noted.rows.scores[:, 0]
 
-        scores: float32[n, S], predictions that were made elsewhere, by the snapshot `version`: the first is this learner's.
-        Raises WrongFeatures; ValueError for a prediction of a version that is not published yet.
+    def note(self, batch: pa.RecordBatch, *others: F32) -> Noted:
+        """What is to be noted of impressions as they arrive; changes nothing, so an executor may do it with a snapshot.
+
+        others: float32[n] each, predictions of other learners, which come out beside this one's. Raises WrongFeatures.
         """
-        if version is not None and version > self.version:
-            raise ValueError(
-                f"expected a prediction of version {self.version} or earlier, came {version}: it may have learnt what it is to be scored on"
-            )
+        assert self.fields is not None
         for name in (self.event, self.time, *((self.group,) if self.group is not None else ())):
             if name not in batch.schema.names:
                 raise WrongFeatures(f"expected a column {name!r}, came {', '.join(batch.schema.names)}")
-        if not batch.num_rows:
-            return np.zeros(0, np.float32)
-        inputs = self._fields(batch.slice(0, 1).to_pylist()[0]).arrow(batch)
-        if scores is None:
-            scores = self.predict(inputs)[:, None]
+        inputs = self.fields.arrow(batch)
         events, is_event = event_keys(batch.column(self.event))
-        groups = event_keys(batch.column(self.group))[0][:, 0] if self.group is not None else events[:, 0] * np.uint64(0)
-        shown = Impressions(
+        n = batch.num_rows
+        domain, names = np.zeros(n, np.int64), [OTHER]
+        if self.domain is not None:
+            coded = batch.column(self.domain)
+            coded = coded if pa.types.is_dictionary(coded.type) else coded.dictionary_encode()
+            names = [str(name) for name in coded.dictionary.to_pylist()] + [OTHER]
+            domain = coded.indices.fill_null(len(names) - 1).to_numpy(zero_copy_only=False).astype(np.int64)
+        group = np.zeros(n, np.uint64)
+        if self.group is not None:
+            group = event_keys(batch.column(self.group))[0][:, 0]
+        time = seconds(batch.column(self.time))
+        rows = Impressions(
             events,
-            seconds(batch.column(self.time)),
+            time,
             inputs.keys,
             inputs.numbers,
-            scores,
-            np.full(batch.num_rows, self.version if version is None else version, np.int64),
-            self._domain_places(batch),
-            groups,
-            np.zeros(batch.num_rows, np.uint8),
+            np.stack([self.predict(inputs), *others], 1),
+            np.full(n, self.version, np.int64),
+            domain,
+            group,
+            np.zeros(n, np.uint8),
         )
-        whole = is_event & np.isfinite(shown.time)
-        self.pending.counts.no_id += int((~whole).sum())
-        waits = np.flatnonzero(whole)[self.pending.show(shown.take(whole))]
-        if self.delay == "now" and len(waits):
-            self._queue(inputs.keys[waits], inputs.numbers[waits], np.zeros(len(waits), np.uint8))
-        return scores[:, 0]
+        whole = is_event & np.isfinite(time)
+        return Noted(rows.take(whole), names, int((~whole).sum()), inputs.missing)
+
+    def take(self, noted: Noted) -> None:
+        """Let noted impressions wait. Raises ValueError for a prediction of a version that is not published yet."""
+        rows = noted.rows
+        newest = int(rows.version.max(initial=0))
+        if newest > self.version:
+            raise ValueError(
+                f"expected predictions of version {self.version} or earlier, came {newest}: it may have learnt what it is to be scored on"
+            )
+        self.pending.counts.no_id += noted.no_id
+        self.n_missing += noted.missing
+        for name in noted.domains:
+            if name not in self.domains and name != OTHER and len(self.domains) < DOMAINS - 1:
+                self.domains.append(name)
+        places = [self.domains.index(name) if name in self.domains else DOMAINS - 1 for name in noted.domains]
+        rows = rows._replace(domain=np.array(places, np.int64)[rows.domain])
+        waits = self.pending.show(rows)
+        if self.delay == "now" and waits.any():
+            self._queue(rows.keys[waits], rows.numbers[waits], rows.clicked[waits])
 
     def click(self, events: Any) -> list[int]:
         """Labels: impressions of these ids were clicked. Places of those that came too late, or without an impression."""
@@ -308,32 +363,24 @@ class AdaptDHMClassifier(base.MiniBatchClassifier):
         losses = -np.where(rows.clicked > 0, np.log(p), np.log1p(-p))
         alarms = self.watch.feed(losses, rows.domain)
         if self.delay == "wait":
-            self.learn(Inputs(rows.keys, rows.numbers, 0), rows.clicked)
+            self.learn_resolved(rows)
         return Resolved(rows, [self.domain_name(place) for place in alarms])
 
+    def learn_resolved(self, rows: Impressions) -> None:
+        """Learn impressions whose label is known; also for a control that learns beside."""
+        self.learn(Inputs(rows.keys, rows.numbers, 0), rows.clicked)
+
     def _queue(self, keys: U64, numbers: F32, labels: npt.NDArray[np.uint8]) -> None:
-        mine = (keys, numbers, labels)
-        self.fresh = mine if self.fresh is None else tuple(map(np.concatenate, zip(self.fresh, mine, strict=True)))  # type: ignore[arg-type]
+        had = self.fresh if self.fresh is not None else (keys[:0], numbers[:0], labels[:0])
+        self.fresh = (
+            np.concatenate([had[0], keys]),
+            np.concatenate([had[1], numbers]),
+            np.concatenate([had[2], labels]),
+        )
 
     def domain_name(self, place: int) -> str:
         """The domain of a place in `Impressions.domain`."""
         return self.domains[place] if place < len(self.domains) else OTHER
-
-    def _domain_places(self, batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
-        if self.domain is None:
-            return np.zeros(batch.num_rows, np.int64)
-        coded = batch.column(self.domain)
-        if not pa.types.is_dictionary(coded.type):
-            coded = coded.dictionary_encode()
-        places = []
-        for name in coded.dictionary.to_pylist():
-            text = str(name)
-            if text not in self.domains and len(self.domains) < DOMAINS - 1:
-                self.domains.append(text)
-            places.append(self.domains.index(text) if text in self.domains else DOMAINS - 1)
-        codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-        found: npt.NDArray[np.int64] = np.array([*places, DOMAINS - 1], np.int64)[codes]
-        return found
 
     def publish(self) -> bytes:
         """The next version, as bytes: predictions by it may be shown from now on."""

@@ -57,7 +57,9 @@ class Fields:
     def rows(self, rows: Sequence[Mapping[Any, Any]]) -> Inputs:
         """Of dicts; a name that is absent is a missing value, further names are not looked at."""
         named = [{str(name): value for name, value in row.items()} for row in rows]
-        return self._inputs(len(named), {n: [row.get(n) for row in named] for n in (*self.ids, *self.numbers)})
+        return self._inputs(
+            len(named), {n: [row.get(n) for row in named] for n in (*self.ids, *self.numbers)}
+        )
 
     def frame(self, frame: pd.DataFrame) -> Inputs:
         """Of a frame, in which features come and go as in dicts."""
@@ -74,9 +76,7 @@ class Fields:
     def arrow(self, batch: pa.RecordBatch) -> Inputs:
         """Of a batch; a dictionary's entries are hashed once each, whole numbers are not copied. Raises WrongFeatures."""
         self._must_have(batch.schema.names)
-        return self._inputs(
-            batch.num_rows, {n: batch.column(n) for n in (*self.ids, *self.numbers)}
-        )
+        return self._inputs(batch.num_rows, {n: batch.column(n) for n in (*self.ids, *self.numbers)})
 
     def _must_have(self, names: Sequence[str]) -> None:
         missing = [name for name in (*self.ids, *self.numbers) if name not in names]

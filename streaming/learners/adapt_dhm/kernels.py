@@ -34,9 +34,7 @@ def look_up(arrays: Any, rows: Any, own: Any, factors: Any, x: Any, sums: Any) -
                     start = 8 * (place - own)
                     if start + 8 <= wide:
                         for lane in range(8):
-                            sums[at, start + lane] += (
-                                factors[field, start + lane] * arrays.fp32[block, lane]
-                            )
+                            sums[at, start + lane] += factors[field, start + lane] * arrays.fp32[block, lane]
                 block = arrays.chain[block]
 
 
@@ -114,3 +112,13 @@ def dense_step(weights: Any, gradient: Any, first: Any, second: Any, steps: Any,
         first[at] = keep1 * first[at] + new1 * g
         second[at] = keep2 * second[at] + new2 * g * g
         weights[at] -= rate * first[at] / (np.sqrt(second[at]) + tiny)
+
+
+@kernel
+def touch(arrays: Any, rows: Any, now: Any) -> None:
+    """Note that `rows: uint32[m]` were met at time `now`: what the store does where counts of touches do not age, without its sort."""
+    for at in range(rows.shape[0]):
+        row = rows[at]
+        if row > 0:
+            arrays.touches[row] += np.float32(1.0)
+            arrays.seen[row] = max(arrays.seen[row], now)

@@ -90,7 +90,12 @@ class AdaptDHM(nn.Module):
 
     def __init__(self, shape: Shape, lr: float = 8e-3, seed: int = 0) -> None:
         super().__init__()
-        if shape.fields < 1 or not lr > 0 or shape.n_clusters < 1 or shape.routing not in ("lar", "reference", "none"):
+        if (
+            shape.fields < 1
+            or not lr > 0
+            or shape.n_clusters < 1
+            or shape.routing not in ("lar", "reference", "none")
+        ):
             raise ValueError(
                 f"expected fields, lr and clusters above 0 and routing lar, reference or none, came {shape}, lr {lr}"
             )
@@ -101,7 +106,9 @@ class AdaptDHM(nn.Module):
         k = shape.n_clusters
         if shape.routing == "lar":
             if not shape.context:
-                raise ValueError("expected context fields for routing 'lar', came none; name some, or take routing 'none'")
+                raise ValueError(
+                    "expected context fields for routing 'lar', came none; name some, or take routing 'none'"
+                )
             self.routing = LossAware(shape.widths, k, shape.field_gates, random)
             gates = sum(shape.widths[:-1]) if shape.field_gates else 0
             wide = k + -(-gates // 8) * 8
@@ -138,7 +145,11 @@ class AdaptDHM(nn.Module):
         In training mode new ids are admitted; in evaluation nothing changes.
         """
         keys = keys_of_integers(ids.numpy())
-        rows = self.table.locate(keys, float(self.table.store.counts["admitted"])) if self.training else self.table.find(keys)
+        rows = (
+            self.table.locate(keys, float(self.table.store.counts["admitted"]))
+            if self.training
+            else self.table.find(keys)
+        )
         return self.score(rows, dense)[0]
 
     def route(self, ids: Tensor, dense: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ factor and a cluster's own (as STAR, Sheng et al., CIKM 2021, has one for each d
 Deliberately absent: batch normalisation, whose running means tie the rows of a batch together; here the order of rows is irrelevant.
 """
 
+import itertools
 from typing import Final
 
 import torch
@@ -30,7 +31,7 @@ class Layers(nn.Module):
         super().__init__()
         self.widths = widths
         self.shared, self.factor, self.bias = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
-        for inputs, outputs in zip(widths, widths[1:], strict=False):
+        for inputs, outputs in itertools.pairwise(widths):
             bound = (6.0 / (inputs + outputs)) ** 0.5  # Glorot and Bengio, AISTATS 2010
             drawn = torch.rand(inputs, outputs, generator=random)
             self.shared.append(nn.Parameter((2 * drawn - 1) * bound))

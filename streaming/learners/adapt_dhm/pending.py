@@ -167,9 +167,7 @@ class Pending:
     def _append(self, rows: Impressions) -> None:
         if len(rows.time):
             order = np.argsort(rows.event[:, 0], kind="stable")
-            self._segments.append(
-                _Segment(rows, order, rows.event[order, 0], np.ones(len(rows.time), bool))
-            )
+            self._segments.append(_Segment(rows, order, rows.event[order, 0], np.ones(len(rows.time), bool)))
 
 
 def _meet(segment: _Segment, events: U64) -> tuple[I64, I64]:

@@ -27,9 +27,10 @@ KEEP: Final = 0.9
 MEAN_RATE: Final = 0.02
 STARVED: Final = 0.2
 """A cluster with less than this part of an even share is begun anew."""
-WATCHED: Final = 256
-"""Rows of a batch that the guard looks at."""
-GUARD_MEMORY: Final = 0.98
+LOOK_EVERY: Final = 4
+WATCHED: Final = 512
+"""The guard looks at every fourth batch, and at so many of its rows."""
+GUARD_MEMORY: Final = 0.95
 LEAST_TRUST: Final = 0.05
 
 
@@ -69,6 +70,7 @@ class LossAware(nn.Module):
         self.register_buffer("trust", torch.ones(()))
         self.register_buffer("mean", torch.full((clusters,), 1.0 / clusters))
         self.register_buffer("evidence", torch.zeros(3, dtype=torch.float64))  # weight, sum, sum of squares
+        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
     def coefficients(self, x: Tensor, sums: Tensor) -> Tensor:
         own = torch.softmax(sums[:, : self.clusters], 1)
@@ -82,23 +84,26 @@ class LossAware(nn.Module):
 
     @torch.no_grad()
     def after(self, x: Tensor, sums: Tensor, labels: Tensor) -> None:
+        self.batches += 1
+        if int(self.batches) % LOOK_EVERY:
+            return
         x, sums, labels = x[:WATCHED], sums[:WATCHED], labels[:WATCHED]
         own = torch.softmax(sums[:, : self.clusters], 1)
         with_context = self.network(x, own, sums[:, self.clusters :] if self.field_gates else None)
         without = self.network(x, self.mean.expand(len(x), -1))
-        self.mean.lerp_(own.mean(0), MEAN_RATE)
+        self.mean.lerp_(own.mean(0), LOOK_EVERY * MEAN_RATE)
         loss = nn.functional.binary_cross_entropy_with_logits
         gain = float(loss(without, labels)) - float(loss(with_context, labels))
         self.evidence.mul_(GUARD_MEMORY).add_(torch.tensor([1.0, gain, gain * gain], dtype=torch.float64))
         weight, total, squares = self.evidence.tolist()
         mean = total / weight
         error = (max(squares / weight - mean * mean, 1e-12) / weight) ** 0.5
-        if weight > 20:  # about 25 batches
+        if weight > 15:  # about 28 looks
             # Harm must show, not the absence of gain: a partition takes some hundred batches to be worth anything.
             if mean < -2 * error:
-                self.trust.mul_(0.95).clamp_(min=LEAST_TRUST)
+                self.trust.mul_(0.9).clamp_(min=LEAST_TRUST)
             elif mean > error:
-                self.trust.mul_(1.1).clamp_(max=1.0)
+                self.trust.mul_(1.2).clamp_(max=1.0)
 
 
 class Reference(nn.Module):

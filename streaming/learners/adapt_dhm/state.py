@@ -7,7 +7,6 @@ the tests). What is restored goes on to the last bit: random numbers, step count
 from typing import Any, Final
 
 import msgspec
-import numpy as np
 import torch
 
 from headrace.streaming.learners import tensors
@@ -67,10 +66,14 @@ def load(cls: Any, data: bytes) -> Any:
         if name.startswith(("net.", "adam.", "store.fp32")):
             tensors.must_be_finite({name: array}, (name,))
     try:
-        params = {name: tuple(v) if name in _LISTS and v is not None else v for name, v in kept.params.items()}
+        params = {
+            name: tuple(v) if name in _LISTS and v is not None else v for name, v in kept.params.items()
+        }
         model = cls(**params)
         if set(kept.counters) != set(COUNTERS):
-            raise BadCheckpoint(f"expected the counters {', '.join(COUNTERS)}, came {', '.join(kept.counters)}")
+            raise BadCheckpoint(
+                f"expected the counters {', '.join(COUNTERS)}, came {', '.join(kept.counters)}"
+            )
         for name, value in kept.counters.items():
             setattr(model, name, value)
         model.domains = kept.domains
@@ -127,4 +130,5 @@ def _restore_network(network: Any, arrays: dict[str, Any]) -> None:
 
 
 def _watch_arrays(watch: Any) -> dict[str, Any]:
-    return watch.adwins._asdict() | {"alarms": watch.alarms}
+    arrays: dict[str, Any] = watch.adwins._asdict()
+    return arrays | {"alarms": watch.alarms}

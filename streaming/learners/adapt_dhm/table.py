@@ -79,14 +79,15 @@ class Table(nn.Module):
 
     def locate(self, keys: U64, now: float) -> U32:
         """Rows of `keys: uint64[B, F, 2]`, `uint32[B, F]`; ids due for one are admitted. A key of field 255 is no id: row 0."""
-        there = keys[..., 1] != ABSENT
-        if there.all():
-            rows = self.store.locate_keys(keys.reshape(-1, 2), now).reshape(keys.shape[:2])
-        else:
-            rows = np.zeros(keys.shape[:2], np.uint32)
-            rows[there] = self.store.locate_keys(keys[there], now)
+        rows = self.find(keys)
+        kernels.touch(self.store.arrays, rows.reshape(-1), now)
+        new = (rows == 0) & (keys[..., 1] != ABSENT)
+        if new.any():
+            before = self.store.counts["admitted"]
+            rows[new] = self.store.locate_keys(keys[new], now, keep=rows.reshape(-1))
+            if self.store.counts["admitted"] != before:
+                self._count()
         self._widen(rows)
-        self._count()
         return rows
 
     def find(self, keys: U64) -> U32:
@@ -139,10 +140,11 @@ class Table(nn.Module):
         if not self.wide:
             return
         blocks, full = self.store.arrays.blocks, (self.dim + self.wide) // WIDTH
-        for place in self.context:
-            column = rows[:, place]
-            short = np.unique(column[(blocks[column] < full) & (blocks[column] > 0)])
-            for row in short.tolist():
+        met = rows[:, self.context]
+        held = blocks[met]
+        short = (held < full) & (held > 0)
+        if short.any():
+            for row in np.unique(met[short]).tolist():
                 for at in range(int(blocks[row]), full):
                     start = WIDTH * at - self.dim
                     values = self.store.random.standard_normal((1, WIDTH)).astype(np.float32)

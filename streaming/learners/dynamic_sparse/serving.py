@@ -20,6 +20,7 @@ from headrace.streaming.learners.embedding.names import Names
 from headrace.streaming.learners.embedding.seen import SeenPairs
 from headrace.streaming.learners.embedding.store import EmbeddingStore
 from headrace.streaming.learners.errors import BadCheckpoint, LearnerError
+from headrace.streaming.learners.tensors import under
 
 
 class Recommender(torch.nn.Module):
@@ -29,7 +30,7 @@ class Recommender(torch.nn.Module):
         super().__init__()
         kept, arrays = state.read(data)
         try:
-            held = state.under(arrays, "store.")
+            held = under(arrays, "store.")
             layout = Layout(
                 rows=len(held["blocks"]),
                 n_blocks=len(held["chain"]),

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from river import checks
 
-from headrace.streaming.learners.adapt_dhm.classifier import AdaptDHMClassifier
+from headrace.streaming.learners.adapt_dhm.classifier import AdaptDHMClassifier, Noted
 from headrace.streaming.learners.adapt_dhm.fields import Fields
 from headrace.streaming.learners.adapt_dhm.watch import Watch
 from headrace.streaming.learners.errors import BadCheckpoint, WrongFeatures
@@ -43,7 +43,12 @@ def test_river_takes_it_for_an_estimator(routing):
 
 
 def stream(**options) -> AdaptDHMClassifier:
-    chosen = {"ids": ("user", "item", "shop"), "numbers": ("price",), "context": ("user", "shop"), "domain": "shop"}
+    chosen = {
+        "ids": ("user", "item", "shop"),
+        "numbers": ("price",),
+        "context": ("user", "shop"),
+        "domain": "shop",
+    }
     return AdaptDHMClassifier(**(chosen | SMALL | {"window": 10.0, "group": "user", "seed": 5} | options))
 
 
@@ -86,7 +91,11 @@ def test_it_learns_from_a_stream_and_scores_what_was_predicted_then():
 
     def look(turn, resolved):
         for event, score, version, label in zip(
-            resolved.rows.event[:, 0], resolved.rows.scores[:, 0], resolved.rows.version, resolved.rows.clicked, strict=True
+            resolved.rows.event[:, 0],
+            resolved.rows.scores[:, 0],
+            resolved.rows.version,
+            resolved.rows.clicked,
+            strict=True,
         ):
             assert noted.pop(int(event)) == (score, version)
             assert version <= turn - 10
@@ -129,11 +138,31 @@ def test_permuted_labels_teach_nothing():
 
 def test_a_prediction_of_an_unpublished_version_is_refused():
     model = stream()
-    batch, _ = views(5, 0)
-    with pytest.raises(ValueError, match="it may have learnt what it is to be scored on"):
-        model.show(batch, np.full((5, 1), 0.5, np.float32), version=1)
     model.publish()
-    model.show(batch, np.full((5, 1), 0.5, np.float32), version=1)
+    snapshot = AdaptDHMClassifier.from_bytes(model.to_bytes())
+    snapshot.version = 2
+    noted = Noted.from_bytes(snapshot.note(views(5, 0)[0]).to_bytes())
+    with pytest.raises(ValueError, match="it may have learnt what it is to be scored on"):
+        model.take(noted)
+    model.publish()
+    model.take(noted)
+    assert model.pending.waiting == 5
+
+
+def test_a_snapshot_elsewhere_notes_what_the_learner_itself_would_have():
+    model, other = stream(), stream()
+    for turn in range(6):
+        snapshot = AdaptDHMClassifier.from_bytes(model.to_bytes())
+        batch, wanted = views(40, turn)
+        before = snapshot.to_bytes()
+        noted = snapshot.note(batch)
+        assert snapshot.to_bytes() == before
+        model.take(Noted.from_bytes(noted.to_bytes()))
+        other.show(batch)
+        for each in (model, other):
+            each.click(clicked(batch, wanted))
+            each.resolve(turn + 8)
+    assert model.to_bytes() == other.to_bytes()
 
 
 def test_labels_without_impressions_and_the_reverse_and_twice():
@@ -151,7 +180,8 @@ def test_labels_without_impressions_and_the_reverse_and_twice():
     assert (counts.shown, counts.shown_twice, counts.clicked) == (53, 53, wanted.sum())
     assert (counts.repeated, counts.late, counts.no_id) == (wanted.sum(), 2, 1)
     rows = model.resolve(10.0).rows
-    assert len(rows.time) == 50 and rows.clicked.sum() == wanted.sum()
+    assert len(rows.time) == 50
+    assert rows.clicked.sum() == wanted.sum()
     assert model.click(ids) == list(range(len(ids)))  # beyond the horizon: given back
     assert counts.late == 2 + len(ids)
     assert model.resolve(11.0).rows.clicked.sum() == 0
@@ -182,7 +212,9 @@ def test_delayed_feedback_converges_to_the_true_rate(delay):
     served = []
     for turn in range(900):
         names = [f"{turn}-{n}" for n in range(60)]
-        batch = pa.record_batch({"event_id": names, "event_time": np.full(60, float(turn)), "page": np.zeros(60, np.int64)})
+        batch = pa.record_batch(
+            {"event_id": names, "event_time": np.full(60, float(turn)), "page": np.zeros(60, np.int64)}
+        )
         served.append(float(model.show(batch)[0]))
         for name in np.array(names)[rng.random(60) < 0.2]:
             due.setdefault(turn + int(rng.integers(0, 28)), []).append(str(name))
@@ -204,7 +236,9 @@ def test_without_the_weights_an_immediate_negative_would_be_biased():
 
 
 def test_fewer_negatives_and_the_rate_is_still_the_true_one():
-    model = AdaptDHMClassifier(ids=("page",), routing="none", negative_rate=0.25, lr=2e-3, rows=50, hidden=(4,), seed=1)
+    model = AdaptDHMClassifier(
+        ids=("page",), routing="none", negative_rate=0.25, lr=2e-3, rows=50, hidden=(4,), seed=1
+    )
     rng, served = np.random.default_rng(3), []
     for _ in range(600):
         frame = pd.DataFrame({"page": np.zeros(100, np.int64)})
@@ -223,7 +257,8 @@ def test_a_drift_raises_an_alarm_in_its_domain_and_the_rates_with_it():
             loss[domains == 1] += 0.6
         raised = watch.feed(loss, domains)
         assert raised in ([], [1]) if turn >= 40 else not raised
-    assert watch.alarms[1] >= 1 and watch.alarms.sum() == watch.alarms[1]
+    assert watch.alarms[1] >= 1
+    assert watch.alarms.sum() == watch.alarms[1]
     assert 1.0 < watch.faster <= 1.5
     watch.feed(np.zeros(30_000), np.zeros(30_000, np.int64))
     assert watch.faster == 1.0
@@ -286,9 +321,10 @@ def test_damaged_bytes_are_refused_whole(data):
     except BadCheckpoint:
         return
     # A flip inside the header may spell another valid parameter; what was learnt is what it was.
-    assert hashlib.sha256(found.model.table.store.arrays.fp32).digest() == hashlib.sha256(
-        AdaptDHMClassifier.from_bytes(good).model.table.store.arrays.fp32
-    ).digest()
+    assert (
+        hashlib.sha256(found.model.table.store.arrays.fp32).digest()
+        == hashlib.sha256(AdaptDHMClassifier.from_bytes(good).model.table.store.arrays.fp32).digest()
+    )
 
 
 def test_a_checkpoint_of_another_schema_is_refused():
@@ -307,16 +343,25 @@ def test_unknown_and_missing_fields_and_ids_of_any_type():
     for number in range(30):
         model.learn_one({"user": number % 3, "item": "a", "shop": 1.5, "price": number}, number % 3 == 0)
     usual = model.predict_proba_one({"user": 1, "item": "a", "shop": 1.5, "price": 3.0})[True]
-    assert model.predict_proba_one({"user": 1.0, "item": "a", "shop": 1.5, "price": 3, "more": [1]})[True] == usual
-    odd = [{}, {"user": None, "item": float("nan"), "price": "dear"}, {"user": [1], "item": b"a", "shop": 2**70}]
+    assert (
+        model.predict_proba_one({"user": 1.0, "item": "a", "shop": 1.5, "price": 3, "more": [1]})[True]
+        == usual
+    )
+    odd = [
+        {},
+        {"user": None, "item": float("nan"), "price": "dear"},
+        {"user": [1], "item": b"a", "shop": 2**70},
+    ]
     for row in odd:
         p = model.predict_proba_one(row)
-        assert 0 < p[True] < 1 and p[True] + p[False] == pytest.approx(1)
+        assert 0 < p[True] < 1
+        assert p[True] + p[False] == pytest.approx(1)
         model.learn_one(row, True)
     assert model.n_missing > 5
     model.learn_one({"user": 1}, None)
     model.learn_one({"user": 1}, float("nan"))
-    assert model.n_unlabelled == 2 and model.n_learned == 33
+    assert model.n_unlabelled == 2
+    assert model.n_learned == 33
     with pytest.raises(WrongFeatures, match="shop, price is not among"):
         model.learn_arrow(pa.record_batch({"user": [1], "item": [2], "y": [1]}), "y")
     with pytest.raises(WrongFeatures, match="expected a column 'y'"):
@@ -326,12 +371,23 @@ def test_unknown_and_missing_fields_and_ids_of_any_type():
 def test_columns_and_rows_are_the_same_events():
     batch, wanted = views(60, 0)
     named = batch.select(["user", "item", "shop", "price"])
-    by_arrow, by_frame, by_row = stream(domain=None), stream(domain=None), Fields(("user", "item", "shop"), ("price",))
+    by_arrow, by_frame, by_row = (
+        stream(domain=None),
+        stream(domain=None),
+        Fields(("user", "item", "shop"), ("price",)),
+    )
     by_arrow.learn_arrow(named.append_column("y", pa.array(wanted.astype(np.int8))), "y")
     by_frame.learn_many(named.to_pandas(), pd.Series(wanted))
     assert by_arrow.to_bytes() == by_frame.to_bytes()
     np.testing.assert_array_equal(by_row.rows(named.to_pylist()).keys, by_row.arrow(named).keys)
-    nulls = pa.record_batch({"user": pa.array([None, 3]), "item": pa.array(["a", None]), "shop": pa.array([1, 1]), "price": [None, 2.0]})
+    nulls = pa.record_batch(
+        {
+            "user": pa.array([None, 3]),
+            "item": pa.array(["a", None]),
+            "shop": pa.array([1, 1]),
+            "price": [None, 2.0],
+        }
+    )
     assert by_row.arrow(nulls).missing == 3
     np.testing.assert_array_equal(by_row.rows(nulls.to_pylist()).keys, by_row.arrow(nulls).keys)
 

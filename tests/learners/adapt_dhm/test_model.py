@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from benchmarks.data.latent import CONTEXT, FIELDS, clicks
 
+from benchmarks.data.latent import CONTEXT, FIELDS, clicks
 from headrace.streaming.learners.adapt_dhm import kernels
 from headrace.streaming.learners.adapt_dhm.adam import Adam
 from headrace.streaming.learners.adapt_dhm.model import AdaptDHM, Shape, keys_of_integers
@@ -41,7 +41,7 @@ def trained(routing: str = "lar", steps: int = 60, **options) -> AdaptDHM:
 
 
 def state_of(model: AdaptDHM) -> list[bytes]:
-    arrays = [array for array in model.table.store.arrays]
+    arrays = list(model.table.store.arrays)
     arrays += [tensor.detach().numpy() for tensor in (*model.parameters(), *model.buffers())]
     arrays += [array for moments in model.optimiser.state.values() for array in moments]
     return [array.tobytes() for array in arrays]
@@ -93,7 +93,9 @@ def test_a_forced_cluster_is_the_perceptron_of_the_product_weights(kind):
         else:
             found = network(x, torch.eye(8)[number].expand(50, -1))
         h, start = x.double(), 0
-        for at, (shared, factor, bias) in enumerate(zip(network.shared, network.factor, network.bias, strict=True)):
+        for at, (shared, factor, bias) in enumerate(
+            zip(network.shared, network.factor, network.bias, strict=True)
+        ):
             if kind == "hard":
                 weight, b = shared * factor[number], bias + network.own_bias[at][number]
             else:
@@ -154,7 +156,9 @@ def test_an_unknown_value_and_one_that_gave_up_its_scores_are_neutral():
     model.table.store.take_back(row)
     _, coefficient = model.route(torch.tensor([[3, 10_001, 0, 0]]), torch.zeros(1, 2))
     np.testing.assert_allclose(coefficient.numpy(), 1 / 8, atol=1e-6)
-    model.table.locate(keys_of_integers(np.array([[3, 1, 0, 0]])), 1.0)  # and is given new ones when it comes back
+    model.table.locate(
+        keys_of_integers(np.array([[3, 1, 0, 0]])), 1.0
+    )  # and is given new ones when it comes back
     assert int(model.table.store.arrays.blocks[row[0]]) == 2
 
 
@@ -181,7 +185,10 @@ def test_the_table_never_outgrows_its_rows():
 def test_adam_is_torchs():
     weights = torch.nn.Parameter(torch.linspace(-1, 1, 12).reshape(3, 4))
     theirs = torch.nn.Parameter(weights.detach().clone())
-    mine, reference = Adam({"w": weights}, {"w": 3.0}), torch.optim.Adam([theirs], lr=0.03, betas=(0.9, 0.999))
+    mine, reference = (
+        Adam({"w": weights}, {"w": 3.0}),
+        torch.optim.Adam([theirs], lr=0.03, betas=(0.9, 0.999)),
+    )
     for step in range(20):
         for parameter in (weights, theirs):
             parameter.grad = None
@@ -209,7 +216,9 @@ def test_the_table_takes_adams_steps_for_the_rows_touched():
         ((looked.reshape(64, 32) - target) ** 2).mean().backward()
         sparse.step()
     found = model.table.store.gather(np.arange(300, dtype=np.uint32), 1)
-    np.testing.assert_allclose(found[np.unique(rows)], theirs.detach().numpy()[np.unique(rows)], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        found[np.unique(rows)], theirs.detach().numpy()[np.unique(rows)], rtol=1e-4, atol=1e-6
+    )
 
 
 def test_prototypes_stay_on_the_sphere_and_none_starves():
