@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from .mutant import Mutant
 from .planted_encodings import ENCODED
+from .planted_forgetting import FORGETTING
 from .planted_recommender import RECOMMENDING
 
 ENCODINGS = "tests/storage/test_encodings.py"
@@ -500,6 +501,6 @@ SCHEDULER = (
     ),
 )
 
-MUTANTS = STORAGE + ENCODED + STREAMING + LEARNERS + RECOMMENDING + JOBS + SCHEDULER
+MUTANTS = STORAGE + ENCODED + FORGETTING + STREAMING + LEARNERS + RECOMMENDING + JOBS + SCHEDULER
 
 __all__ = ["MUTANTS", "Mutant"]
