@@ -3,7 +3,7 @@
 In the flow: the table's erase plans each file here and then has the new bytes written through ``redo``. What changes: pages
 and dictionaries (``erase_page``), bounds in STATS, deletion bits, page hashes, the hash tree, the root, and the erase epoch,
 by which readers notice. Before anything is written each new page is decoded, and what it says of other rows must be what it
-said before. Only disk blocks of 4,096 bytes that really change are written.
+said before. Only bytes that really change are written.
 
 Rows keep their numbers. Which encodings and widths pages have is still that of the rows that went; ``canonical`` writes the
 file anew without that. Source: in-place erasure with upkeep of a Merkle tree is the idea of Bullion's abstract (CIDR 2025);

@@ -1,7 +1,7 @@
 """What an erase changes in one file, worked out in memory: pages, dictionaries, bounds, deletion bits, and the seal over them.
 
 Between ``erase_file``, which knows whose rows go, and ``erase_page``. Before anything is written each new page is decoded, and
-what it says of other rows must be what it said before. Only disk blocks of 4,096 bytes that really change are kept.
+what it says of other rows must be what it said before. Only bytes that really change are kept.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,8 @@ from headrace.storage.statistics import of_page
 from headrace.storage.views import Views, is_sequence
 
 DISK_BLOCK = 4096
+GAP_BYTES = 128
+"""Bytes between two changes that are written along with them, since a place in the journal and a write cost as much."""
 _PAGE = struct.Struct("<QIIIIHHI16s")
 _DICT = struct.Struct("<QIIIIII16s")
 Rows = NDArray[np.int64]
@@ -287,20 +288,18 @@ class Erasing:
         )
 
     def _changed(self, images: Sequence[Image]) -> Iterator[Image]:
-        """Of each image the disk blocks in which it differs from the file, neighbours together."""
+        """Of each image the stretches in which it differs from the file, those that lie close together as one."""
         for offset, new in images:
-            old = self.file.source.read(offset, len(new))
-            edges = [0, *range(DISK_BLOCK - offset % DISK_BLOCK, len(new), DISK_BLOCK), len(new)]
-            first = None
-            for lo, hi in pairwise(edges):
-                differs = old[lo:hi] != new[lo:hi]
-                if differs and first is None:
-                    first = lo
-                if first is not None and not differs:
-                    yield offset + first, new[first:lo]
-                    first = None
-            if first is not None:
-                yield offset + first, new[first:]
+            old = np.frombuffer(self.file.source.read(offset, len(new)), np.uint8)
+            at = np.flatnonzero(old != np.frombuffer(new, np.uint8))
+            if len(at):
+                cuts = np.flatnonzero(np.diff(at) > GAP_BYTES)
+                for first, last in zip(
+                    at[np.append(0, cuts + 1)].tolist(),
+                    at[np.append(cuts, len(at) - 1)].tolist(),
+                    strict=True,
+                ):
+                    yield offset + first, new[first : last + 1]
 
 
 def _stored(mask: Mask, places: Rows | None) -> Rows:

@@ -190,8 +190,9 @@ class Log:
     def _since(self, manifest: Manifest, after: int) -> list[Manifest] | None:
         """The manifests of versions after ``after``, oldest first; None if one of them is not what came upon the other."""
         steps: list[Manifest] = []
+        horizon = manifest.standing.horizon  # as of now: versions in between knew an earlier one
         while manifest.version > after:
-            if manifest.operation == "repair" or manifest.version <= manifest.standing.horizon:
+            if manifest.operation == "repair" or manifest.version <= horizon:
                 return None
             steps.append(manifest)
             if manifest.version - 1 > after:
@@ -213,8 +214,9 @@ class Log:
         if not after:
             return tuple(file for _, file in self.listing(manifest).files)
         found: list[DataFile] = []
+        horizon = manifest.standing.horizon
         while manifest.version > after:
-            if manifest.replaces_all or manifest.version <= manifest.standing.horizon:
+            if manifest.replaces_all or manifest.version <= horizon:
                 what = "replaced all rows" if manifest.replaces_all else "is the oldest still kept"
                 raise RowsReplaced(
                     f"{self.table}: version {manifest.version} {what} after version {after}; rows added since cannot be "
