@@ -30,9 +30,9 @@ FORGETTING = (
     Mutant(
         "spare room is not zeroed",
         "storage",
-        "storage/erasing.py",
-        'data = [(off, image.ljust(slot, b"\\0")) for',
-        "data = [(off, image) for",
+        "storage/erase_page.py",
+        "    body += bytes(max(0, len(page.data) - NONCE_BYTES - len(body)))\n",
+        "    body += page.data[NONCE_BYTES + len(body) :].tobytes()\n",
         (f"{CHANNELS}::test_spare_room_is_zeroed_when_a_page_shrinks",),
     ),
     Mutant(
