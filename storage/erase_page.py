@@ -52,8 +52,12 @@ Rows = NDArray[np.int64]
 _U4, _U8 = np.dtype("u4"), np.dtype("u1")
 _SMALL = tuple(replace(select.PROFILES[name], ns_per_byte=10_000.0) for name in ("balanced", "size"))
 """What is encoded again must fit where it was."""
-_WHOLE = ("plain", "bitmap", "dictionary")
+_WHOLE_IDS = frozenset(
+    number for number, one in BY_ID.items() if one.name in ("plain", "bitmap", "dictionary")
+)
 """Encodings in which an erased value leaves nothing, neither where it lay nor in what its neighbours are stored by."""
+_OF_PARTS = ("byte_split", "alp", "zigzag")
+"""Encodings of which a value has its place in each part, if all parts are as long as the stream."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +116,12 @@ def blank(
 
 def _erase_there(encoding: Encoding, payload: Array, n: int, dtype: np.dtype[Any], at: Rows) -> bool:
     """Overwrite values where they lie; False where the encoding, or what it rests on, would still tell of them."""
-    if encoding.name not in _WHOLE and not isinstance(encoding, BitPack | PFOR | Int8 | Cast):
+    if not _leaves_nothing(encoding, payload, n, dtype):
         return False
+    if encoding.name in _OF_PARTS:
+        for _, number, part, count, kind in encoding.parts(payload, n, dtype):
+            _erase_there(BY_ID[number], part, count, kind, at)
+        return True
     try:
         encoding.erase(payload, n, dtype, at)
     except CannotErase:
@@ -121,6 +129,16 @@ def _erase_there(encoding: Encoding, payload: Array, n: int, dtype: np.dtype[Any
     if isinstance(encoding, BitPack | PFOR):
         encoding.rebase(payload, n, dtype, at)
     return True
+
+
+def _leaves_nothing(encoding: Encoding, payload: Array, n: int, dtype: np.dtype[Any]) -> bool:
+    if encoding.name in _OF_PARTS:
+        parts = encoding.parts(payload, n, dtype)
+        return all(
+            count == n and (number in _WHOLE_IDS or isinstance(BY_ID[number], BitPack | PFOR))
+            for _, number, _, count, _ in parts
+        )
+    return encoding.id in _WHOLE_IDS or isinstance(encoding, BitPack | PFOR | Int8 | Cast)
 
 
 def _encoded_again(

@@ -87,7 +87,7 @@ def _first_group(file: File, column: Column) -> list[pa.Array | None]:
 def _choice(
     column: Column, part: anatomy.ColumnPart, array: pa.Array | None, profile: Profile, raw_bytes: int
 ) -> ColumnChoice:
-    in_place = profile.in_place and (column.erase_key or column.personal)
+    in_place = profile.in_place
     candidates: dict[str, tuple[Candidate, ...]] = {}
     if array is not None and len(array):
         cuts = np.array([0, len(array)], np.int64)

@@ -43,7 +43,7 @@ class Profile:
     ns_per_byte: float
     zstd: Encoding
     in_place: bool = False
-    """Erase keys and personal columns get only encodings whose values can be overwritten where they lie."""
+    """Columns get only encodings whose values can be overwritten where they lie."""
     run_values: int = RUN_VALUES
     """Length of the runs of a sample."""
     file_dictionaries: bool = True

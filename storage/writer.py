@@ -150,7 +150,7 @@ class Writer:
             guarded = field.name == self._erase_key or field.name in self._personal
             rules = ColumnRules(
                 profile,
-                in_place=profile.in_place and guarded,
+                in_place=profile.in_place,
                 encoding=encodings.get(field.name),
                 page_blocks=self._page_blocks,
                 file_dictionary=profile.file_dictionaries and not guarded,
