@@ -23,6 +23,7 @@ TABLES = (
     "take",
     "kernels",
     "tables",
+    "erase",
     "multilabel",
     "multilabel_ablation",
     "multilabel_parts",

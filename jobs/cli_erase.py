@@ -1,4 +1,4 @@
-"""Verbs that carry erasures out and show them: ``erase plan|run|status|verify|receipt|verify-receipt``.
+"""Verbs that carry erasures out and show them: ``erase advise|plan|run|status|verify|receipt|verify-receipt``.
 
 The verbs that come before, which make and approve requests, are in ``cli_erase_requests``; what a request goes through is
 ``erasing``. Nothing that is printed repeats an id.
@@ -131,6 +131,41 @@ def _short(receipt: Receipt) -> dict[str, Any]:
         "version": receipt.version_after,
         "versions_closed": len(receipt.versions_closed),
     }
+
+
+@app.command()
+def advise(
+    table: Where,
+    share: Annotated[float, typer.Option(help="Of all persons, who ask in a year.")] = 0.02,
+    as_json: Json = False,
+) -> None:
+    """Compare what forgetting costs in a year, by layout and by how often requests are carried out together."""
+    from headrace.storage.erase_cost import advise as compare
+
+    if not 0 < share <= 1:
+        raise typer.BadParameter(f"expected a share above 0 and up to 1, got {share}")
+    costs = compare(storage.open(table), share)
+    rows = [
+        {
+            "layout": cost.layout,
+            "is": "measured" if cost.measured else "expected",
+            "runs_a_year": cost.runs,
+            "persons_a_run": cost.persons,
+            "blocks_a_run": round(cost.blocks),
+            "MB_a_year": round(cost.bytes_a_year / 1e6, 1),
+            "times_all_data": round(cost.times, 2),
+        }
+        for cost in costs
+    ]
+    best = costs[0]
+    say(
+        rows,
+        as_json,
+        lambda: (
+            f"{grid(rows)}\nleast is written with {best.runs} runs a year and rows {best.layout}; hide at once, erase before the "
+            "deadline\nrows come side by side by headrace compact TABLE --cluster-by KEY"
+        ),
+    )
 
 
 @app.command()

@@ -70,13 +70,14 @@ def answer(office: Office, message: Asked) -> Answer:
 
 def read_offsets(register: Register, topic: str) -> dict[int, int]:
     """By partition, the first offset that was not answered yet."""
+    return _all_offsets(register).get(topic, {})
+
+
+def _all_offsets(register: Register) -> dict[str, dict[int, int]]:
     try:
-        found = msgspec.json.decode((register.folder / _OFFSETS).read_bytes(), type=dict[str, dict[int, int]])
-    except FileNotFoundError:
-        return {}
-    except msgspec.MsgspecError:
+        return msgspec.json.decode((register.folder / _OFFSETS).read_bytes(), type=dict[str, dict[int, int]])
+    except (FileNotFoundError, msgspec.MsgspecError):
         return {}  # read from the start: what was done is refused as a replay
-    return found.get(topic, {})
 
 
 def keep_offsets(register: Register, topic: str, offsets: dict[int, int]) -> None:
@@ -84,7 +85,7 @@ def keep_offsets(register: Register, topic: str, offsets: dict[int, int]) -> Non
     path = register.folder / _OFFSETS
     temporary = path.with_name(f".{_OFFSETS}.tmp")
     temporary.unlink(missing_ok=True)
-    durable.write_file_synced(temporary, msgspec.json.encode({topic: offsets}))
+    durable.write_file_synced(temporary, msgspec.json.encode({**_all_offsets(register), topic: offsets}))
     temporary.replace(path)
     durable.sync_dir(register.folder)
 

@@ -71,6 +71,7 @@ class Office:
     def resume(self, told: Callable[[int, int], None] | None = None) -> list[Receipt]:
         """Finish every admitted request of this table that lacks a step."""
         done: list[Receipt] = []
+        self.register.mend(self.signer)
         receipts = self.register.receipts()
         for request in self.register.requests():
             if request.table == self.table.path.name:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import fcntl
 import os
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -133,8 +133,7 @@ class Register:
                 seen=self._ids(),
                 holds=self.holds(),
             )
-            durable.write_file_synced(self._request(request.request_id), envelope.to_json() + b"\n")
-            durable.sync_dir(self.folder / REQUESTS)
+            self._replace(f"{REQUESTS}/{request.request_id}.json", envelope.to_json() + b"\n")
         return request
 
     def preview(self, envelope: Envelope, *, table: str, key_kind: Kind, now_ms: int) -> Request:
@@ -181,7 +180,7 @@ class Register:
                 f"{self.folder}: key {by.key_id} is not trusted with receipts; add it to {POLICY}, or use one of {sorted(trusted)}"
             )
         with self._locked():
-            lines = self._recovered()
+            lines = self._mended(by)
             previous = blake3(lines[-1]).hexdigest() if lines else ""
             receipt = replace(make, sequence=len(lines), previous=previous)
             line = sign_receipt(receipt, by).to_json()
@@ -204,13 +203,13 @@ class Register:
             RequestRefused: there is no such receipt.
             RegisterTampered: as ``verify``.
         """
-        receipts, _ = self.verify()
-        if not 0 <= sequence < len(receipts):
+        _, head = self.verify()
+        if not 0 <= sequence < head.size:
             raise RequestRefused(
-                f"{self.folder}: there is no receipt {sequence}, the log has {len(receipts)}"
+                f"{self.folder}: there is no receipt {sequence}, the signed head of the log speaks of {head.size}"
             )
         lines = self._lines()
-        leaves = [transparency.leaf(line) for line in lines]
+        leaves = [transparency.leaf(line) for line in lines[: head.size]]
         path = tuple(found.hex() for found in transparency.inclusion(leaves, sequence))
         return Proof(parse_envelope(lines[sequence]), self._head_envelope(), path)
 
@@ -221,25 +220,25 @@ class Register:
             kept: a head that was seen earlier; the log must still begin with what it speaks of.
 
         Returns:
-            all receipts, and the head.
+            all receipts, and the head; it may not know the last one yet, if a crash came between the two.
 
         Raises:
             RegisterTampered: naming the first thing that is wrong.
         """
         trusted, lines = self.policy().receipts, self._lines()
-        if not lines and not (self.folder / HEAD).exists():
+        if len(lines) <= 1 and not (self.folder / HEAD).exists():
             head = Head(0, transparency.root([]).hex())
         else:
             head = read_head(self._head_envelope(), trusted)
         leaves = [transparency.leaf(line) for line in lines]
-        if head.size != len(lines) or transparency.root(leaves).hex() != head.root:
+        known = transparency.root(leaves[: head.size]).hex()
+        if not head.size <= len(lines) <= head.size + 1 or known != head.root:
             raise self._wrong(
-                f"the signed head speaks of {head.size} entries with root {head.root}, there are {len(lines)} with root "
-                f"{transparency.root(leaves).hex()}"
+                f"the signed head speaks of {head.size} entries with root {head.root}, there are {len(lines)} with root {known}"
             )
         receipts, previous = [], ""
         for at, line in enumerate(lines):
-            receipt = read_receipt(parse_envelope(line), trusted)
+            receipt = self._entry(line, at, trusted)
             if (receipt.sequence, receipt.previous) != (at, previous):
                 raise self._wrong(f"entry {at} says that it is {receipt.sequence} after {receipt.previous}")
             previous = blake3(line).hexdigest()
@@ -252,54 +251,48 @@ class Register:
             )
         return receipts, head
 
-    def _lines(self) -> list[bytes]:
+    def mend(self, by: Signer) -> None:
+        """Finish what an append that was killed began; changes nothing otherwise. Raises as ``verify``."""
+        with self._locked():
+            self._mended(by)
+
+    def _mended(self, by: Signer) -> list[bytes]:
+        """The entries, after half a line was cut off and a whole one that the head does not know was signed for."""
+        _, head = self.verify()
+        lines, path = self._lines(), self.folder / RECEIPTS
+        whole = sum(len(line) + 1 for line in lines)
+        if path.exists() and path.stat().st_size > whole:
+            with path.open("r+b") as file:
+                file.truncate(whole)
+                durable.sync_file(file.fileno())
+        if len(lines) > head.size:
+            self._write_head(lines, by)
+        return lines
+
+    def _entry(self, line: bytes, at: int, trusted: Mapping[str, str]) -> Receipt:
         try:
-            data = (self.folder / RECEIPTS).read_bytes()
+            return read_receipt(parse_envelope(line), trusted)
+        except RequestMalformed as error:
+            raise self._wrong(f"entry {at}: {error}") from None
+
+    def _lines(self) -> list[bytes]:
+        """Whole entries; half of one at the end is what a crash leaves, and was never told to anybody."""
+        try:
+            return (self.folder / RECEIPTS).read_bytes().split(b"\n")[:-1]
         except FileNotFoundError:
             return []
-        if data and not data.endswith(b"\n"):
-            raise self._wrong("the last entry is cut off; append anything to mend it, if a crash did this")
-        return data.split(b"\n")[:-1]
-
-    def _recovered(self) -> list[bytes]:
-        """The entries, after mending what a crash left: half a line goes, a whole one beyond the head counts."""
-        path = self.folder / RECEIPTS
-        if path.exists():
-            data = path.read_bytes()
-            whole = data[: data.rfind(b"\n") + 1]
-            if whole != data:
-                with path.open("r+b") as file:
-                    file.truncate(len(whole))
-                    durable.sync_file(file.fileno())
-        lines, trusted = self._lines(), self.policy().receipts
-        known = read_head(self._head_envelope(), trusted) if (self.folder / HEAD).exists() else Head(0, "")
-        root = transparency.root([transparency.leaf(line) for line in lines[: known.size]]).hex()
-        if not known.size <= len(lines) <= known.size + 1 or (known.size and root != known.root):
-            raise self._wrong(
-                f"the signed head speaks of {known.size} entries with root {known.root}, the log has others"
-            )
-        if len(lines) > known.size:
-            last, before = (
-                read_receipt(parse_envelope(lines[-1]), trusted),
-                lines[-2] if len(lines) > 1 else None,
-            )
-            if (last.sequence, last.previous) != (
-                known.size,
-                blake3(before).hexdigest() if before is not None else "",
-            ):
-                raise self._wrong(f"entry {known.size} was not put there by this register")
-        return lines
 
     def _write_head(self, lines: Sequence[bytes], by: Signer) -> None:
         root = transparency.root([transparency.leaf(line) for line in lines]).hex()
         self._replace(HEAD, sign_head(Head(len(lines), root), by).to_json() + b"\n")
 
     def _replace(self, name: str, data: bytes) -> None:
-        temporary = self.folder / f".{name}.tmp"
+        path = self.folder / name
+        temporary = path.with_name(f".{path.name}.tmp")
         temporary.unlink(missing_ok=True)
         durable.write_file_synced(temporary, data)
-        temporary.replace(self.folder / name)
-        durable.sync_dir(self.folder)
+        temporary.replace(path)
+        durable.sync_dir(path.parent)
 
     def _head_envelope(self) -> Envelope:
         try:

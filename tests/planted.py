@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from .mutant import Mutant
 from .planted_encodings import ENCODED
+from .planted_forgetting import FORGETTING
 from .planted_recommender import RECOMMENDING
 from .planted_tables import KEEPING
 
@@ -501,6 +502,6 @@ SCHEDULER = (
     ),
 )
 
-MUTANTS = STORAGE + KEEPING + ENCODED + STREAMING + LEARNERS + RECOMMENDING + JOBS + SCHEDULER
+MUTANTS = STORAGE + KEEPING + ENCODED + FORGETTING + STREAMING + LEARNERS + RECOMMENDING + JOBS + SCHEDULER
 
 __all__ = ["MUTANTS", "Mutant"]

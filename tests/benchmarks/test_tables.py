@@ -28,6 +28,11 @@ WORDS = {
         "read sequence",
     },
     "take": {"take", "take wide"},
+    "erase": {
+        "seconds",
+        "remains",
+        *(f"{what} {how}" for what in ("pages", "bytes") for how in ("random", "clustered")),
+    },
     "wide": {"open 10 of 1000", "open 10 of 20000"},
 }
 

@@ -74,6 +74,13 @@ def test_lost_offsets_bring_nothing_twice(asked: Ask, capsys: pytest.CaptureFixt
     assert storage.open("clicks").version == version
 
 
+def test_each_topic_has_its_own_offsets(tmp_path: Path) -> None:
+    book = Register(tmp_path)
+    job.keep_offsets(book, "a", {0: 3})
+    job.keep_offsets(book, "b", {1: 4})
+    assert [job.read_offsets(book, name) for name in "abc"] == [{0: 3}, {1: 4}, {}]
+
+
 def test_a_failed_store_ends_the_job_and_the_next_finishes(
     asked: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ short forms, on one small file. Flips, truncations, bombs and fuzzing do fifty t
 
 from __future__ import annotations
 
+import logging
 import random
 import shutil
 from collections import Counter
@@ -19,6 +20,7 @@ from headrace.storage.errors import StorageError
 from headrace.storage.reader import read_file
 from headrace.storage.writer import Writer
 from tests.storage.bits import same_table
+from tests.storage.interleaving import interleave
 from tests.storage.rich import rich, write_rich
 from tests.storage.test_bombs import blow
 from tests.storage.test_corruption import flips, judge, truncations
@@ -207,6 +209,16 @@ def tables_damaged(seed: int, folder: Path, tables: int = 6, flips: int = 120) -
     return Tried(tables * flips, dict(seen))
 
 
+def nobody_comes_back(seed: int, folder: Path, orders: int = 10_000) -> Tried:
+    """Random orders of erase, compact, collect, append, late events and files that wait for their commit."""
+    logging.disable(logging.WARNING)  # of late rows, thousands
+    operations = 0
+    for number in range(orders):
+        operations += interleave(folder / str(number), seed * orders + number)
+        shutil.rmtree(folder / str(number))
+    return Tried(orders, {"operations": operations})
+
+
 def _read_whole(root: Path, expected: pa.Table) -> str:
     try:
         table = storage.open(root)
@@ -235,5 +247,6 @@ ROOM = Room(
         Item("files cut or patched", files_cut_or_patched),
         Item("bits flipped in tables", tables_damaged),
         *TABLES,
+        Item("nobody comes back", nobody_comes_back),
     )
 )

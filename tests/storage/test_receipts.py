@@ -127,6 +127,8 @@ def test_each_way_of_tampering_is_seen(register: Register) -> None:
         "edited": [*lines[:3], lines[3].replace(b'"keyid":"', b'"keyid":"0')],
         "forged": [*lines[:3], forged],
         "cut off": [*lines[:3], lines[3][:-9]],
+        "more": [*lines, lines[3], lines[3]],
+        "rubbish": [*lines, b"{}\n"],
         "empty": [],
     }.items():
         log.write_bytes(b"".join(changed))
@@ -172,9 +174,28 @@ def test_a_crash_while_appending_is_mended_by_the_next(
     log = register.folder / RECEIPTS
     if torn:
         log.write_bytes(log.read_bytes()[:-20])
+    receipts, head = register.verify()
+    assert (len(receipts), head.size) == (2 if torn else 3, 2)
+    register.mend(SIGNS)
+    assert register.verify()[1].size == len(receipts)
+    assert log.read_bytes().count(b"\n") == len(receipts)
     register.append(receipt(3), SIGNS)
     asked = [found.request_id for found in register.receipts()]
     assert asked == [f"{n:032x}" for n in ((0, 1, 3) if torn else (0, 1, 2, 3))]
+
+
+def test_a_crash_at_the_first_receipt_is_no_tampering(
+    register: Register, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Register, "_write_head", lambda *_: (_ for _ in ()).throw(OSError("power")))
+        with pytest.raises(OSError, match="power"):
+            register.append(receipt(0), SIGNS)
+    assert register.verify()[1].size == 0
+    with pytest.raises(RequestRefused, match="no receipt 0"):
+        register.proof(0)
+    register.mend(SIGNS)
+    check_proof(register.proof(0).to_json(), TRUSTED)
 
 
 def test_a_receipt_is_synced_before_the_head(register: Register, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,102 @@
+"""Planted defects of forgetting: what is left behind, who comes back, what is believed; see ``planted``."""
+
+from __future__ import annotations
+
+from .mutant import Mutant
+
+CHANNELS = "tests/storage/test_erased_channels.py"
+LATE = "tests/storage/test_late_rows.py"
+REQUESTS = "tests/storage/test_requests.py"
+RECEIPTS = "tests/storage/test_receipts.py"
+JOB = "tests/jobs/test_erase_job.py"
+
+FORGETTING = (
+    Mutant(
+        "an entry of a dictionary that nobody else uses is kept",
+        "storage",
+        "storage/erasing.py",
+        "            self._blank_entries(part, chunk.dictionary, left)\n",
+        "            pass\n",
+        (f"{CHANNELS}::test_no_place_holds_an_erased_value",),
+    ),
+    Mutant(
+        "smallest and largest values are kept",
+        "storage",
+        "storage/erasing.py",
+        "] = of_page(after, node.type)",
+        "] = of_page(before if len(rows) == 0 else _kept(reader.decoded([page], at), np.ones(page.n_rows, np.bool_), node.type), node.type)",
+        (f"{CHANNELS}::test_no_place_holds_an_erased_value",),
+    ),
+    Mutant(
+        "spare room is not zeroed",
+        "storage",
+        "storage/erase_page.py",
+        "    body += bytes(max(0, len(page.data) - NONCE_BYTES - len(body)))\n",
+        "    body += page.data[NONCE_BYTES + len(body) :].tobytes()\n",
+        (f"{CHANNELS}::test_spare_room_is_zeroed_when_a_page_shrinks",),
+    ),
+    Mutant(
+        "the journal is kept",
+        "storage",
+        "storage/redo.py",
+        "    journal.unlink()\n",
+        "",
+        (f"{CHANNELS}::test_no_place_holds_an_erased_value",),
+    ),
+    Mutant(
+        "the denylist is ignored",
+        "storage",
+        "storage/staging.py",
+        "            if late.any():\n",
+        "            if False:\n",
+        (f"{JOB}::test_erasing_while_the_stream_writes",),
+    ),
+    Mutant(
+        "a file that waited for its commit is not looked at again",
+        "storage",
+        "storage/late_rows.py",
+        "if self._cleared[path] < known.changed_at:",
+        "if self._cleared[path] > known.changed_at:",
+        (f"{LATE}::test_a_file_staged_before_an_erase_and_committed_after_it",),
+    ),
+    Mutant(
+        "a request may be handed in twice",
+        "storage",
+        "storage/erase_requests.py",
+        "    if name in seen:\n",
+        "    if False:\n",
+        (f"{REQUESTS}::test_what_may_not_be_done_is_refused_in_one_sentence",),
+    ),
+    Mutant(
+        "a requester approves of himself",
+        "storage",
+        "storage/erase_requests.py",
+        "approver not in asked or len(asked) > 1 for",
+        "approver for",
+        (f"{REQUESTS}::test_beyond_a_number_of_persons_a_second_key_must_sign",),
+    ),
+    Mutant(
+        "holds are not looked at",
+        "storage",
+        "storage/erase_requests.py",
+        "    if met:\n",
+        "    if not met:\n        pass\n    elif False:\n",
+        (f"{REQUESTS}::test_a_hold_refuses_the_whole_request_until_it_ends",),
+    ),
+    Mutant(
+        "the log is not compared with its head",
+        "storage",
+        "storage/register.py",
+        "        if head.size != len(lines) or",
+        "        if False and",
+        (f"{RECEIPTS}::test_each_way_of_tampering_is_seen",),
+    ),
+    Mutant(
+        "a proof may lead elsewhere",
+        "storage",
+        "storage/transparency.py",
+        "    return not last and found == head\n",
+        "    return not last\n",
+        (f"{RECEIPTS}::test_inclusion_and_consistency_hold_for_every_tree_and_for_no_other",),
+    ),
+)
