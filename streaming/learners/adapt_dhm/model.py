@@ -88,7 +88,9 @@ class AdaptDHM(nn.Module):
     (torch.Size([2]), torch.Size([1, 32]))
     """
 
-    def __init__(self, shape: Shape, lr: float = 8e-3, seed: int = 0) -> None:
+    moments: Tensor
+
+    def __init__(self, shape: Shape, lr: float = 6e-3, seed: int = 0) -> None:
         super().__init__()
         if (
             shape.fields < 1

@@ -61,6 +61,11 @@ class LossAware(nn.Module):
     routing. It never falls below 0.05, and the tables go on learning (Adam's steps do not shrink with the gradient), so it can rise again.
     """
 
+    trust: Tensor
+    mean: Tensor
+    evidence: Tensor
+    batches: Tensor
+
     def __init__(
         self, widths: tuple[int, ...], clusters: int, field_gates: bool, random: torch.Generator
     ) -> None:
@@ -111,6 +116,10 @@ class Reference(nn.Module):
 
     The centres move without gradient, in training only; a cluster that starves is begun anew at the event that is least at home.
     """
+
+    centre: Tensor
+    mean: Tensor
+    load: Tensor
 
     def __init__(self, widths: tuple[int, ...], clusters: int, random: torch.Generator) -> None:
         super().__init__()
