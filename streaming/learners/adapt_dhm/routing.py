@@ -30,7 +30,7 @@ STARVED: Final = 0.2
 LOOK_EVERY: Final = 4
 WATCHED: Final = 512
 """The guard looks at every fourth batch, and at so many of its rows."""
-GUARD_MEMORY: Final = 0.95
+GUARD_MEMORY: Final = 0.98
 LEAST_TRUST: Final = 0.05
 
 
@@ -103,7 +103,7 @@ class LossAware(nn.Module):
         weight, total, squares = self.evidence.tolist()
         mean = total / weight
         error = (max(squares / weight - mean * mean, 1e-12) / weight) ** 0.5
-        if weight > 15:  # about 28 looks
+        if weight > 20:  # about 25 looks
             # Harm must show, not the absence of gain: a partition takes some hundred batches to be worth anything.
             if mean < -2 * error:
                 self.trust.mul_(0.9).clamp_(min=LEAST_TRUST)
