@@ -7,6 +7,7 @@ notice it, few and quick; that others would fail too is not looked at.
 from __future__ import annotations
 
 from .mutant import Mutant
+from .planted_ctr import CLICKING
 from .planted_encodings import ENCODED
 from .planted_recommender import RECOMMENDING
 
@@ -500,6 +501,6 @@ SCHEDULER = (
     ),
 )
 
-MUTANTS = STORAGE + ENCODED + STREAMING + LEARNERS + RECOMMENDING + JOBS + SCHEDULER
+MUTANTS = STORAGE + ENCODED + STREAMING + LEARNERS + RECOMMENDING + CLICKING + JOBS + SCHEDULER
 
 __all__ = ["MUTANTS", "Mutant"]

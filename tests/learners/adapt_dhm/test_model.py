@@ -309,7 +309,7 @@ def test_field_gates_begin_as_no_gates_and_learn():
 
 @pytest.mark.parametrize(("variant", "faded"), [("placebo", True), ("base", False)])
 def test_a_context_that_says_nothing_is_faded_out_and_no_other(variant, faded):
-    n = 200_000 if faded else 120_000
+    n = 300_000 if faded else 120_000
     world = clicks(n, 1, variant)
     model = AdaptDHM(Shape(fields=7, context=PLACES, rows=8_192, contexts=512), seed=1)
     keys, labels = keys_of_integers(world.ids), torch.from_numpy(world.clicked)
