@@ -25,7 +25,7 @@ MODULES = modules(*ROOMS)
 TORCH_MODULES = (  # they define modules of torch, so importing them is asking for it
     *(
         f"adapt_dhm.{name}"
-        for name in ("adam", "classifier", "model", "network", "routing", "state", "table")
+        for name in ("adam", "classifier", "model", "network", "parallel", "routing", "state", "table")
     ),
     "dynamic_sparse.backbones",
     "dynamic_sparse.published",

@@ -183,7 +183,7 @@ class AdaptDHM(nn.Module):
         raised, after an alarm. Raises Diverged where the loss is not finite; then nothing was learnt.
         """
         if self.shape.numbers and dense is not None:
-            self._measure(dense)
+            self.measure(dense)
         logits, _, x, sums = self.score(rows, dense)
         weights = None
         if fake_negatives:
@@ -206,7 +206,7 @@ class AdaptDHM(nn.Module):
         self.optimiser.step(self.lr * faster)
         self.table.step(self.lr * faster)
 
-    def _measure(self, dense: Tensor) -> None:
+    def measure(self, dense: Tensor) -> None:
         """Take a batch's finite numbers into the running moments."""
         values = dense.double()
         there = torch.isfinite(values)

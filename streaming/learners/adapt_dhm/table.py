@@ -116,6 +116,11 @@ class Table(nn.Module):
         self._waiting = []
         return touched
 
+    def gradients(self) -> tuple[F32, F32, F32]:
+        """Take back what the last batch would have the next `step` do: factors, gradients of embeddings and of sums."""
+        _, factors, x_gradient, sums_gradient = self._waiting.pop()
+        return factors, x_gradient, sums_gradient
+
     def drop_gradients(self) -> None:
         """Forget the gradients since the last step."""
         self._waiting = []
