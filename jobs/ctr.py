@@ -92,7 +92,7 @@ class ClickQuery:
 
     def run(self, paths: Sequence[Path], after: Progress) -> dict[str, bytes | None]:
         """Predict, join, score and learn a batch; its attachments. ``after`` gets the scores."""
-        from headrace.streaming.learners.adapt_dhm.classifier import Noted
+        from headrace.streaming.learners.adapt_dhm.noted import Noted
 
         began = time.process_time()
         for part in self._read(paths):

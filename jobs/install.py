@@ -46,6 +46,10 @@ lateness_s = {lateness_s}
 enabled = {learner}
 bits = {bits}
 
+[clicks]
+enabled = {clicks}                # AdaptDHM beside it; needs headrace[torch] on every node
+context = {context}   # ids known before an item is chosen; all but the item's where none is named
+
 [scheduler]
 policy = "{policy}"                # uwfq, ujf, cfq, fifo, or none for Spark's own order
 # weights = {{ pipeline = 2.0 }}    # shares of a busy machine; 1 where none is named
@@ -126,5 +130,7 @@ def settings_text(settings: Settings) -> str:
         lateness_s=stream.lateness_s,
         learner=str(settings.learner.enabled).lower(),
         bits=settings.learner.bits,
+        clicks=str(settings.clicks.enabled).lower(),
+        context=list(settings.clicks.context),
         policy=settings.scheduler.policy,
     )

@@ -186,7 +186,7 @@ class Clicks(_Section):
     routing: Literal["lar", "reference", "none"] = "lar"
     control: bool = True
     """Whether the same network without routing (K = 1) learns beside it, to compare with."""
-    learning_rate: float = Field(default=8e-3, gt=0)
+    learning_rate: float = Field(default=6e-3, gt=0)
     batch: int = Field(default=512, ge=1)
     """Events of a step."""
     rows: int = Field(default=1 << 15, ge=2)

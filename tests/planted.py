@@ -7,6 +7,7 @@ notice it, few and quick; that others would fail too is not looked at.
 from __future__ import annotations
 
 from .mutant import Mutant
+from .planted_ctr import CLICKING
 from .planted_encodings import ENCODED
 from .planted_forgetting import FORGETTING
 from .planted_recommender import RECOMMENDING
@@ -502,6 +503,17 @@ SCHEDULER = (
     ),
 )
 
-MUTANTS = STORAGE + KEEPING + ENCODED + FORGETTING + STREAMING + LEARNERS + RECOMMENDING + JOBS + SCHEDULER
+MUTANTS = (
+    STORAGE
+    + KEEPING
+    + ENCODED
+    + FORGETTING
+    + STREAMING
+    + LEARNERS
+    + RECOMMENDING
+    + CLICKING
+    + JOBS
+    + SCHEDULER
+)
 
 __all__ = ["MUTANTS", "Mutant"]

@@ -20,7 +20,7 @@ from .conftest import Demo
 from .tree import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-FIGURES = {"01_stream.ipynb": 5, "02_learners.ipynb": 4, "03_store.ipynb": 3, "04_scheduler.ipynb": 4}
+FIGURES = {"01_stream.ipynb": 5, "02_learners.ipynb": 5, "03_store.ipynb": 3, "04_scheduler.ipynb": 4}
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},

@@ -23,6 +23,10 @@ from .tree import ROOMS, ROOT, import_name, modules, parsed
 MODULES = modules(*ROOMS)
 
 TORCH_MODULES = (  # they define modules of torch, so importing them is asking for it
+    *(
+        f"adapt_dhm.{name}"
+        for name in ("adam", "classifier", "model", "network", "parallel", "routing", "state", "table")
+    ),
     "dynamic_sparse.backbones",
     "dynamic_sparse.published",
     "dynamic_sparse.serving",
@@ -41,14 +45,17 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "streaming/contracts/*.py",
         "streaming/learners/*.py",
         "streaming/learners/ihomer/*.py",
+        "streaming/learners/adapt_dhm/classifier.py",
+        "streaming/learners/adapt_dhm/fields.py",
         "streaming/learners/dynamic_sparse/recommender.py",
     ),
     "river": (
         "streaming/learners/*.py",
         "streaming/learners/ihomer/*.py",
+        "streaming/learners/adapt_dhm/classifier.py",
         "streaming/learners/dynamic_sparse/recommender.py",
     ),
-    "safetensors": ("streaming/learners/dynamic_sparse/state.py",),
+    "safetensors": ("streaming/learners/tensors.py", "streaming/learners/adapt_dhm/noted.py"),
     "psutil": ("streaming/*.py", "jobs/*.py"),
     "pydantic": ("jobs/*.py",),
     "pydantic_settings": ("jobs/*.py",),

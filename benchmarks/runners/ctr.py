@@ -42,7 +42,12 @@ class Ours:
 
     @property
     def weights(self) -> int:
-        return sum(parameter.numel() for parameter in self.model.parameters())
+        return weights_of(self.model)
+
+
+def weights_of(module: Any) -> int:
+    """Dense weights; ids' rows are not among a module's parameters here."""
+    return sum(int(parameter.numel()) for parameter in module.parameters())
 
 
 class Oracle:
@@ -71,7 +76,7 @@ class Oracle:
 
     @property
     def weights(self) -> int:
-        return sum(parameter.numel() for parameter in self.network.parameters())
+        return weights_of(self.network)
 
 
 class Rival:
@@ -92,8 +97,7 @@ class Rival:
 
     @property
     def weights(self) -> int:
-        table = self.model.table.weight.numel()
-        return sum(parameter.numel() for parameter in self.model.parameters()) - table
+        return weights_of(self.model) - int(self.model.table.weight.numel())
 
 
 class Pass(Runner):
@@ -122,7 +126,7 @@ class Pass(Runner):
                 began = time.process_time()
         spent_s = time.process_time() - began
         p = 1 / (1 + np.exp(-logits.astype(np.float64)))
-        scores = {}
+        scores: dict[str, Any] = {}
         for name, part in (("", slice(n // 2, n)), ("third_", slice(n // 2, 3 * n // 4))):
             score = Score()
             score.update(p[part].astype(np.float32), world.clicked[part].astype(np.uint8))

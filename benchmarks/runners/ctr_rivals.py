@@ -38,7 +38,7 @@ class Laid:
         return out.reshape(self.domains * self.largest, -1)[self.place]
 
 
-class PerDomain(nn.Module):
+class PerDomain(nn.Module):  # type: ignore[misc]  # torch is not typed here
     """A linear layer for each domain."""
 
     def __init__(self, domains: int, inputs: int, outputs: int) -> None:
@@ -51,8 +51,10 @@ class PerDomain(nn.Module):
         return laid.times(x, self.weight, self.bias)
 
 
-class Embedded(nn.Module):
+class Embedded(nn.Module):  # type: ignore[misc]  # torch is not typed here
     """Fields to one vector; the domain is the last field. Subclasses make logits of it."""
+
+    starts: Tensor
 
     def __init__(self, cardinality: list[int], dim: int = 8) -> None:
         super().__init__()
@@ -68,7 +70,8 @@ class Embedded(nn.Module):
         return self.head(x, ids).squeeze(1)
 
     def head(self, x: Tensor, ids: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Logits ``[B, 1]``."""
+        raise TypeError(f"{type(self).__name__} has no head(); every rival defines one")
 
     def laid(self, ids: Tensor) -> Laid:
         return Laid(ids[:, -1], self.domains)
@@ -184,16 +187,19 @@ class Star(Embedded):
         super().__init__(cardinality)
         widths = (self.wide, *HIDDEN, 1)
         pairs = list(itertools.pairwise(widths))
-        self.shared = nn.ModuleList([nn.Linear(*pair) for pair in pairs])
-        self.own = nn.ModuleList([PerDomain(self.domains, *pair) for pair in pairs])
-        for layer in self.own:
-            nn.init.normal_(layer.weight, 1.0, 0.05)
+        self.shared = nn.ParameterList(
+            nn.init.xavier_uniform_(nn.Parameter(torch.empty(*pair))) for pair in pairs
+        )
+        self.own = nn.ParameterList(
+            nn.Parameter(1 + 0.05 * torch.randn(self.domains, *pair)) for pair in pairs
+        )
+        self.bias = nn.ParameterList(nn.Parameter(torch.zeros(self.domains, pair[1])) for pair in pairs)
         self.auxiliary = nn.Sequential(perceptron(8 + self.wide, 16), nn.Linear(16, 1))
 
     def head(self, x: Tensor, ids: Tensor) -> Tensor:
         laid, h = self.laid(ids), x
-        for at, (shared, own) in enumerate(zip(self.shared, self.own, strict=True)):
-            h = laid.times(h, shared.weight.T[None] * own.weight, shared.bias[None] + own.bias)
+        for at, (shared, own, bias) in enumerate(zip(self.shared, self.own, self.bias, strict=True)):
+            h = laid.times(h, shared * own, bias)
             h = h if at == len(self.own) - 1 else torch.relu(h)
         return h + self.auxiliary(torch.cat([x, x[:, -8:]], 1))
 

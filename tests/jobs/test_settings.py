@@ -8,7 +8,7 @@ import pytest
 
 from headrace.jobs.errors import BadSettings
 from headrace.jobs.install import settings_text
-from headrace.jobs.settings import Settings, read_settings
+from headrace.jobs.settings import Clicks, Settings, read_settings
 
 
 def written(folder: Path, text: str) -> Path:
@@ -18,7 +18,8 @@ def written(folder: Path, text: str) -> Path:
 
 
 def test_the_file_that_setup_writes_reads_back_as_the_same_settings(tmp_path: Path) -> None:
-    settings = Settings()
+    settings = Settings(clicks=Clicks(enabled=True, context=("domain", "hour")))
+    assert read_settings(written(tmp_path, settings_text(Settings()))) == Settings()
     assert read_settings(written(tmp_path, settings_text(settings))) == settings
 
 

@@ -12,7 +12,6 @@ learns that share of the negatives and serves z + log s, which is calibrated aga
 Deliberately absent: a second pass, a validation set, thresholds.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -23,13 +22,12 @@ import pandas as pd
 import pyarrow as pa
 import torch
 from river import base
-from safetensors.numpy import load as load_tensors
-from safetensors.numpy import save as save_tensors
 
 from headrace.streaming.learners import tensors
 from headrace.streaming.learners.adapt_dhm import state
 from headrace.streaming.learners.adapt_dhm.fields import Fields, Inputs, event_keys
 from headrace.streaming.learners.adapt_dhm.model import AdaptDHM, Shape
+from headrace.streaming.learners.adapt_dhm.noted import Noted
 from headrace.streaming.learners.adapt_dhm.pending import Impressions, Pending
 from headrace.streaming.learners.adapt_dhm.routing import Kind
 from headrace.streaming.learners.adapt_dhm.watch import DOMAINS, Watch
@@ -48,30 +46,6 @@ class Resolved(NamedTuple):
 
     rows: Impressions
     alarms: list[str]
-
-
-class Noted(NamedTuple):
-    """Impressions as they arrived. domains: names of the places in `rows.domain`. no_id: rows left out, without an id or a time."""
-
-    rows: Impressions
-    domains: list[str]
-    no_id: int
-    missing: int
-
-    def to_bytes(self) -> bytes:
-        """For the way from an executor to the driver."""
-        said = {"domains": json.dumps(self.domains), "counts": f"{self.no_id} {self.missing}"}
-        return save_tensors(
-            {name: np.ascontiguousarray(array) for name, array in self.rows._asdict().items()}, metadata=said
-        )
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> "Noted":
-        """What `to_bytes` wrote."""
-        length = int.from_bytes(data[:8], "little")
-        said = json.loads(data[8 : 8 + length])["__metadata__"]
-        no_id, missing = map(int, said["counts"].split())
-        return cls(Impressions(**load_tensors(data)), json.loads(said["domains"]), no_id, missing)
 
 
 class AdaptDHMClassifier(base.MiniBatchClassifier):
@@ -108,7 +82,7 @@ class AdaptDHMClassifier(base.MiniBatchClassifier):
         dim: int = 8,
         field_gates: bool = False,
         guard: bool = True,
-        lr: float = 8e-3,
+        lr: float = 6e-3,
         batch: int = 512,
         rows: int = 1 << 16,
         contexts: int = 1 << 12,
@@ -131,7 +105,8 @@ class AdaptDHMClassifier(base.MiniBatchClassifier):
                 "expected delay 'wait' beside a negative_rate below 1: a negative that is learnt at once may still be clicked"
             )
         self.ids, self.numbers, self.context, self.domain = ids, numbers, context, domain
-        self.routing, self.clusters, self.hidden, self.dim = routing, clusters, hidden, dim
+        self.routing: Kind = routing
+        self.clusters, self.hidden, self.dim = clusters, hidden, dim
         self.field_gates, self.guard, self.lr, self.batch = field_gates, guard, lr, batch
         self.rows, self.contexts, self.admit_after = rows, contexts, admit_after
         self.event, self.time, self.group, self.window = event, time, group, window
@@ -160,12 +135,15 @@ class AdaptDHMClassifier(base.MiniBatchClassifier):
                     f"expected context and domain among the ids {', '.join(fields.ids)}, came {name!r}"
                 )
         places = tuple(fields.ids.index(name) for name in context)
+        # Nothing to route by: numbers alone.
+        routing: Kind = self.routing
+        if routing == "lar" and not places and self.context is None:
+            routing = "none"
         shape = Shape(
             fields=max(1, len(fields.ids)),
             numbers=len(fields.numbers),
             context=places,
-            # Nothing to route by: numbers alone.
-            routing="none" if self.routing == "lar" and not places and self.context is None else self.routing,
+            routing=routing,
             clusters=self.clusters,
             hidden=tuple(self.hidden),
             dim=self.dim,

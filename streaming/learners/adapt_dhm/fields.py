@@ -15,8 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from headrace.streaming.learners.adapt_dhm.table import ABSENT
-from headrace.streaming.learners.embedding.keys import U64, key_of, keys_of
+from headrace.streaming.learners.embedding.keys import ABSENT, U64, key_of, keys_of
 from headrace.streaming.learners.errors import BadId, WrongFeatures
 
 F32 = npt.NDArray[np.float32]

@@ -88,7 +88,9 @@ class AdaptDHM(nn.Module):
     (torch.Size([2]), torch.Size([1, 32]))
     """
 
-    def __init__(self, shape: Shape, lr: float = 8e-3, seed: int = 0) -> None:
+    moments: Tensor
+
+    def __init__(self, shape: Shape, lr: float = 6e-3, seed: int = 0) -> None:
         super().__init__()
         if (
             shape.fields < 1
@@ -181,7 +183,7 @@ class AdaptDHM(nn.Module):
         raised, after an alarm. Raises Diverged where the loss is not finite; then nothing was learnt.
         """
         if self.shape.numbers and dense is not None:
-            self._measure(dense)
+            self.measure(dense)
         logits, _, x, sums = self.score(rows, dense)
         weights = None
         if fake_negatives:
@@ -204,7 +206,7 @@ class AdaptDHM(nn.Module):
         self.optimiser.step(self.lr * faster)
         self.table.step(self.lr * faster)
 
-    def _measure(self, dense: Tensor) -> None:
+    def measure(self, dense: Tensor) -> None:
         """Take a batch's finite numbers into the running moments."""
         values = dense.double()
         there = torch.isfinite(values)

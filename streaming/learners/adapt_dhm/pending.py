@@ -39,7 +39,8 @@ class Impressions(NamedTuple):
 
     def take(self, places: Any) -> "Impressions":
         """Some of them, in that order."""
-        return Impressions(*(column[places] for column in self))
+        parts: list[Any] = [column[places] for column in self]
+        return Impressions(*parts)
 
 
 class Counts(msgspec.Struct):
@@ -192,7 +193,8 @@ def _joined(parts: list[Impressions]) -> Impressions:
         return NOTHING
     if len(parts) == 1:
         return parts[0]
-    return Impressions(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    whole: list[Any] = [np.concatenate(columns) for columns in zip(*parts, strict=True)]
+    return Impressions(*whole)
 
 
 NOTHING = Impressions(

@@ -30,7 +30,7 @@ STARVED: Final = 0.2
 LOOK_EVERY: Final = 4
 WATCHED: Final = 512
 """The guard looks at every fourth batch, and at so many of its rows."""
-GUARD_MEMORY: Final = 0.95
+GUARD_MEMORY: Final = 0.98
 LEAST_TRUST: Final = 0.05
 
 
@@ -60,6 +60,11 @@ class LossAware(nn.Module):
     coefficient for all. Where the first is worse by two standard errors, `trust` falls and r = mean + trust (r - mean) becomes the mean: a network without
     routing. It never falls below 0.05, and the tables go on learning (Adam's steps do not shrink with the gradient), so it can rise again.
     """
+
+    trust: Tensor
+    mean: Tensor
+    evidence: Tensor
+    batches: Tensor
 
     def __init__(
         self, widths: tuple[int, ...], clusters: int, field_gates: bool, random: torch.Generator
@@ -98,7 +103,7 @@ class LossAware(nn.Module):
         weight, total, squares = self.evidence.tolist()
         mean = total / weight
         error = (max(squares / weight - mean * mean, 1e-12) / weight) ** 0.5
-        if weight > 15:  # about 28 looks
+        if weight > 20:  # about 25 looks
             # Harm must show, not the absence of gain: a partition takes some hundred batches to be worth anything.
             if mean < -2 * error:
                 self.trust.mul_(0.9).clamp_(min=LEAST_TRUST)
@@ -111,6 +116,10 @@ class Reference(nn.Module):
 
     The centres move without gradient, in training only; a cluster that starves is begun anew at the event that is least at home.
     """
+
+    centre: Tensor
+    mean: Tensor
+    load: Tensor
 
     def __init__(self, widths: tuple[int, ...], clusters: int, random: torch.Generator) -> None:
         super().__init__()

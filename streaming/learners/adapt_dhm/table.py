@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from headrace.streaming.learners.adapt_dhm import kernels
 from headrace.streaming.learners.adapt_dhm.adam import BETAS
-from headrace.streaming.learners.embedding.keys import U64
+from headrace.streaming.learners.embedding.keys import ABSENT, U64
 from headrace.streaming.learners.embedding.layout import WIDTH, Layout
 from headrace.streaming.learners.embedding.store import EmbeddingStore
 
@@ -41,6 +41,8 @@ class Table(nn.Module):
 
     Raises ValueError, and BudgetTooSmall for a layout that cannot be.
     """
+
+    counted: Tensor
 
     def __init__(
         self,
@@ -114,6 +116,11 @@ class Table(nn.Module):
         self._waiting = []
         return touched
 
+    def gradients(self) -> tuple[F32, F32, F32]:
+        """Take back what the last batch would have the next `step` do: factors, gradients of embeddings and of sums."""
+        _, factors, x_gradient, sums_gradient = self._waiting.pop()
+        return factors, x_gradient, sums_gradient
+
     def drop_gradients(self) -> None:
         """Forget the gradients since the last step."""
         self._waiting = []
@@ -158,10 +165,6 @@ class Table(nn.Module):
     def keep(self, rows: U32, factors: F32, x_gradient: F32, sums_gradient: F32) -> None:
         """Note a batch's gradients for the next `step`; called by autograd."""
         self._waiting.append((rows, factors, x_gradient, sums_gradient))
-
-
-ABSENT: Final = np.uint64(255)
-"""The field of a key that stands for no id."""
 
 
 class _LookUp(torch.autograd.Function):

@@ -8,7 +8,7 @@ Absent on purpose: the text of an id. A key cannot be turned back into a name; `
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,8 @@ from blake3 import blake3
 from headrace.streaming.learners.errors import BadId
 
 U64 = npt.NDArray[np.uint64]
+ABSENT: Final = np.uint64(255)
+"""The field of a key that stands for no id, where a learner wants one."""
 
 
 def keys_of(ids: Any, field: int) -> U64:

@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from river import checks
 
-from headrace.streaming.learners.adapt_dhm.classifier import AdaptDHMClassifier, Noted
+from headrace.streaming.learners.adapt_dhm.classifier import AdaptDHMClassifier
 from headrace.streaming.learners.adapt_dhm.fields import Fields
+from headrace.streaming.learners.adapt_dhm.noted import Noted
 from headrace.streaming.learners.adapt_dhm.watch import Watch
 from headrace.streaming.learners.errors import BadCheckpoint, WrongFeatures
 

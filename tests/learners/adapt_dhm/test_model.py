@@ -114,7 +114,7 @@ def test_the_router_is_taught_by_the_loss():
     model = made()
     ids, dense, labels = events(300)
     rows = model.table.locate(keys_of_integers(ids), 0.0)
-    model._measure(dense)
+    model.measure(dense)
     store = model.table.store
 
     def loss() -> torch.Tensor:
@@ -245,7 +245,7 @@ def test_running_moments_are_those_of_everything_seen():
     parts = [rng.normal(5, 3, (n, 2)).astype(np.float32) for n in (1, 7, 200, 0)]
     parts[1][3, 0] = np.nan
     for part in parts:
-        model._measure(torch.from_numpy(part))
+        model.measure(torch.from_numpy(part))
     every = np.concatenate(parts).astype(np.float64)
     np.testing.assert_allclose(model.moments[0], np.isfinite(every).sum(0))
     np.testing.assert_allclose(model.moments[1], np.nanmean(every, 0))
@@ -309,7 +309,7 @@ def test_field_gates_begin_as_no_gates_and_learn():
 
 @pytest.mark.parametrize(("variant", "faded"), [("placebo", True), ("base", False)])
 def test_a_context_that_says_nothing_is_faded_out_and_no_other(variant, faded):
-    n = 200_000 if faded else 120_000
+    n = 300_000 if faded else 120_000
     world = clicks(n, 1, variant)
     model = AdaptDHM(Shape(fields=7, context=PLACES, rows=8_192, contexts=512), seed=1)
     keys, labels = keys_of_integers(world.ids), torch.from_numpy(world.clicked)
