@@ -142,6 +142,7 @@ def main(argv: Sequence[str] | None = None, *, source: Callable[..., Iterable[An
     arguments = parser.parse_args(argv)
     if source is None:
         from headrace.streaming.source import read as source
+    read_topic = source
     try:
         kafka = read_settings(arguments.config).kafka
         bootstrap = arguments.bootstrap or kafka.bootstrap
@@ -158,7 +159,7 @@ def main(argv: Sequence[str] | None = None, *, source: Callable[..., Iterable[An
             consume(
                 office,
                 arguments.topic,
-                lambda begin: source(bootstrap, arguments.topic, begin=begin, **kafka.client_options()),
+                lambda begin: read_topic(bootstrap, arguments.topic, begin=begin, **kafka.client_options()),
                 show,
             )
             if arguments.caught_up or (arguments.stop_file is not None and arguments.stop_file.exists()):

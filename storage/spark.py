@@ -46,7 +46,7 @@ from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 from pyspark.sql.streaming.datasource import ReadLimit, SupportsTriggerAvailableNow
 from pyspark.sql.types import StructType
 
-from headrace.storage import table as tables
+from headrace.storage import opening
 from headrace.storage.beginning import create
 from headrace.storage.errors import NoSuchColumn, SchemaMismatch, TableExists, TableNotFound, TaskLost
 from headrace.storage.layout import GROUP_ROWS
@@ -94,7 +94,7 @@ def read(
     register(spark)
     if str(spark.conf.get("spark.sql.python.filterPushdown.enabled", "false")).lower() != "true":
         spark.conf.set("spark.sql.python.filterPushdown.enabled", "true")
-    narrow = tables.open(Path(path), version).scan(columns).schema
+    narrow = opening.open(Path(path), version).scan(columns).schema
     reader: Any = (spark.readStream if stream else spark.read).format("headrace")
     if version is not None:
         reader = reader.option("version", str(version))
@@ -123,7 +123,7 @@ class HeadraceSource(DataSource):
 
     def _table(self) -> Table:
         version = self.options.get("version")
-        return tables.open(_path(self.options), int(version) if version else None)
+        return opening.open(_path(self.options), int(version) if version else None)
 
     def schema(self) -> StructType:
         table = self._table()
@@ -147,14 +147,14 @@ class HeadraceSource(DataSource):
 
 def _open_or_create(path: Path, schema: StructType) -> Table:
     try:
-        return tables.open(path)
+        return opening.open(path)
     except TableNotFound:
         arrow = to_arrow_schema(schema, timezone="UTC")
         fields = [pa.field(field.name, plain_type(field.type)) for field in arrow]
         try:
             return create(path, pa.schema(fields))
         except TableExists:  # another writer was faster
-            return tables.open(path)
+            return opening.open(path)
 
 
 def stream_id(options: Mapping[str, str]) -> str:
@@ -307,7 +307,7 @@ class _StreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
     def partitions(self, start: dict[str, int], end: dict[str, int]) -> Sequence[InputPartition]:
         if end["version"] <= start["version"]:
             return []
-        return _parts(tables.open(self.table.path, end["version"]).added(start["version"]))
+        return _parts(opening.open(self.table.path, end["version"]).added(start["version"]))
 
     def read(self, partition: InputPartition) -> Iterator[pa.RecordBatch]:
         assert isinstance(partition, _Part)
@@ -343,7 +343,7 @@ def _files(messages: Sequence[WriterCommitMessage | None]) -> list[DataFile]:
 
 def _discard(table: Table, messages: Sequence[WriterCommitMessage | None]) -> None:
     """Remove the staged files of an aborted write, except those that a commit of unknown outcome did publish."""
-    published = {file.path for file in tables.open(table.path).files}
+    published = {file.path for file in opening.open(table.path).files}
     for message in messages:
         if isinstance(message, Staged):
             for file in message.files:
