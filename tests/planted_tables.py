@@ -42,7 +42,7 @@ KEEPING = (
         "storage/log.py",
         "        return found.transaction == manifest.transaction\n",
         "        return False\n",
-        (f"{FAULTS}::test_ambiguous_puts",),
+        ("tests/storage/test_durability.py::test_a_link_that_worked_but_reported_an_error_is_recognised",),
     ),
     Mutant(
         "a file is taken though garbage collection may have removed it",
