@@ -141,7 +141,9 @@ def main(argv: Sequence[str] | None = None, *, source: Callable[..., Iterable[An
     parser.add_argument("--stop-file", type=Path, help="end after the running request once this file exists")
     arguments = parser.parse_args(argv)
     if source is None:
-        from headrace.streaming.source import read as source
+        from headrace.streaming.source import read
+
+        source = read
     try:
         kafka = read_settings(arguments.config).kafka
         bootstrap = arguments.bootstrap or kafka.bootstrap

@@ -50,7 +50,7 @@ class Files(Erasing):
         return int(pc.sum(pc.is_in(self._read(folder)["user_id"], value_set=pa.array(self.ids))).as_py())
 
     def rows_left(self, folder: Path) -> int:
-        return self._read(folder).num_rows
+        return int(self._read(folder).num_rows)
 
 
 if __name__ == "__main__":

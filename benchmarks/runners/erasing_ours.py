@@ -21,10 +21,12 @@ class Ours(Erasing):
 
     def make(self, folder: Path) -> None:
         profile = self.args["kind"].removesuffix(" anew")
-        cluster = {"cluster_by": "user_id"} if self.args["clustered"] else {}
-        storage.write(folder, self.rows, erase_key="user_id", profile=profile, **cluster)
+        cluster = "user_id" if self.args["clustered"] else None
+        storage.write(folder, self.rows, erase_key="user_id", profile=profile, cluster_by=cluster)
         small = folder.with_name(f"{folder.name}-small")  # kernels are loaded before anything is timed
-        storage.write(small, self.rows.slice(0, 5_000), erase_key="user_id", profile=profile, **cluster)
+        storage.write(
+            small, self.rows.slice(0, 5_000), erase_key="user_id", profile=profile, cluster_by=cluster
+        )
         erase.erase(storage.open(small), self.rows["user_id"].slice(0, 9).to_pylist(), level=self._level)
 
     def forget(self, folder: Path) -> dict[str, float]:
@@ -37,7 +39,7 @@ class Ours(Erasing):
         return sum(one.times for path in files for one in decoded(path, path.name, self.ids, ())[0])
 
     def rows_left(self, folder: Path) -> int:
-        return storage.open(folder).to_table().num_rows
+        return int(storage.open(folder).to_table().num_rows)
 
 
 if __name__ == "__main__":
