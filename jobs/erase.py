@@ -141,8 +141,10 @@ def main(argv: Sequence[str] | None = None, *, source: Callable[..., Iterable[An
     parser.add_argument("--stop-file", type=Path, help="end after the running request once this file exists")
     arguments = parser.parse_args(argv)
     if source is None:
-        from headrace.streaming.source import read as source
-    read_topic = source
+        from headrace.streaming.source import read
+
+        source = read
+    read_topic = source  # which a type checker follows into the function below
     try:
         kafka = read_settings(arguments.config).kafka
         bootstrap = arguments.bootstrap or kafka.bootstrap
