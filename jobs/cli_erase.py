@@ -148,7 +148,7 @@ def advise(
     rows = [
         {
             "layout": cost.layout,
-            "is": "measured" if cost.measured else "expected",
+            "is": "measured" if cost.measured else "at best" if cost.layout == "side by side" else "expected",
             "runs_a_year": cost.runs,
             "persons_a_run": cost.persons,
             "blocks_a_run": round(cost.blocks),

@@ -4,6 +4,9 @@ In the flow: ``headrace erase advise``. What the table costs as it lies is measu
 would cost with a person's rows scattered or side by side is expected, from the bytes of each column: k places thrown at random into
 N disk blocks touch N (1 - (1 - 1/N)^k) of them. A rewrite costs every file that holds one of the persons, and most do.
 
+*Side by side* is a lower bound: it takes a person's values to lie together in the bytes, which packed and split encodings do not
+grant. On 60,000 rows of six random doubles sorted by person, 20 persons touched 525 blocks where the bound says 129.
+
 It counts disk blocks of data; journal and footer come on top of those in place. What it does not know: caches, and what a file system does.
 """
 
