@@ -38,7 +38,9 @@ def learn_together(
         Apart: the processes do not agree.
     """
     if model.fields is None:
-        raise ValueError("expected a model that knows its fields, came one that has not; name ids and numbers, or learn a row first")
+        raise ValueError(
+            "expected a model that knows its fields, came one that has not; name ids and numbers, or learn a row first"
+        )
     kept, meet = model.to_bytes(), str(folder / f".meet-{uuid.uuid4().hex}")
 
     def work(_: Iterable[int]) -> Iterator[bytes]:
@@ -49,7 +51,9 @@ def learn_together(
     finally:
         Path(meet).unlink(missing_ok=True)
     if len(set(found)) != 1:
-        raise Apart(f"{len(set(found))} different models came of {workers} processes; the nodes' libraries may differ. Nothing was kept")
+        raise Apart(
+            f"{len(set(found))} different models came of {workers} processes; the nodes' libraries may differ. Nothing was kept"
+        )
     return type(model).from_bytes(found[0])
 
 
@@ -64,7 +68,9 @@ def _learn(kept: bytes, path: str, label: str, meet: str, workers: int) -> bytes
     assert model.fields is not None
     assert model.model is not None
     names = [*model.fields.ids, *model.fields.numbers, label]
-    with Together(meet, task.partitionId(), workers, loopback=host.startswith(("127.", "localhost"))) as together:
+    with Together(
+        meet, task.partitionId(), workers, loopback=host.startswith(("127.", "localhost"))
+    ) as together:
         for batch in storage.read_file(Path(path), columns=names, batch_rows=model.batch, threads=1):
             inputs = model.fields.arrow(batch)
             labels = batch.column(label).to_numpy(zero_copy_only=False).astype(np.float32)

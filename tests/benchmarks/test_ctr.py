@@ -52,7 +52,9 @@ def test_layers_per_domain_are_what_a_loop_over_rows_makes() -> None:
     domain[domain == 4] = 5  # a domain without rows
     layer, x = PerDomain(7, 6, 3), torch.randn(60, 6)
     torch.nn.init.normal_(layer.bias)
-    one_by_one = torch.stack([row @ layer.weight[d] + layer.bias[d] for row, d in zip(x, domain, strict=True)])
+    one_by_one = torch.stack(
+        [row @ layer.weight[d] + layer.bias[d] for row, d in zip(x, domain, strict=True)]
+    )
     torch.testing.assert_close(layer(x, Laid(domain, 7)), one_by_one, rtol=0, atol=1e-5)
 
 

@@ -23,12 +23,18 @@ def main(folder: Path) -> None:
     table = storage.write(folder / "rows", rows)
     path = table.folder / table.files[0].path
     model = AdaptDHMClassifier(
-        ids=("a", "b"), numbers=("x",), context=("a",), clusters=8, hidden=(16,), rows=200, contexts=50, batch=64, lr=1e-3
+        ids=("a", "b"),
+        numbers=("x",),
+        context=("a",),
+        clusters=8,
+        hidden=(16,),
+        rows=200,
+        contexts=50,
+        batch=64,
+        lr=1e-3,
     )
     spark = session(Spark(master="local-cluster[2,1,1024]", driver_memory="1g"), [])
-    together = learn_together(
-        spark.sparkContext, model, path, label="clicked", workers=2, folder=folder
-    )
+    together = learn_together(spark.sparkContext, model, path, label="clicked", workers=2, folder=folder)
     spark.stop()
     model.learn_arrow(rows.combine_chunks().to_batches()[0], "clicked")
     assert model.model is not None
@@ -37,8 +43,18 @@ def main(folder: Path) -> None:
         float((mine - theirs).abs().max())
         for mine, theirs in zip(model.model.parameters(), together.model.parameters(), strict=True)
     ]
-    apart.append(float(np.abs(model.model.table.store.arrays.fp32 - together.model.table.store.arrays.fp32).max()))
-    print(json.dumps({"learnt": [model.n_learned, together.n_learned], "apart": max(apart), "left": [p.name for p in folder.iterdir()]}))
+    apart.append(
+        float(np.abs(model.model.table.store.arrays.fp32 - together.model.table.store.arrays.fp32).max())
+    )
+    print(
+        json.dumps(
+            {
+                "learnt": [model.n_learned, together.n_learned],
+                "apart": max(apart),
+                "left": [p.name for p in folder.iterdir()],
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

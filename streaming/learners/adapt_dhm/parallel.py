@@ -32,7 +32,7 @@ class Together:
         torch.set_num_threads(1)
         if self._loopback:
             os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # gloo asks there which interface it may use
-        store = torch.distributed.FileStore(self._meet, self.size)
+        store = torch.distributed.FileStore(self._meet, self.size)  # pyright: ignore[reportPrivateImportUsage]
         torch.distributed.init_process_group("gloo", store=store, rank=self.rank, world_size=self.size)
         return self
 

@@ -20,7 +20,15 @@ ROOT = Path(__file__).parents[3]
 
 def made(routing: str) -> AdaptDHMClassifier:
     return AdaptDHMClassifier(
-        ids=("a", "b"), numbers=("x",), context=("a",), routing=routing, clusters=8, hidden=(16,), rows=60, contexts=30, lr=1e-3
+        ids=("a", "b"),
+        numbers=("x",),
+        context=("a",),
+        routing=routing,
+        clusters=8,
+        hidden=(16,),
+        rows=60,
+        contexts=30,
+        lr=1e-3,
     )
 
 
@@ -30,7 +38,10 @@ def batches(model: AdaptDHMClassifier, n: int = 30) -> Iterator[tuple[Inputs, np
     for _ in range(n):
         size = int(rng.integers(3, 64))
         a, b = rng.integers(0, 20, size), rng.integers(0, 90, size)
-        rows = [{"a": int(x), "b": int(y), "x": float(z)} for x, y, z in zip(a, b, rng.normal(size=size), strict=True)]
+        rows = [
+            {"a": int(x), "b": int(y), "x": float(z)}
+            for x, y, z in zip(a, b, rng.normal(size=size), strict=True)
+        ]
         yield model.fields.rows(rows), ((a + b) % 2).astype(np.float32)
 
 
@@ -39,7 +50,9 @@ def test_two_processes_end_where_one_would(routing: str, tmp_path: Path) -> None
     command = [sys.executable, "-m", "tests.learners.adapt_dhm.learn_together", str(tmp_path / "meet")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     running = [
-        subprocess.Popen([*command, str(rank), "2", routing, str(tmp_path / str(rank))], env=environment, cwd=ROOT)
+        subprocess.Popen(
+            [*command, str(rank), "2", routing, str(tmp_path / str(rank))], env=environment, cwd=ROOT
+        )
         for rank in range(2)
     ]
     assert [process.wait(120) for process in running] == [0, 0]
