@@ -28,7 +28,7 @@ def view(measured: Any, results: Path) -> list[str]:
             failed.append(f"{key['contestant']} in {key['case']}: {cell.failure}")
         elif cell.repetitions:
             worlds.setdefault(world, {}).setdefault(key["contestant"], {})[seed] = cell.repetitions[0].values
-    others = [row for row in measured.rows if row.name.startswith(("[speed]", "[throughput]"))]
+    others = [row for row in measured.rows if row.case.startswith(("[speed]", "[throughput]"))]
     lines = [table_text(others)] if others else []
     for world, runs in worlds.items():
         lines += block(world, runs)

@@ -25,7 +25,7 @@ def view(measured: Any, results: Path) -> list[str]:
             failed.append(f"{key['contestant']} in {key['case']}: {cell.failure}")
         elif cell.repetitions:
             tables.setdefault(name, {}).setdefault(key["contestant"], []).append(cell.repetitions[0].values)
-    others = [row for row in measured.rows if not row.name.startswith("[equal")]
+    others = [row for row in measured.rows if not row.case.startswith("[equal")]
     lines = [table_text(others)] if others else []
     for name, runs in tables.items():
         lines += _block(name, runs)
