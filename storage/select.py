@@ -43,7 +43,8 @@ class Profile:
     ns_per_byte: float
     zstd: Encoding
     in_place: bool = False
-    """Columns get only encodings whose values can be overwritten where they lie."""
+    """Columns get only encodings whose values can be overwritten where they lie, and lie in one place: planes of bytes save a
+    few percent and spread a value over as many disk blocks."""
     run_values: int = RUN_VALUES
     """Length of the runs of a sample."""
     file_dictionaries: bool = True
@@ -238,7 +239,7 @@ class _Search:
         """Whether an encoding may be used, can be used, and might cost less than what has been found or is insisted on."""
         encoding = self.encoding(name)
         return (
-            (encoding.in_place or not self.in_place)
+            (not self.in_place or (encoding.in_place and name != "byte_split"))
             and encoding.can_encode(counted)
             and (insisted or _promising(name, counted, self.profile))
             and not found.beats(_floor(name, values, self.profile))
