@@ -24,6 +24,7 @@ import pyarrow as pa
 from pyroaring import BitMap
 
 from headrace.storage import canonical, committing, erase_file, forgotten
+from headrace.storage.compaction import compact
 from headrace.storage.entropy import Entropy
 from headrace.storage.erasing import DISK_BLOCK
 from headrace.storage.errors import CannotEraseInPlace, NoEraseKey, PlanOutdated
@@ -154,6 +155,7 @@ def erase(
 
     Raises:
         NoEraseKey: the table has none.
+        CannotEraseInPlace: rows refer to media in side files; nothing was done.
         BadLocation: the table lies in a store, whose objects cannot be written over.
         PlanOutdated: other writers kept changing files; what was erased stays erased, the next erase says so in a version.
         ValueError: an unknown level.
@@ -163,16 +165,22 @@ def erase(
     began, keys = time.monotonic(), _keys(table, subjects)
     if level == "suppressed" and not dry_run:
         return suppress(table, keys.to_pylist(), clock_ms=clock_ms)
+    _refuse_media(table)
     if not dry_run:
         suppress(table, keys.to_pylist(), clock_ms=clock_ms)
+        if any(file.families for file in table.files):
+            compact(table, clock_ms=clock_ms)  # which joins them, without the rows that are hidden
     done: dict[str, FileErased] = {}
     replaced: dict[str, DataFile] = {}
     entropy = Entropy(seed)
     for _ in range(_TRIES):
         base = table.refresh()._manifest
         entries = kept_files(table)
+        joined = (
+            [] if dry_run else [entry for entry in entries if entry.families]
+        )  # of earlier versions alone
         for at, entry in enumerate(entries):
-            if entry.path not in replaced:
+            if entry.path not in replaced and entry not in joined:
                 one, new = _file(table, entry, keys, level, dry_run, entropy)
                 if one is not None:
                     done[entry.path] = one
@@ -191,9 +199,12 @@ def erase(
         for path, entry in replaced.items():
             after = after.erased(path, entry.path, _deleted(table, entry))
         try:
-            commit = _commit(table, base, new_entries, old, after, clock_ms, closes=bool(anew))
+            commit = _commit(table, base, new_entries, old, after, clock_ms, closes=bool(anew or joined))
         except PlanOutdated:
             continue
+        anew += [
+            name for entry in joined for name in (entry.path, *(family.path for family in entry.families))
+        ]
         for path in anew:
             with ignoring(FileNotFoundError):
                 table._log.store.delete(path)
@@ -214,6 +225,15 @@ def erase(
     raise PlanOutdated(
         f"{table.path}: files kept changing while persons were erased; erase again to have it said in a version"
     )
+
+
+def _refuse_media(table: Table) -> None:
+    for entry in kept_files(table):
+        if entry.media:
+            raise CannotEraseInPlace(
+                f"{table.path}: rows of {entry.path} refer to media in side files, which are not erased by person yet; write "
+                "the media into columns first; nothing was done"
+            )
 
 
 def kept_files(table: Table) -> list[DataFile]:
@@ -313,7 +333,9 @@ def _file(
         ), None
     identity = entropy.take(16)
     name = f"{DATA}/{identity.hex()}.hrc"
-    written = canonical.rewrite(path, table.folder / name, keys, seed=_seed(entropy), uuid=identity)
+    written = canonical.rewrite(
+        path, table.folder / name, keys, seed=int.from_bytes(entropy.take(8)), uuid=identity
+    )
     table._log.store.sync(DATA)
     with File(table.folder / name) as file:
         deleted = file.footer.n_deleted()
@@ -339,10 +361,6 @@ def _file(
         written.root,
         written.erase_epoch,
     ), new
-
-
-def _seed(entropy: Entropy) -> int:
-    return int.from_bytes(entropy.take(8), "little")
 
 
 def _commit(

@@ -18,6 +18,7 @@ from headrace.storage import canonical, durable, erase, erase_file, exact, redo,
 from headrace.storage.entropy import Entropy
 from headrace.storage.erase_page import runs
 from headrace.storage.errors import CannotEraseInPlace, EraseUnfinished, NoEraseKey, NoSuchVersion
+from headrace.storage.evolution import Add, evolve
 from headrace.storage.reader import File
 from headrace.storage.verify import verify
 from headrace.storage.writer import Writer
@@ -362,6 +363,27 @@ def test_nobody_comes_back_whatever_happens_in_between(tmp_path: Path, seed: int
         counts = {row["values"]: row["counts"] for row in pc.value_counts(shown.combine_chunks()).to_pylist()}
         assert counts == {key: count for key, count in expected.items() if count}
     assert verify(table.refresh()).findings == ()
+
+
+def test_columns_that_were_added_are_forgotten_too(tmp_path: Path) -> None:
+    rows = persons(600, 10).select(["user", "url"])
+    key, other = pc.unique(rows["user"]).to_pylist()[:2]
+    table = storage.write(tmp_path / "t", rows, erase_key="user")
+    evolve(table, [Add("again", pa.int64(), lambda batch: batch["user"], ("user",))])
+    assert table.files[0].families
+    assert any(
+        residue.scan(path, [("id", int(key).to_bytes(8, "little"))])
+        for path in (tmp_path / "t/data").iterdir()
+    )
+    done = erase.erase(table, [key])
+    assert done.closed_before == done.version
+    left = storage.open(tmp_path / "t").to_table()
+    assert left["user"].equals(left["again"])
+    assert key not in left["user"].to_pylist()
+    assert left.num_rows == without(rows, [key]).num_rows
+    assert residue.search(table, [key]).residues == ()
+    assert residue.search(table, [other]).residues
+    assert verify(table, every_version=True).findings == ()
 
 
 def test_bad_requests_are_answered_in_one_sentence(tmp_path: Path) -> None:
