@@ -115,18 +115,8 @@ def suppress(
         found = tuple(
             FileErased(path, len(mine), "hidden", 0, 0, 0, "", "", 0) for path, mine in rows.items()
         )
-        n = sum(file.rows for file in found)
-        return Erased(
-            "suppressed",
-            len(keys),
-            n,
-            found,
-            commit.version,
-            base.root,
-            table._manifest.root,
-            0,
-            time.monotonic() - began,
-        )
+        n, roots = sum(file.rows for file in found), (base.root, table._manifest.root)
+        return Erased("suppressed", len(keys), n, found, commit.version, *roots, 0, time.monotonic() - began)
     raise PlanOutdated(
         f"{table.path}: rows kept coming while these were hidden; nothing was committed; try again"
     )
