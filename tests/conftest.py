@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 NEEDS_SPARK = {"spark", "kafka", "demo"}
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Share tests out among processes (``-n 2 --dist loadgroup``): one has all that start a JVM, the others a file each.
 
