@@ -61,7 +61,7 @@ demo: $(VENV)/.stream $(VENV)/.modules-$(MODULES)
 	@$(BIN)/headrace demo --events $(EVENTS) --policy $(POLICY) $(if $(DATA),--data '$(DATA)')
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev $(VENV)/.modules-$(MODULES)
 	$(BIN)/ruff format --check .

@@ -2,7 +2,7 @@
 
 In the flow: below ``register``, which appends receipts; who keeps a root once can check later, offline, that nothing was
 taken out or changed since. Hashes are BLAKE3 where the source has SHA-256. Source: RFC 6962, section 2.1, and the checking
-algorithms of RFC 9162, sections 2.1.3.2 and 2.1.4.2.
+algorithms of RFC 9162, in its section on Merkle trees.
 """
 
 from __future__ import annotations

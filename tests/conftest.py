@@ -19,18 +19,8 @@ if TYPE_CHECKING:
 NEEDS_SPARK = {"spark", "kafka", "demo"}
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the marks
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Share tests out among processes (``-n 2 --dist loadgroup``): one has all that start a JVM, the others a file each.
-
-    A JVM at a time is what two cores carry without stretching the times that such a test waits for. These come first,
-    since they take longest.
-    """
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    for item in items:
-        mine = "spark" if _starts_a_jvm(item) else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(mine))
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What starts a JVM comes first, since it takes longest: two processes that share files out then end together."""
     items.sort(key=lambda item: not _starts_a_jvm(item))
 
 

@@ -243,7 +243,7 @@ def test_a_bar_is_drawn_on_a_terminal_once_it_takes_long(
 
     pq.write_table(ROWS, tmp_path / "x.parquet")
     with (tmp_path / "err").open("w") as err:
-        monkeypatch.setattr(cli_convert, "err", Console(file=err, force_terminal=True, width=80))
+        monkeypatch.setattr(cli_convert, "err", Console(file=err, force_terminal=True, width=200))
         assert headrace("convert", tmp_path / "x.parquet", tmp_path / "quick").code == 0
         err.flush()
         assert (tmp_path / "err").read_text() == ""
