@@ -4,8 +4,8 @@ In the flow: ``headrace erase advise``. What the table costs as it lies is measu
 would cost with a person's rows scattered or side by side is expected, from the bytes of each column: k places thrown at random into
 N disk blocks touch N (1 - (1 - 1/N)^k) of them. A rewrite costs every file that holds one of the persons, and most do.
 
-*Side by side* is a lower bound: it takes a person's values to lie together in the bytes, which packed and split encodings do not
-grant. On 60,000 rows of six random doubles sorted by person, 20 persons touched 525 blocks where the bound says 129.
+*Side by side* takes a person's values to lie together in the bytes, which the profile ``compliance`` sees to. Planes of bytes do not grant
+it, nor does what must be encoded again as a whole: there it is a lower bound.
 
 It counts disk blocks of data; journal and footer come on top of those in place. What it does not know: caches, and what a file system does.
 """
@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pyarrow as pa
 
-from headrace.storage.erase import erase, kept_files
+from headrace.storage.erase import erase, kept_files, key_type
+from headrace.storage.erasing import DISK_BLOCK
 from headrace.storage.errors import NoEraseKey
 from headrace.storage.manifest import DATA
 from headrace.storage.paths import inside
@@ -29,7 +30,6 @@ from headrace.storage.subjects import present
 if TYPE_CHECKING:
     from headrace.storage.table import Table
 
-DISK_BLOCK = 4096
 CADENCES = (365, 52, 13)
 """Runs a year: daily, weekly, every four weeks."""
 Layout = Literal["as it lies", "scattered", "side by side", "rewrite"]
@@ -82,10 +82,7 @@ def advise(table: Table, share: float, cadences: Sequence[int] = CADENCES, *, se
         raise ValueError(
             f"expected a share above 0 and up to 1 and runs of 1 or more, got {share} and {list(cadences)}"
         )
-    if table.erase_key is None:
-        raise NoEraseKey(
-            f"{table.path}: was made without an erase key, so nothing says whose a row is; make it with erase_key="
-        )
+    key_type(table)
     everyone = present(table)
     if not len(everyone):
         raise NoEraseKey(f"{table.path}: holds nobody's rows; look again when it does")
