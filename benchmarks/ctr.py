@@ -8,12 +8,10 @@ batched over domains.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 
-from benchmarks.case import OURS, Case, Contestant, Json, Metric, Profile, Repetition, Table
+from benchmarks.case import OURS, Case, Contestant, Metric, Profile, Repetition, Table
 from benchmarks.ctr_view import view
+from benchmarks.grounds import datasets
 
 RUNNER = "benchmarks.runners.ctr"
 SPEED = "benchmarks.runners.ctr_speed"
@@ -157,17 +155,11 @@ def cases(profile: Profile) -> tuple[Case, ...]:
     return tuple(found)
 
 
-@contextmanager
-def ground(cases: Sequence[Case], scratch: Path) -> Iterator[Mapping[str, Json]]:
-    """Tells the runners where the data sets are; a path is no part of a kept cell."""
-    yield {"folder": os.environ.get("HEADRACE_DATASETS", "")}
-
-
 TABLE = Table(
     name="ctr",
     title="Clicks of many domains, learnt in one pass",
     cases=cases,
-    ground=ground,
+    ground=datasets,
     keeps=True,
     view=view,
     notes=(

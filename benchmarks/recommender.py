@@ -8,11 +8,9 @@ what a table's form adds is read between those two, what the training adds betwe
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 
 from benchmarks.case import OURS, Case, Contestant, Json, Metric, Profile, Repetition, Table
+from benchmarks.grounds import datasets
 from benchmarks.recommender_view import view
 
 RUNNER = "benchmarks.runners.recommender"
@@ -229,17 +227,11 @@ def cases(profile: Profile) -> tuple[Case, ...]:
     return tuple(found)
 
 
-@contextmanager
-def ground(cases: Sequence[Case], scratch: Path) -> Iterator[Mapping[str, Json]]:
-    """Tells the runners where the data sets are; a path is no part of a kept cell."""
-    yield {"folder": os.environ.get("HEADRACE_DATASETS", "")}
-
-
 TABLE = Table(
     name="recommender",
     title="Recommenders inside a byte budget",
     cases=cases,
-    ground=ground,
+    ground=datasets,
     keeps=True,
     view=view,
     notes=(

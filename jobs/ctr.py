@@ -22,7 +22,7 @@ import pyarrow as pa
 from pyspark import SparkContext
 
 from headrace import storage
-from headrace.jobs.errors import BadSettings, LearnerChanged
+from headrace.jobs.errors import BadSettings, LearnerChanged, torch_for
 from headrace.jobs.progress import (
     CLICKS,
     CLICKS_CONTROL,
@@ -195,13 +195,9 @@ def open_clicks(
         raise BadSettings(
             f"expected features.label in contract '{contract.topic}', which says what is clicked; name it there, or leave clicks.enabled off"
         )
-    try:
+    with torch_for("AdaptDHM"):
         import_module("torch")  # the executors' need; found out here, before anything is read
         from headrace.streaming.learners.adapt_dhm.classifier import AdaptDHMClassifier
-    except ModuleNotFoundError as error:
-        raise BadSettings(
-            f"AdaptDHM needs {error.name}, which is not installed: pip install 'headrace[stream,torch]', on every node"
-        ) from None
     task = task_of(contract)
     params = params_of(task, contract, clicks, seed)
     model = AdaptDHMClassifier(**params, routing=clicks.routing)

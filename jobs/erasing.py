@@ -14,9 +14,8 @@ from datetime import UTC, datetime
 from headrace import storage
 from headrace.jobs.forgetting import forget_in_learners
 from headrace.storage.committing import now_ms
-from headrace.storage.erase import Erased, erase, suppress
+from headrace.storage.erase import Erased, erase, key_type, suppress
 from headrace.storage.erase_requests import Request
-from headrace.storage.errors import NoEraseKey
 from headrace.storage.receipts import OUT_OF_SCOPE, Reach, Receipt, Touched
 from headrace.storage.register import DONE, Register
 from headrace.storage.signing import Envelope, Signer
@@ -151,11 +150,7 @@ def key_kind(table: storage.Table) -> Kind:
         NoEraseKey: it has none.
         WrongKeyType: its type names no person.
     """
-    if table.erase_key is None:
-        raise NoEraseKey(
-            f"{table.path}: was made without an erase key, so nothing says whose a row is; make it with erase_key="
-        )
-    return kind_of(table.schema.field(table.erase_key).type)
+    return kind_of(key_type(table))
 
 
 def _touched(done: Erased) -> list[Touched]:

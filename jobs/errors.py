@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class JobError(Exception):
     """Base of everything the jobs room raises on purpose."""
@@ -33,3 +36,18 @@ class BadConversion(JobError, ValueError):
 
 class PackFailed(JobError, RuntimeError):
     """The environment for executors cannot be packed."""
+
+
+@contextmanager
+def torch_for(learner: str) -> Iterator[None]:
+    """Turn a package that is missing on import into what to install.
+
+    Raises:
+        BadSettings: torch, or what comes with it, is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise BadSettings(
+            f"{learner} needs {error.name}, which is not installed: pip install 'headrace[stream,torch]', on every node"
+        ) from None

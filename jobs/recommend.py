@@ -22,7 +22,7 @@ import pyarrow as pa
 from pyspark import SparkContext
 
 from headrace import storage
-from headrace.jobs.errors import BadSettings, LearnerChanged
+from headrace.jobs.errors import BadSettings, LearnerChanged, torch_for
 from headrace.jobs.progress import RECOMMENDER, last_attachment, report_table
 from headrace.jobs.settings import Recommend
 from headrace.streaming.contracts import Contract
@@ -163,13 +163,9 @@ def open_recommender(
         LearnerChanged: the snapshot was made with other settings.
     """
     wanted = Wanted.of(contract)
-    try:
+    with torch_for("the recommender"):
         import_module("torch")  # the executors' need; found out here, before anything is read
         from headrace.streaming.learners.dynamic_sparse.recommender import DSLRecommender
-    except ModuleNotFoundError as error:
-        raise BadSettings(
-            f"the recommender needs {error.name}, which is not installed: pip install 'headrace[stream,torch]', on every node"
-        ) from None
     fresh = DSLRecommender(
         budget_bytes=recommend.budget_bytes,
         user=wanted.user,

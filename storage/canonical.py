@@ -23,7 +23,6 @@ from headrace.storage.erasing import Mask
 from headrace.storage.errors import CannotEraseInPlace
 from headrace.storage.footer import Column
 from headrace.storage.group_read import Group, joined
-from headrace.storage.logical import column_type
 from headrace.storage.reader import File
 from headrace.storage.select import PROFILES
 from headrace.storage.writer import Writer, Written
@@ -32,7 +31,7 @@ from headrace.storage.writer import Writer, Written
 def rewrite(
     source: Path,
     target: Path,
-    subjects: pa.Array | None,
+    subjects: pa.Array,
     *,
     seed: int | None = None,
     uuid: bytes | None = None,
@@ -42,26 +41,22 @@ def rewrite(
     Args:
         source: the file.
         target: must not exist; synced when this returns, its folder is not.
-        subjects: values of the erase key; None blanks deleted rows alone.
+        subjects: values of the erase key.
         seed, uuid: of the new file, as for ``Writer``.
 
     Returns:
         What the new file is known by; its erase epoch is one more than the old one's.
 
     Raises:
-        NoEraseKey: there are subjects, and the file has no key.
+        NoEraseKey: the file has no key.
         CannotEraseInPlace: other rows would change.
     """
     with File(source) as file:
-        n_groups = file.footer.n_groups
-        gone: list[Mask] = [np.zeros(file.footer.rows_in(number), np.bool_) for number in range(n_groups)]
-        if subjects is not None:
-            key = erase_key_of(file)
-            gone = rows_of(file, key, subjects)
-        for number in range(n_groups):
+        gone = rows_of(file, erase_key_of(file), subjects)
+        for number, mine in enumerate(gone):
             before = file.footer.deleted(number)
             if before is not None:
-                gone[number] = gone[number] | before
+                gone[number] = mine | before
         columns = file.footer.columns(None)
         lossy = {column.name: kind for column in columns if (kind := _kind(file, column)) is not None}
         for quantise in (lossy, {name: kind for name, kind in lossy.items() if kind != "int8"}):
@@ -122,28 +117,9 @@ def _same(file: File, target: Path, columns: Sequence[Column], gone: Sequence[Ma
             rows = pa.array(np.flatnonzero(~mask))
             ours = _arrays(new, number, new.footer.columns(None))
             for before, after in zip(_arrays(file, number, columns), ours, strict=True):
-                if not _alike(exact.gathered([before], rows), exact.gathered([after], rows)):
+                if not exact.alike(exact.gathered([before], rows), exact.gathered([after], rows)):
                     return False
     return True
-
-
-def _alike(before: pa.Array, after: pa.Array) -> bool:
-    """Whether values are the same bit for bit: Arrow holds NaNs unequal, so bytes decide where it does."""
-    if before.equals(after):
-        return True
-    type_ = column_type(before.type, "").plain
-    return _bytes(exact.plain(before, type_)) == _bytes(exact.plain(after, type_))
-
-
-def _bytes(array: pa.Array) -> bytes:
-    sink = pa.BufferOutputStream()
-    array = array.take(
-        pa.array(np.arange(len(array)))
-    )  # so that what lies under nulls, and behind slices, is alike
-    batch = pa.RecordBatch.from_arrays([array], ["x"])
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    return bytes(sink.getvalue())
 
 
 def _blank(array: pa.Array, mask: Mask, nullable: bool) -> pa.Array:

@@ -150,7 +150,7 @@ def _horizon(
 
 def _by_age(table: Table, older_than: timedelta, now: int) -> int:
     """The newest version that was there ``older_than`` ago, or an older one if clocks leave a doubt."""
-    kept = list(_chain(table))  # newest first
+    kept = list(table._log.back(table._manifest, table._manifest.standing.horizon))  # newest first
     latest = max((found.committed_at_ms for found in kept if found.committed_at_ms <= now), default=None)
     if latest is None:
         return kept[-1].version  # our clock is behind all writers'
@@ -173,15 +173,6 @@ def _by_age(table: Table, older_than: timedelta, now: int) -> int:
     return horizon
 
 
-def _chain(table: Table) -> Iterator[Manifest]:
-    manifest = table._manifest
-    while True:
-        yield manifest
-        if manifest.version <= table._manifest.standing.horizon:
-            return
-        manifest, _ = table._log.read(manifest.version - 1, manifest.parent_blake3)
-
-
 def names_of(file: DataFile) -> Iterator[str]:
     """All names in the table's folder that a file's entry speaks of."""
     yield file.path
@@ -191,19 +182,11 @@ def names_of(file: DataFile) -> Iterator[str]:
 
 def _needed(table: Table, newest: Manifest, oldest: int) -> set[str]:
     """All names that versions ``oldest`` up to ``newest`` speak of."""
-    found: set[str] = set()
-    manifest = newest
-    while True:
-        for file in manifest.added:
-            found.update(names_of(file))
+    found = {name for file in table._log.spoken_of(newest, oldest) for name in names_of(file)}
+    for manifest in table._log.back(newest, oldest):
         found.update(entry.path for entry in manifest.attachments)
         if manifest.standing.suppression is not None:
             found.add(manifest.standing.suppression.path)
-        if manifest.version <= oldest:
-            break
-        manifest, _ = table._log.read(manifest.version - 1, manifest.parent_blake3)
-    for _, file in table._log.listing(manifest).files:
-        found.update(names_of(file))
     return found
 
 

@@ -26,7 +26,7 @@ from pyroaring import BitMap
 from headrace.storage import canonical, committing, erase_file, forgotten
 from headrace.storage.compaction import compact
 from headrace.storage.entropy import Entropy
-from headrace.storage.erasing import DISK_BLOCK
+from headrace.storage.erasing import DISK_BLOCK, Mask
 from headrace.storage.errors import CannotEraseInPlace, NoEraseKey, PlanOutdated
 from headrace.storage.forgotten import Forgotten
 from headrace.storage.log import Change
@@ -166,9 +166,8 @@ def erase(
     for _ in range(_TRIES):
         base = table.refresh()._manifest
         entries = kept_files(table)
-        joined = (
-            [] if dry_run else [entry for entry in entries if entry.families]
-        )  # of earlier versions alone
+        # Those of the newest version were compacted above.
+        joined = [] if dry_run else [entry for entry in entries if entry.families]
         for at, entry in enumerate(entries):
             if entry.path not in replaced and entry not in joined:
                 one, new = _file(table, entry, keys, level, dry_run, entropy)
@@ -187,7 +186,8 @@ def erase(
         anew = [path for path, entry in replaced.items() if entry.path != path]
         after = _known(table)
         for path, entry in replaced.items():
-            after = after.erased(path, entry.path, _deleted(table, entry))
+            with File(inside(table.path, entry.path, DATA)) as file:
+                after = after.erased(path, entry.path, _deleted(file))
         try:
             commit = _commit(table, base, new_entries, old, after, clock_ms, closes=bool(anew or joined))
         except PlanOutdated:
@@ -200,18 +200,9 @@ def erase(
                 table._log.store.delete(path)
         if anew:
             table._log.store.sync(DATA)
-        closed = table._manifest.standing.closed_before
-        return Erased(
-            level,
-            len(keys),
-            rows,
-            files,
-            commit.version,
-            base.root,
-            table._manifest.root,
-            closed,
-            time.monotonic() - began,
-        )
+        roots, closed = (base.root, table._manifest.root), table._manifest.standing.closed_before
+        seconds = time.monotonic() - began
+        return Erased(level, len(keys), rows, files, commit.version, *roots, closed, seconds)
     raise PlanOutdated(
         f"{table.path}: files kept changing while persons were erased; erase again to have it said in a version"
     )
@@ -228,24 +219,29 @@ def _refuse_media(table: Table) -> None:
 
 def kept_files(table: Table) -> list[DataFile]:
     """Every file that some kept and readable version names, each once, as the newest of them knows it."""
-    found = {file.path: file for file in table.files}
-    standing = table._manifest.standing
+    standing, found = table._manifest.standing, dict[str, DataFile]()
     first = max(standing.horizon, standing.closed_before)
-    manifest = table._manifest
-    while manifest.version > first:
-        manifest, _ = table._log.read(manifest.version - 1, manifest.parent_blake3)
-        found = {file.path: file for _, file in table._log.listing(manifest).files} | found
+    for entry in (*table.files, *table._log.spoken_of(table._manifest, first)):
+        found.setdefault(entry.path, entry)
     return list(found.values())
 
 
-def _keys(table: Table, subjects: Iterable[object]) -> pa.Array:
+def key_type(table: Table) -> pa.DataType:
+    """The type of what names a person, of a dictionary that of its entries.
+
+    Raises:
+        NoEraseKey: nothing does.
+    """
     if table.erase_key is None:
         raise NoEraseKey(
             f"{table.path}: was made without an erase key, so nothing says whose a row is; make it with erase_key="
         )
     type_ = table.schema.field(table.erase_key).type
-    if pa.types.is_dictionary(type_):
-        type_ = type_.value_type
+    return type_.value_type if pa.types.is_dictionary(type_) else type_
+
+
+def _keys(table: Table, subjects: Iterable[object]) -> pa.Array:
+    type_ = key_type(table)
     try:
         return pa.array(list(dict.fromkeys(subjects)), type_)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
@@ -255,28 +251,25 @@ def _keys(table: Table, subjects: Iterable[object]) -> pa.Array:
 
 
 def _known(table: Table) -> Forgotten:
-    entry = table._manifest.standing.suppression
-    return forgotten.fresh() if entry is None else forgotten.read(table.path, entry)
+    known = table.forgotten()
+    return forgotten.fresh() if known is None else known
 
 
 def _rows(file: File, keys: pa.Array) -> BitMap:
     """Rows of a file, deleted ones left out."""
-    key = erase_file.erase_key_of(file)
-    found = BitMap()
-    for number, mine in enumerate(erase_file.rows_of(file, key, keys)):
-        gone = file.footer.deleted(number)
-        at = np.flatnonzero(mine if gone is None else mine & ~gone) + number * file.footer.group_rows
-        found |= BitMap(at.astype(np.uint32))
-    return found
+    return _numbers(file, erase_file.rows_of(file, erase_file.erase_key_of(file), keys)) - _deleted(file)
 
 
-def _deleted(table: Table, entry: DataFile) -> BitMap:
+def _deleted(file: File) -> BitMap:
+    return _numbers(file, [file.footer.deleted(number) for number in range(file.footer.n_groups)])
+
+
+def _numbers(file: File, masks: Sequence[Mask | None]) -> BitMap:
+    """Numbers of the rows that are marked, group by group."""
     found = BitMap()
-    with File(inside(table.path, entry.path, DATA)) as file:
-        for number in range(file.footer.n_groups):
-            gone = file.footer.deleted(number)
-            if gone is not None:
-                found |= BitMap((np.flatnonzero(gone) + number * file.footer.group_rows).astype(np.uint32))
+    for number, mask in enumerate(masks):
+        if mask is not None:
+            found |= BitMap((np.flatnonzero(mask) + number * file.footer.group_rows).astype(np.uint32))
     return found
 
 
@@ -289,68 +282,79 @@ def _file(
         trailer, deleted = file.footer.trailer, file.footer.n_deleted()
     now = replace(entry, erase_epoch=trailer.erase_epoch, root=trailer.root.hex(), deleted=deleted)
     moved = now if now != entry else None  # an earlier erase was killed before it could say so
-    try:
-        plan = erase_file.plan(path, keys, nonces=entropy.take)
-    except CannotEraseInPlace:
-        plan = None
-        with File(path) as file:
-            rows = len(_rows(file, keys))
-    else:
-        if plan is None and level != "canonical":
-            return None, moved
-        if plan is not None and level != "canonical":
-            if not dry_run:
-                erase_file.run(plan)
-            one = FileErased(
-                entry.path,
-                plan.rows,
-                IN_PLACE,
-                plan.data_blocks,
-                plan.bytes_written,
-                entry.bytes,
-                now.root,
-                plan.root,
-                plan.epoch,
-            )
-            return one, replace(now, erase_epoch=plan.epoch, root=plan.root, deleted=plan.deleted)
-        rows = plan.rows if plan is not None else 0
+    if level != "canonical":
+        with ignoring(CannotEraseInPlace):
+            return _in_place(path, now, keys, dry_run, entropy) or (None, moved)
+    with File(path) as file:
+        rows = len(_rows(file, keys))
     if not rows and not deleted:
         return None, moved
+    return _anew(table, path, now, keys, rows, dry_run, entropy)
+
+
+def _in_place(
+    path: Path, now: DataFile, keys: pa.Array, dry_run: bool, entropy: Entropy
+) -> tuple[FileErased, DataFile] | None:
+    plan = erase_file.plan(path, keys, nonces=entropy.take)
+    if plan is None:
+        return None
+    if not dry_run:
+        erase_file.run(plan)
+    one = FileErased(
+        now.path,
+        plan.rows,
+        IN_PLACE,
+        plan.data_blocks,
+        plan.bytes_written,
+        now.bytes,
+        now.root,
+        plan.root,
+        plan.epoch,
+    )
+    return one, replace(now, erase_epoch=plan.epoch, root=plan.root, deleted=plan.deleted)
+
+
+def _anew(
+    table: Table, path: Path, now: DataFile, keys: pa.Array, rows: int, dry_run: bool, entropy: Entropy
+) -> tuple[FileErased, DataFile | None]:
+    one = FileErased(
+        now.path,
+        rows,
+        ANEW,
+        -(-now.bytes // DISK_BLOCK),
+        now.bytes,
+        now.bytes,
+        now.root,
+        "",
+        now.erase_epoch + 1,
+    )
     if dry_run:
-        blocks = -(-entry.bytes // DISK_BLOCK)
-        return FileErased(
-            entry.path, rows, ANEW, blocks, entry.bytes, entry.bytes, now.root, "", now.erase_epoch + 1
-        ), None
+        return one, None
     identity = entropy.take(16)
     name = f"{DATA}/{identity.hex()}.hrc"
     written = canonical.rewrite(
         path, table.folder / name, keys, seed=int.from_bytes(entropy.take(8)), uuid=identity
     )
     table._log.store.sync(DATA)
-    with File(table.folder / name) as file:
-        deleted = file.footer.n_deleted()
     new = replace(
-        entry,
+        now,
         path=name,
         bytes=written.bytes,
         uuid=written.uuid,
         erase_epoch=written.erase_epoch,
         root=written.root,
-        deleted=deleted,
+        deleted=now.deleted + rows,
         staged_at=table.version,
     )
     blocks = -(-written.bytes // DISK_BLOCK)
-    return FileErased(
-        entry.path,
-        rows,
-        ANEW,
-        blocks,
-        written.bytes,
-        entry.bytes,
-        now.root,
-        written.root,
-        written.erase_epoch,
-    ), new
+    one = replace(
+        one,
+        data_blocks=blocks,
+        bytes_written=written.bytes,
+        root_after=written.root,
+        epoch=written.erase_epoch,
+    )
+    return one, new
 
 
 def _commit(

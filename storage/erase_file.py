@@ -13,7 +13,7 @@ the rules are our own.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,12 +43,17 @@ def erase_key_of(file: File) -> Column:
     )
 
 
+def keys_of(file: File, key: Column) -> Iterator[pa.Array]:
+    """By row group, the erase key of every row, deleted or not, in the plain form of its type."""
+    for number in range(file.footer.n_groups):
+        group = Group(file, number, [key])  # pyright: ignore[reportArgumentType]
+        yield exact.plain(joined(group.parts[0].rows(0, group.n_rows)), key.type.plain)
+
+
 def rows_of(file: File, key: Column, subjects: pa.Array) -> list[Mask]:
     """By row group, bool[rows]: whether a row is one of these persons', deleted or not."""
     found, wanted = [], subjects.cast(key.type.plain)
-    for number in range(file.footer.n_groups):
-        group = Group(file, number, [key])  # pyright: ignore[reportArgumentType]
-        keys = exact.plain(joined(group.parts[0].rows(0, group.n_rows)), key.type.plain)
+    for keys in keys_of(file, key):
         mine = pc.fill_null(pc.is_in(keys, value_set=wanted), fill_value=False)
         found.append(np.asarray(mine.to_numpy(zero_copy_only=False), np.bool_))
     return found

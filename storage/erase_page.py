@@ -12,7 +12,7 @@ What a page still tells after this, beside those counts: which encodings and wid
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,8 @@ from headrace.storage.page import (
 )
 from headrace.storage.page_read import row_validity
 from headrace.storage.page_streams import Page
+from headrace.storage.take import positions
+from headrace.storage.views import is_sequence
 
 Rows = NDArray[np.int64]
 _U4, _U8 = np.dtype("u4"), np.dtype("u1")
@@ -60,15 +62,6 @@ _OF_PARTS = ("byte_split", "alp", "zigzag")
 """Encodings of which a value has its place in each part, if all parts are as long as the stream."""
 
 
-@dataclass(frozen=True)
-class Blanked:
-    """A page's new used bytes, nonce included, and how they came about."""
-
-    image: bytes
-    same_places: bool
-    """Whether all else lies where it lay."""
-
-
 def blank(
     page: Page,
     rows: Rows,
@@ -76,8 +69,8 @@ def blank(
     nonce: bytes,
     slot_len: int,
     leader: Page | None = None,
-) -> Blanked:
-    """The page without the values of some of its rows.
+) -> bytes:
+    """The page's used bytes, nonce included, without the values of some of its rows.
 
     Args:
         page: read and checked; it may be a dictionary's.
@@ -92,7 +85,7 @@ def blank(
         CorruptPage: the page's streams contradict each other.
     """
     places = places_of(page, rows, type_, leader)
-    streams, same = [], True
+    streams = []
     for role, (number, off, length, count, more) in page.streams.items():
         payload = page.data[off : off + length].copy()
         at = places.get(role)
@@ -101,7 +94,6 @@ def blank(
             dtype = _dtype(role, type_.leaf)
             if not _erase_there(encoding, payload, count, dtype, at):
                 number, again = _encoded_again(page, role, encoding, payload, count, dtype, at)
-                same = same and len(again) == length
                 payload = np.frombuffer(again, np.uint8)
         streams.append(Stream(role, number, count, payload.tobytes(), more))
     body = assemble(page.n_rows, page.validity, page.n_items, streams, flags=page.flags, cap=page.cap)
@@ -111,7 +103,7 @@ def blank(
         raise CannotEraseInPlace(
             f"{page.place}: needs {NONCE_BYTES + len(body)} bytes without the erased values, has {slot_len}; write the file anew"
         )
-    return Blanked(nonce + body, same)
+    return nonce + body
 
 
 def _erase_there(encoding: Encoding, payload: Array, n: int, dtype: np.dtype[Any], at: Rows) -> bool:
@@ -231,7 +223,7 @@ def places_of(page: Page, rows: Rows, type_: ColumnType, leader: Page | None) ->
         return {}
     if not type_.is_list:
         return _leaves(page, n_valid, at, type_.leaf, LENGTHS)
-    if type_.size is None and is_edited(page):
+    if type_.size is None and is_sequence(page):
         items = _literals(page if SEQ_MODE in page.streams else leader or page, at)
         return {role: items for role in (SEQ_LITERALS, CODES) if role in page.streams}
     if type_.size is not None:
@@ -245,15 +237,6 @@ def places_of(page: Page, rows: Rows, type_: ColumnType, leader: Page | None) ->
         items = (np.cumsum(present) - 1)[items[present[items]]]
         n_items = int(np.count_nonzero(present))
     return _leaves(page, n_items, items, type_.leaf, ITEM_LENGTHS)
-
-
-def is_edited(page: Page) -> bool:
-    """Whether a page of lists holds edits of the row before, its own or its leader's."""
-    return (
-        SEQ_MODE in page.streams
-        or SEQ_LITERALS in page.streams
-        or (CODES in page.streams and LENGTHS not in page.streams)
-    )
 
 
 def _leaves(page: Page, n: int, at: Rows, leaf: Leaf, lengths_role: int) -> Mapping[int, Rows]:
@@ -286,9 +269,7 @@ def runs(lengths: NDArray[np.uint32], at: Rows) -> Rows:
     """
     ends = np.cumsum(lengths, dtype=np.int64)
     sizes = lengths[at].astype(np.int64)
-    total = np.cumsum(sizes)
-    n = int(total[-1]) if len(total) else 0
-    return np.repeat(ends[at] - sizes - (total - sizes), sizes) + np.arange(n)
+    return positions(ends[at] - sizes, sizes)
 
 
 def child_rows(page: Page, rows: Rows, type_: ColumnType) -> Rows:

@@ -6,7 +6,6 @@ what it says of other rows must be what it said before. Only bytes that really c
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from headrace.storage import layout, leaves
 from headrace.storage.arrays import mask_array
 from headrace.storage.erase_page import blank, child_rows, places_of
 from headrace.storage.errors import CannotEraseInPlace
+from headrace.storage.exact import alike
 from headrace.storage.fetch import ChunkReader
 from headrace.storage.footer import Chunk, Column, DictRow, deletion_extent
 from headrace.storage.group_read import ClusterOrder
@@ -35,8 +35,7 @@ from headrace.storage.views import Views, is_sequence
 DISK_BLOCK = 4096
 GAP_BYTES = 128
 """Bytes between two changes that are written along with them, since a place in the journal and a write cost as much."""
-_PAGE = struct.Struct("<QIIIIHHI16s")
-_DICT = struct.Struct("<QIIIIII16s")
+_PAGE, _DICT = layout.PAGE_FIELDS, layout.DICT_FIELDS
 Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Nonces = Callable[[int], bytes]
@@ -155,9 +154,9 @@ class Erasing:
                 removed[index] |= _codes(page, rows, node.type, led)
             row = chunk.pages[at]
             new = blank(page, rows, node.type, self._nonces(layout.NONCE_BYTES), row.slot_len, led)
-            self._slots[row.off] = row.slot_len, new.image
-            self._set_page(chunk.first_page + at, new.image)
-            self._check(reader, node, at, page, new.image, rows, leader if follows else None, chunk)
+            self._slots[row.off] = row.slot_len, new
+            self._set_page(chunk.first_page + at, new)
+            self._check(reader, node, at, page, new, rows, leader if follows else None, chunk)
         return index + 1
 
     def _check(
@@ -179,14 +178,13 @@ class Erasing:
             _kept(reader.decoded([one], at, reader.led_by([one], at, leader)), kept, node.type)
             for one in (page, fresh)
         )
-        if not after.equals(before):
+        if not alike(before, after):
             raise CannotEraseInPlace(
                 f"{page.place}: other rows would change; write the file anew, and report this"
             )
-        if node.stats is not None:
-            first = self.footer.chunk(node, 0).first_page
-            start = self.footer.extent(layout.STATS)[0]
-            place = start + layout.STATS_BYTES * (node.stats + chunk.first_page + at - first)
+        first = self.footer.statistics_at(node, chunk)
+        if first is not None:
+            place = self.footer.extent(layout.STATS)[0] + first + layout.STATS_BYTES * at
             self._raw[place : place + layout.STATS_BYTES] = of_page(after, node.type)
 
     # -- dictionaries --------------------------------------------------------------------------------------------------
@@ -197,7 +195,7 @@ class Erasing:
         for page in self._pages_now(reader, chunk):
             if CODES in page.streams:
                 shared = shared or bool(page.streams[CODES][4] & FILE_DICTIONARY)
-                left -= set(np.unique(page.stream(CODES, np.dtype("u4"), page.count(CODES))).tolist())
+                left -= _used(page)
         if shared:
             self._shared.setdefault(part.id, _Coded(part)).codes |= left
         elif chunk.dictionary is not None and left:
@@ -210,7 +208,7 @@ class Erasing:
             for number in range(self.footer.n_groups):
                 for page in self._pages_now(*self._reader(coded.column, number)):
                     if left and CODES in page.streams and page.streams[CODES][4] & FILE_DICTIONARY:
-                        left -= set(np.unique(page.stream(CODES, np.dtype("u4"), page.count(CODES))).tolist())
+                        left -= _used(page)
             if left and row is not None:
                 self._blank_entries(coded.column, row, left)
 
@@ -232,12 +230,12 @@ class Erasing:
         entries = np.array(sorted(codes), np.int64) - 1
         page = Page(data, row.n_entries, place)
         new = blank(page, entries, leaf, self._nonces(layout.NONCE_BYTES), row.slot_len)
-        self._slots[row.off] = row.slot_len, new.image
+        self._slots[row.off] = row.slot_len, new
         start, length = self.footer.extent(layout.DICT)
         for at in range(start, start + length, _DICT.size):
             found = DictRow(*_DICT.unpack_from(self._raw, at))
             if found.off == row.off:
-                found = found._replace(used_len=len(new.image), hash=hash16(new.image))
+                found = found._replace(used_len=len(new), hash=hash16(new))
                 _DICT.pack_into(self._raw, at, *found)
 
     # -- footer --------------------------------------------------------------------------------------------------------
@@ -264,12 +262,11 @@ class Erasing:
         it, source = self.footer.trailer, self.file.source
         levels = leaves.build(bytes(self._raw), leaves.leaf_bytes(self.footer.header.required_features))
         header = source.read(0, layout.HEADER.size)
-        trailer = replace(it, erase_epoch=it.erase_epoch + 1 if epoch is None else epoch)
-        trailer = replace(trailer, root=layout.root_hash(header, trailer, levels[-1]))
-        copy = (trailer.pack() + header).ljust(layout.TRAILER_SLOT_BYTES, b"\0")
+        unrooted = replace(it, erase_epoch=it.erase_epoch + 1 if epoch is None else epoch)
+        trailer, slots = layout.sealed(header, unrooted, levels[-1])
         data = [(off, image.ljust(slot, b"\0")) for off, (slot, image) in sorted(self._slots.items())]
         end = source.size - 2 * layout.TRAILER_SLOT_BYTES
-        footer = [(it.footer_off, bytes(self._raw)), (it.tree_off, b"".join(levels)), (end, copy + copy)]
+        footer = [(it.footer_off, bytes(self._raw)), (it.tree_off, b"".join(levels)), (end, slots)]
         changed = [*self._changed(data)]
         sealing = [*self._changed(footer)]
         deleted = np.frombuffer(
@@ -316,11 +313,14 @@ def _blocks(images: Sequence[Image]) -> int:
 
 
 def _codes(page: Page, rows: Rows, type_: ColumnType, leader: Page | None) -> set[int]:
+    """Codes that some rows of a page have; 0 is an erased one's."""
     at = places_of(page, rows, type_, leader).get(CODES)
-    if at is None or not len(at):
-        return set()
+    return set() if at is None or not len(at) else _used(page, at) - {0}
+
+
+def _used(page: Page, at: Rows | slice = slice(None)) -> set[int]:
     codes = page.stream(CODES, np.dtype("u4"), page.count(CODES))
-    return set(np.unique(codes[at]).tolist()) - {0}
+    return set(np.unique(codes[at]).tolist())
 
 
 def _kept(piece: Any, kept: Mask, type_: ColumnType) -> pa.Array:

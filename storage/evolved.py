@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -80,36 +80,16 @@ class EvolvedScan(Scan):
         asked = None
         if self.filter is not None:
             asked = predicate(self.filter, self.table_schema, self.conditions)
-        start = 0
-        for entry in self.files:
-            rows = None
-            if self.rows is not None:
-                rows = range(max(0, self.rows.start - start), min(entry.rows, self.rows.stop - start))
-                start += entry.rows
-                if rows.start >= rows.stop:
-                    continue
+        for entry, rows in self._asked():
             if self._is_plain(entry, asked):
-                inner = replace(self._plain(entry), rows=rows)
-                yield from inner.rows_from(first, last)
+                yield from self._plain(entry, rows).rows_from(first, last)
             else:
                 yield from self._joined(entry, asked, rows, first, last)
 
-    def _plain(self, entry: DataFile) -> Scan:
-        return Scan(
-            self.root,
-            (entry,),
-            self.table_schema,
-            self.columns,
-            self.filter,
-            self.batch_rows,
-            self.conditions,
-            self.list_view,
-            self.threads,
-            self.memory_bytes,
-            None,
-            self.hidden,
-            self.as_stored,
-        )
+    def _plain(self, entry: DataFile, rows: range | None = None) -> Scan:
+        """As this, of one file that is read as it was written."""
+        same = {part.name: getattr(self, part.name) for part in fields(Scan)}
+        return Scan(**{**same, "files": (entry,), "rows": rows})
 
     def _is_plain(self, entry: DataFile, asked: Predicate | None) -> bool:
         """Whether a file holds every column that is needed as the table has it."""

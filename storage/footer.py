@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 _SECTION = struct.Struct("<IIQQQ")
 _META = struct.Struct("<QIIIIIIII24x")
 _CHUNK = struct.Struct("<QQIHHII")
-_PAGE = struct.Struct("<QIIIIHHI16s")
-_DICT = struct.Struct("<QIIIIII16s")
+_PAGE, _DICT = layout.PAGE_FIELDS, layout.DICT_FIELDS
 
 _NEEDED = frozenset(
     {layout.NAME_INDEX, layout.COLUMN, layout.NAMES, layout.CHUNK, layout.PAGE}
@@ -344,16 +343,20 @@ class Footer:
 
     def statistics(self, column: Column, chunk: Chunk) -> bytes | None:
         """The STATS rows of a chunk's pages, or None where the column has none."""
+        at = self.statistics_at(column, chunk)
+        return None if at is None else self.section(layout.STATS, at, layout.STATS_BYTES * len(chunk.pages))
+
+    def statistics_at(self, column: Column, chunk: Chunk) -> int | None:
+        """Where in STATS the row of a chunk's first page is, or None where the column has none."""
         if column.stats is None or layout.STATS not in self._sections:
             return None
         raw = self.section(layout.CHUNK, _CHUNK.size * column.id * self.n_groups, _CHUNK.size)
         first = _CHUNK.unpack(raw)[2]  # rows of PAGE and STATS lie column by column
-        size = layout.STATS_BYTES
-        at = size * (column.stats + chunk.first_page - first)
+        at: int = layout.STATS_BYTES * (column.stats + chunk.first_page - first)
         if at < 0:
             what = f"pages of column {column.name!r}"
             raise self.wrong(what, layout.CHUNK, 0, f"from {first} on", chunk.first_page)
-        return self.section(layout.STATS, at, size * len(chunk.pages))
+        return at
 
     def report(self, column: Column) -> Report | None:
         """What storing a column with less precision has cost; None if it is exact."""

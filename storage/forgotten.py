@@ -84,11 +84,6 @@ class Forgotten:
                 rows[now] = left.serialize()
         return replace(self, rows=rows)
 
-    def hidden(self, path: str) -> BitMap | None:
-        """The hidden rows of a file, if it has any."""
-        found = self.rows.get(path)
-        return None if found is None else BitMap.deserialize(found)
-
     def returning(self, keys: pa.Array) -> NDArray[np.bool_]:
         """bool[rows]: which of some keys are those of forgotten persons."""
         known = self._known

@@ -76,13 +76,7 @@ def _cleared(table: Table, entry: DataFile, known: Forgotten) -> DataFile:
 
 def _persons(file: File, known: Forgotten) -> pa.Array:
     """The forgotten among the keys of a file."""
-    from headrace.storage.erase_file import erase_key_of
-    from headrace.storage.group_read import Group, joined
+    from headrace.storage.erase_file import erase_key_of, keys_of
 
-    key, found = erase_key_of(file), []
-    for number in range(file.footer.n_groups):
-        group = Group(file, number, [key])
-        keys = joined(group.parts[0].rows(0, group.n_rows))
-        found.append(keys.filter(pa.array(known.returning(keys))))
-    plain = [one.dictionary_decode() if pa.types.is_dictionary(one.type) else one for one in found]
-    return pc.unique(pa.chunked_array(plain)) if plain else pa.array([])
+    found = [keys.filter(pa.array(known.returning(keys))) for keys in keys_of(file, erase_key_of(file))]
+    return pc.unique(pa.chunked_array(found)) if found else pa.array([])

@@ -7,7 +7,7 @@ are used (``footer``, ``page``). Sections and features that exist on paper only 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from blake3 import blake3
@@ -77,6 +77,9 @@ FILE_DICTIONARIES, NESTED, QUANTISED, FOLLOWING, CLUSTERED_LISTS = 1 << 0, 1 << 
 SMALL_LEAVES = 1 << 8  # every file from 1.1 on; leaves were of 4,096 bytes before
 KNOWN_FEATURES = FILE_DICTIONARIES | NESTED | QUANTISED | FOLLOWING | CLUSTERED_LISTS | SMALL_LEAVES
 
+PAGE_FIELDS = struct.Struct("<QIIIIHHI16s")
+"""A row of PAGE; ``PAGE_ROW`` names its fields."""
+DICT_FIELDS = struct.Struct("<QIIIIII16s")
 HEADER = struct.Struct("<4sHHQQ16sQQ8s")
 TRAILER = struct.Struct("<4sHHQQQIIQQQ16s32s16s")
 SECTION = np.dtype([("id", "<u4"), ("flags", "<u4"), ("off", "<u8"), ("len", "<u8"), ("rows", "<u8")])
@@ -275,6 +278,12 @@ def root_hash(header: bytes, trailer: Trailer, top: bytes) -> bytes:
     args = (trailer.file_len, trailer.footer_off, trailer.footer_len, trailer.n_sections, trailer.tree_off)
     numbers = struct.pack("<5Q2Q", *args, trailer.erase_epoch, trailer.n_rows)
     return blake3(b"HRC1 root" + header + trailer.uuid + numbers + top).digest()
+
+
+def sealed(header: bytes, unrooted: Trailer, top: bytes) -> tuple[Trailer, bytes]:
+    """The trailer with its root, and the two slots at the end of a file, each with a copy of it and of the header."""
+    trailer = replace(unrooted, root=root_hash(header, unrooted, top))
+    return trailer, (trailer.pack() + header).ljust(TRAILER_SLOT_BYTES, b"\0") * 2
 
 
 assert META_ROW.itemsize == 64, META_ROW.itemsize

@@ -185,6 +185,20 @@ class Log:
         except (pa.ArrowException, OSError, UnsupportedType) as error:
             raise CorruptManifest(f"{path}: not a schema the store can hold: {error}") from error
 
+    def back(self, manifest: Manifest, oldest: int) -> Iterator[Manifest]:
+        """``manifest`` and every version before it down to ``oldest``, each checked against its successor."""
+        yield manifest
+        while manifest.version > oldest:
+            manifest, _ = self.read(manifest.version - 1, manifest.parent_blake3)
+            yield manifest
+
+    def spoken_of(self, manifest: Manifest, oldest: int) -> Iterator[DataFile]:
+        """Every entry of a file in ``manifest`` and the versions down to ``oldest``, newest first, some paths several times."""
+        last = manifest
+        for last in self.back(manifest, oldest):
+            yield from last.added
+        yield from (file for _, file in self.listing(last).files)
+
     def walk(self, manifest: Manifest, stop: int = 0) -> Iterator[Manifest]:
         """``manifest`` and those it leads to, newest first, until they cover everything after ``stop``."""
         while True:

@@ -19,11 +19,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from headrace.storage import arrays
 from headrace.storage.errors import StorageError
 from headrace.storage.exact import plain
 from headrace.storage.fetch import read_entries
 from headrace.storage.footer import Column
 from headrace.storage.group_read import Group, joined
+from headrace.storage.logical import Leaf
 from headrace.storage.reader import File
 from headrace.storage.statistics import unpack
 
@@ -163,7 +165,7 @@ def _values(file: File, column: Column) -> Iterator[tuple[pa.Array, str]]:
         chunk = file.footer.chunk(column, number)
         if chunk.dictionary is not None:
             yield (
-                _array(read_entries(file.source, column, chunk.dictionary).values, leaf.arrow),
+                _array(read_entries(file.source, column, chunk.dictionary).values, leaf),
                 f"dictionary of group {number}",
             )
         raw = file.footer.statistics(column, chunk)
@@ -172,11 +174,11 @@ def _values(file: File, column: Column) -> Iterator[tuple[pa.Array, str]]:
             yield pa.array(bounds, pa.int64()).cast(leaf.arrow, safe=False), f"bounds of group {number}"
     whole = file.footer.file_dictionary(column)
     if whole is not None:
-        yield _array(read_entries(file.source, column, whole).values, leaf.arrow), "dictionary"
+        yield _array(read_entries(file.source, column, whole).values, leaf), "dictionary"
 
 
-def _array(values: object, type_: pa.DataType) -> pa.Array:
-    return pa.array(values).view(type_) if isinstance(values, np.ndarray) else values
+def _array(values: object, leaf: Leaf) -> pa.Array:
+    return arrays.fixed(values, None, len(values), leaf) if isinstance(values, np.ndarray) else values
 
 
 def scan(path: Path, patterns: Sequence[tuple[str, bytes]]) -> list[tuple[str, int]]:

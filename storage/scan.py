@@ -102,14 +102,7 @@ class Scan:
             asked = predicate(self.filter, self.table_schema, self.conditions)
         tested = () if asked is None else asked.columns
         needed = [*self.columns, *(name for name in tested if name not in self.columns)]
-        start = 0
-        for entry in self.files:
-            rows = None
-            if self.rows is not None:
-                rows = range(max(0, self.rows.start - start), min(entry.rows, self.rows.stop - start))
-                start += entry.rows
-                if rows.start >= rows.stop:
-                    continue
+        for entry, rows in self._asked():
             with self._open(entry, needed) as file:
                 size = file.footer.group_rows
                 end = file.n_rows if last is None else min(last, file.n_rows)
@@ -126,6 +119,18 @@ class Scan:
                 ):
                     if batch.num_rows:
                         yield batch
+
+    def _asked(self) -> Iterator[tuple[DataFile, range | None]]:
+        """The files that hold rows which are asked for, and which of their rows those are; None is all."""
+        start = 0
+        for entry in self.files:
+            rows = None
+            if self.rows is not None:
+                rows = range(max(0, self.rows.start - start), min(entry.rows, self.rows.stop - start))
+                start += entry.rows
+                if rows.start >= rows.stop:
+                    continue
+            yield entry, rows
 
     def _open(self, entry: DataFile, columns: Sequence[str]) -> File:
         file = checked_file(self.root, entry, self.table_schema, columns)

@@ -112,9 +112,7 @@ class SubjectKey:
 def present(table: Table) -> pa.Array:
     """Every id that some file of a kept version still holds, hidden rows included, each once."""
     from headrace.storage.erase import kept_files  # here: those who only make requests need no table
-    from headrace.storage.erase_file import erase_key_of
-    from headrace.storage.exact import plain
-    from headrace.storage.group_read import Group, joined
+    from headrace.storage.erase_file import erase_key_of, keys_of
     from headrace.storage.manifest import DATA
     from headrace.storage.paths import inside
     from headrace.storage.reader import File
@@ -122,10 +120,7 @@ def present(table: Table) -> pa.Array:
     found: list[pa.Array] = []
     for entry in kept_files(table):
         with File(inside(table.path, entry.path, DATA)) as file:
-            key = erase_key_of(file)
-            for number in range(file.footer.n_groups):
-                group = Group(file, number, [key])
-                keys = plain(joined(group.parts[0].rows(0, group.n_rows)), key.type.plain)
+            for number, keys in enumerate(keys_of(file, erase_key_of(file))):
                 gone = file.footer.deleted(number)
                 found.append(pc.unique(keys if gone is None else keys.filter(pa.array(~gone))))
     return pc.unique(pa.chunked_array(found)) if found else pa.array([], pa.null())

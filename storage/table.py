@@ -43,6 +43,7 @@ class Table:
     def __init__(self, path: Place, manifest: Manifest, suppression: Attachment | None = None) -> None:
         self.path = path
         self._suppression = suppression  # of a newer version, which hides rows of this one too
+        self._forgotten: tuple[Attachment, Forgotten] | None = None
         self._manifest = manifest
         self._log = Log(path)
         self._listed = Listing()
@@ -193,9 +194,11 @@ class Table:
         entry = self._suppression or self._manifest.standing.suppression
         if entry is None:
             return None
-        from headrace.storage import forgotten  # here: few tables have forgotten somebody
+        if self._forgotten is None or self._forgotten[0] != entry:
+            from headrace.storage import forgotten  # here: few tables have forgotten somebody
 
-        return forgotten.read(self.path, entry)
+            self._forgotten = entry, forgotten.read(self.path, entry)
+        return self._forgotten[1]
 
     def _hidden(self) -> Mapping[str, bytes]:
         known = self.forgotten()
@@ -360,9 +363,5 @@ class Table:
 
     def history(self) -> Iterator[Commit]:
         """Every commit up to this version, newest first; each manifest is checked against its successor."""
-        manifest = self._manifest
-        while True:
+        for manifest in self._log.back(self._manifest, self._manifest.standing.horizon):
             yield manifests.commit_of(manifest, self.path)
-            if manifest.version <= self._manifest.standing.horizon:
-                return
-            manifest, _ = self._log.read(manifest.version - 1, manifest.parent_blake3)

@@ -137,7 +137,7 @@ def _sparse(reader: ChunkReader, page: Page, rows: Rows, counter: Counter) -> Pi
     if ends[-1] != page.n_items:
         page.place.fail("items", page.n_items, int(ends[-1]))
     sizes = lengths[at].astype(np.int64)
-    items = _runs(ends[at], sizes)
+    items = positions(ends[at], sizes)
     if len(items) * DENSE > page.n_items:
         return None
     child = _leaf(reader, page, page.n_items, items, None, len(items), leaf, counter, ITEM_LENGTHS)
@@ -151,7 +151,7 @@ def _sparse(reader: ChunkReader, page: Page, rows: Rows, counter: Counter) -> Pi
     return Views(child, np.cumsum(narrow, dtype=np.int32) - narrow, narrow, valid)
 
 
-def _runs(starts: Rows, sizes: Rows) -> Rows:
+def positions(starts: Rows, sizes: Rows) -> Rows:
     """Every position of runs that start somewhere and have some size, one run behind the other."""
     ends = np.cumsum(sizes)
     return np.repeat(starts - (ends - sizes), sizes) + np.arange(int(ends[-1]) if len(ends) else 0)
@@ -231,7 +231,7 @@ def _text(
     if page.count(BYTES) != total:
         page.place.fail("values in stream 4", total, page.count(BYTES))
     sizes = lengths[at].astype(np.int64)
-    places = _runs(ends[at], sizes)
+    places = positions(ends[at], sizes)
     if len(places) * DENSE > total:
         text: NDArray[Any] = page.stream(BYTES, _U8, total)[places]
         counter.add(total)

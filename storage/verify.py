@@ -40,22 +40,7 @@ if TYPE_CHECKING:
     from headrace.storage.table import Table
 
 READ_BYTES = 16 << 20
-PAGE = np.dtype(
-    {
-        "names": ["off", "slot", "used", "hash"],
-        "formats": ["<u8", "<u4", "<u4", "V16"],
-        "offsets": [0, 8, 12, 32],
-        "itemsize": 48,
-    }
-)
-DICT = np.dtype(
-    {
-        "names": ["off", "slot", "used", "hash"],
-        "formats": ["<u8", "<u4", "<u4", "V16"],
-        "offsets": [0, 8, 12, 32],
-        "itemsize": 48,
-    }
-)
+SLOT = ["off", "slot_len", "used_len", "hash"]  # what rows of PAGE and DICT have in common
 _NUMBERED = re.compile(r"0*(\d+)\D.*", re.ASCII)
 
 
@@ -310,11 +295,12 @@ def _of_file(file: File, path: str) -> Iterator[Finding]:
 
 def _pages(file: File, path: str) -> Iterator[Finding]:
     footer = file.footer
-    pages = np.frombuffer(footer.section(layout.PAGE, 0, footer.n_pages * PAGE.itemsize), PAGE)
-    dicts = np.frombuffer(footer.section(layout.DICT, 0, footer.n_dicts * DICT.itemsize), DICT)
-    rows = np.concatenate([pages, dicts])
+    kinds = ((layout.PAGE, layout.PAGE_ROW, footer.n_pages), (layout.DICT, layout.DICT_ROW, footer.n_dicts))
+    rows = np.concatenate(
+        [np.frombuffer(footer.section(number, 0, n * row.itemsize), row)[SLOT] for number, row, n in kinds]
+    )
     order = np.argsort(rows["off"], kind="stable")
-    offs, slots, used = (rows[name][order].astype(np.int64) for name in ("off", "slot", "used"))
+    offs, slots, used = (rows[name][order].astype(np.int64) for name in SLOT[:3])
     hashes = rows["hash"][order].tobytes()
     end = footer.trailer.footer_off
     inside_file = (offs >= layout.HEADER.size) & (slots >= used) & (offs + slots <= end)

@@ -10,7 +10,6 @@ with ``seed`` equal input gives equal bytes. What lies in pages is ``group``'s a
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -32,10 +31,6 @@ from headrace.storage.logical import ColumnType, column_type, stored_schema
 from headrace.storage.quantise import Quantisation, can_quantise, parse
 from headrace.storage.sections import Contents, StoredColumn, footer_sections
 from headrace.storage.select import PROFILES, Profile
-
-_PAGE = struct.Struct("<QIIIIHHI16s")
-_DICT = struct.Struct("<QIIIIII16s")
-
 
 SYNC_BYTES = 1 << 24  # less is synced when the file is closed
 RESERVE, RESERVE_BYTES = 16, 128
@@ -250,7 +245,7 @@ class Writer:
         for part in encoded.pages:
             off, slot, used, digest = self._put_slot(part.body)
             blocks = -(-part.n_rows // layout.BLOCK_ROWS)
-            stored.pages += _PAGE.pack(
+            stored.pages += layout.PAGE_FIELDS.pack(
                 off, slot, used, first_row, part.n_rows, blocks, 0, part.null_count, digest
             )
             if part.statistics is not None:
@@ -265,8 +260,8 @@ class Writer:
     def _put_entries(self, index: int, body: bytes, n_entries: int, flags: int = 0) -> int:
         """Write a dictionary; the number of its DICT row, counting from 1."""
         off, slot, used, digest = self._put_slot(body)
-        self._dicts += _DICT.pack(off, slot, used, n_entries, index, flags, 0, digest)
-        return len(self._dicts) // _DICT.size
+        self._dicts += layout.DICT_FIELDS.pack(off, slot, used, n_entries, index, flags, 0, digest)
+        return len(self._dicts) // layout.DICT_FIELDS.size
 
     def _put_slot(self, body: bytes) -> tuple[int, int, int, bytes]:
         """Write nonce and body into a slot of whole alignment units: offset, slot and used length, hash.
@@ -323,13 +318,12 @@ class Writer:
             self._rows,
             bytes(32),
         )
-        trailer = replace(unrooted, root=layout.root_hash(self._header.pack(), unrooted, levels[-1]))
+        trailer, slots = layout.sealed(self._header.pack(), unrooted, levels[-1])
         self._put(footer)
         self._pad(layout.ALIGN_BYTES)
         self._put(tree)
         self._pad(slot)
-        copy = trailer.pack() + self._header.pack()
-        self._put((copy + bytes(slot - len(copy))) * 2)
+        self._put(slots)
         # What a reader must know of the file is known only now; until here its header promises less than it holds, but
         # without a trailer it is no file.
         self._file.seek(0)
