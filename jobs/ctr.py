@@ -70,6 +70,9 @@ class _Read(msgspec.Struct):
     clicked: bytes
 
 
+_READ = msgspec.msgpack.Decoder(_Read)
+
+
 class ClickQuery:
     """AdaptDHM on one table, with its control. Attributes: table, where scores go."""
 
@@ -141,7 +144,7 @@ class ClickQuery:
             .map(lambda part: _note(part[1], task, makers))
             .collect()
         )
-        return [msgspec.msgpack.decode(data, type=_Read) for data in found]
+        return [_READ.decode(data) for data in found]
 
     def _report(self, batch: int, rows: Any, learnt_per_s: float) -> pa.Table:
         counts, trust = self.model.pending.counts, getattr(self.model.model.routing, "trust", None)  # type: ignore[union-attr]

@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     from headrace.jobs.tags import TagQuery
 
 
+_STAGED = msgspec.msgpack.Decoder(Staged)
+
+
 class Stopped(JobError, RuntimeError):
     """A batch began after the query was asked to stop; it did nothing."""
 
@@ -189,7 +192,7 @@ class MicroBatch:
         )
         rows = messages.selectExpr(*MESSAGE_COLUMNS).mapInArrow(Stage(plan), "staged binary").collect()
         return sorted(
-            (msgspec.msgpack.decode(row.staged, type=Staged) for row in rows),
+            (_STAGED.decode(row.staged) for row in rows),
             key=lambda task: min(task.tallies, default=-1),
         )
 

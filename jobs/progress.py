@@ -75,7 +75,7 @@ class Progress(msgspec.Struct):
 
     def advanced(self, query_id: str, batch_id: int, tallies: Iterable[tuple[int, Tally]]) -> Progress:
         """The state after a batch whose tasks reported ``tallies`` as (partition, tally)."""
-        after = msgspec.json.decode(msgspec.json.encode(self), type=Progress)
+        after = _PROGRESS.decode(msgspec.json.encode(self))
         after.query_id, after.batch_id = query_id, batch_id
         after.batch, after.seconds = Counters(), {}
         for partition, tally in tallies:
@@ -91,9 +91,12 @@ class Progress(msgspec.Struct):
         return msgspec.json.encode(self)
 
 
+_PROGRESS = msgspec.json.Decoder(Progress)
+
+
 def read_progress(data: bytes) -> Progress:
     """Decode an attachment written by ``to_json``."""
-    return msgspec.json.decode(data, type=Progress)
+    return _PROGRESS.decode(data)
 
 
 def last_commit(table: storage.Table) -> storage.Commit | None:

@@ -96,6 +96,9 @@ class _Ranked(msgspec.Struct):
     gains: float
 
 
+_RANKED = msgspec.msgpack.Decoder(_Ranked)
+
+
 class RecommendQuery:
     """The recommender of one table.
 
@@ -122,7 +125,7 @@ class RecommendQuery:
                 .map(lambda part: _rank(part[1], name, wanted, negatives, (seed, batch_id, part[0])))
                 .collect()
             )
-            ranked = [msgspec.msgpack.decode(data, type=_Ranked) for data in found]
+            ranked = [_RANKED.decode(data) for data in found]
         interactions = 0
         for part in ranked:
             for batch in pa.ipc.open_stream(part.rows):

@@ -96,6 +96,9 @@ class Policy:
     most_subjects: int = 5_000_000
 
 
+_REQUEST = msgspec.json.Decoder(Request)
+
+
 def encode(request: Request) -> bytes:
     """The bytes that are signed."""
     return msgspec.json.encode(request)
@@ -108,7 +111,7 @@ def decode(data: bytes) -> Request:
         RequestMalformed: they are none; the message names what is wrong and repeats no value.
     """
     try:
-        request = msgspec.json.decode(data, type=Request)
+        request = _REQUEST.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise RequestMalformed(
             f"expected an erasure request, got something else: {error}; make it anew"

@@ -96,6 +96,9 @@ class Forgotten:
         return found
 
 
+_FORGOTTEN = msgspec.msgpack.Decoder(Forgotten)
+
+
 def fresh() -> Forgotten:
     """Nobody is forgotten yet."""
     return Forgotten(os.urandom(SALT_BYTES))
@@ -124,4 +127,4 @@ def read(root: Place, entry: Attachment) -> Forgotten:
 
 @lru_cache(maxsize=8)
 def _parsed(data: bytes) -> Forgotten:
-    return msgspec.msgpack.decode(data, type=Forgotten)
+    return _FORGOTTEN.decode(data)

@@ -275,12 +275,12 @@ def decode(data: bytes, version: int, where: str) -> Manifest:
         UnsupportedFeature: a newer format, or a feature this reader lacks, named.
     """
     try:
-        head = msgspec.json.decode(data, type=_Head)
+        head = _HEAD.decode(data)
         unknown = [name for name in head.required_features if name not in KNOWN_FEATURES]
         if head.format != FORMAT or unknown:
             needs = ", ".join(unknown) or f"manifest format {head.format}"
             raise UnsupportedFeature(f"{where}: needs {needs}, which this reader lacks; update headrace")
-        manifest = msgspec.json.decode(data, type=Manifest)
+        manifest = _MANIFEST.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptManifest(f"{where}: not a manifest: {error}; restore it from a copy") from error
     if manifest.operation not in OPERATIONS:
@@ -299,6 +299,10 @@ def decode(data: bytes, version: int, where: str) -> Manifest:
 class _Head:
     format: int
     required_features: tuple[str, ...]
+
+
+_HEAD = msgspec.json.Decoder(_Head)
+_MANIFEST = msgspec.json.Decoder(Manifest)
 
 
 def digest(data: bytes) -> str:

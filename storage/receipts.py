@@ -124,6 +124,11 @@ class Proof(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return msgspec.json.encode(self)
 
 
+_PROOF = msgspec.json.Decoder(Proof)
+_RECEIPT = msgspec.json.Decoder(Receipt)
+_HEAD = msgspec.json.Decoder(Head)
+
+
 def sign_receipt(receipt: Receipt, by: Signer) -> Envelope:
     """The receipt as it is kept and handed out."""
     return by.sign(RECEIPT_TYPE, msgspec.json.encode(receipt))
@@ -145,12 +150,12 @@ def read_receipt(envelope: Envelope, trusted: Mapping[str, str]) -> Receipt:
         RequestMalformed: it is no receipt.
         RegisterTampered: no trusted key signed these bytes.
     """
-    return _read(envelope, trusted, RECEIPT_TYPE, Receipt, "receipt")
+    return _read(envelope, trusted, RECEIPT_TYPE, _RECEIPT, "receipt")
 
 
 def read_head(envelope: Envelope, trusted: Mapping[str, str]) -> Head:
     """As ``read_receipt``, of a head."""
-    return _read(envelope, trusted, HEAD_TYPE, Head, "head of a log")
+    return _read(envelope, trusted, HEAD_TYPE, _HEAD, "head of a log")
 
 
 def check_proof(data: bytes, trusted: Mapping[str, str]) -> tuple[Receipt, Head]:
@@ -168,7 +173,7 @@ def check_proof(data: bytes, trusted: Mapping[str, str]) -> tuple[Receipt, Head]
         RegisterTampered: a signature or a hash does not hold.
     """
     try:
-        proof = msgspec.json.decode(data, type=Proof)
+        proof = _PROOF.decode(data)
         path = [bytes.fromhex(text) for text in proof.path]
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise RequestMalformed(
@@ -190,7 +195,9 @@ def check_proof(data: bytes, trusted: Mapping[str, str]) -> tuple[Receipt, Head]
     return receipt, head
 
 
-def _read(envelope: Envelope, trusted: Mapping[str, str], kind: str, type_: type[_T], what: str) -> _T:
+def _read(
+    envelope: Envelope, trusted: Mapping[str, str], kind: str, decoder: msgspec.json.Decoder[_T], what: str
+) -> _T:
     if envelope.payload_type != kind:
         raise RequestMalformed(
             f"expected a {what}, got an envelope of {envelope.payload_type[:100]!r}; ask for it again"
@@ -201,7 +208,7 @@ def _read(envelope: Envelope, trusted: Mapping[str, str], kind: str, type_: type
             f"no key trusted with receipts signed this {what}: it was changed, or the wrong public key was given; compare with a copy"
         )
     try:
-        found = msgspec.json.decode(envelope.body(), type=type_)
+        found = decoder.decode(envelope.body())
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise RequestMalformed(f"expected a {what}, got something else: {error}; ask for it again") from None
     return found

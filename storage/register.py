@@ -41,6 +41,10 @@ REQUESTS, RECEIPTS, HEAD, POLICY, HOLDS, LOCK = (
 DONE: Final = ("erased", "canonical")
 
 
+_POLICY = msgspec.json.Decoder(Policy)
+_HOLDS = msgspec.json.Decoder(tuple[Hold, ...])
+
+
 @dataclass(frozen=True)
 class Case:
     """One admitted request and how far it has come; ``level`` is None before anything was done."""
@@ -94,7 +98,7 @@ class Register:
             BadKey: there is no policy, or none that can be read.
         """
         try:
-            return msgspec.json.decode((self.folder / POLICY).read_bytes(), type=Policy)
+            return _POLICY.decode((self.folder / POLICY).read_bytes())
         except FileNotFoundError:
             raise BadKey(
                 f"{self.folder}: expected a register of erasures, found no {POLICY}; make one with headrace erase keys"
@@ -105,7 +109,7 @@ class Register:
     def holds(self) -> tuple[Hold, ...]:
         """Persons whose data must stay; a file that cannot be read refuses everything."""
         try:
-            return msgspec.json.decode((self.folder / HOLDS).read_bytes(), type=tuple[Hold, ...])
+            return _HOLDS.decode((self.folder / HOLDS).read_bytes())
         except FileNotFoundError:
             return ()
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:

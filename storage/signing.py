@@ -54,6 +54,9 @@ class Envelope(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_field
         return _from_base64(self.payload, "payload")
 
 
+_ENVELOPE = msgspec.json.Decoder(Envelope)
+
+
 def parse_envelope(data: bytes) -> Envelope:
     """An envelope from JSON; its signatures are not looked at.
 
@@ -61,7 +64,7 @@ def parse_envelope(data: bytes) -> Envelope:
         RequestMalformed: it is none.
     """
     try:
-        return msgspec.json.decode(data, type=Envelope)
+        return _ENVELOPE.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise RequestMalformed(
             f"expected a signed envelope (payloadType, payload, signatures), got something else: {error}; "

@@ -93,6 +93,9 @@ class State:
         return f"{kraft.HOST}:{self.port}"
 
 
+_STATE = msgspec.json.Decoder(State)
+
+
 @dataclass(frozen=True)
 class Settings:
     """What may differ between two embedded brokers.
@@ -360,7 +363,7 @@ def _state_file(folder: Path) -> Path:
 
 def _read_state(folder: Path) -> State | None:
     try:
-        return msgspec.json.decode(_state_file(folder).read_bytes(), type=State)
+        return _STATE.decode(_state_file(folder).read_bytes())
     except (OSError, msgspec.DecodeError):  # none, or not ours: the process list is asked instead
         return None
 

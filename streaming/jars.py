@@ -77,6 +77,9 @@ class Lock:
         return self.broker + self.connector
 
 
+_LOCK = msgspec.json.Decoder(Lock)
+
+
 @dataclass(frozen=True)
 class Resolved:
     """What one `resolve` did: jars that were already there, jars fetched, bytes fetched."""
@@ -108,7 +111,7 @@ def read_lock(path: Path = LOCK) -> Lock:
         JarChanged: the file is not a lock.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Lock)
+        return _LOCK.decode(path.read_bytes())
     except msgspec.DecodeError as error:
         raise JarChanged(f"{path} is not a jar lock ({error}); restore it from the release") from error
 

@@ -330,16 +330,20 @@ class _Memory(msgspec.Struct):
     replay_from: dict[int, int] = {}
 
 
+_MEMORY = msgspec.json.Decoder(_Memory)
+_TASK = msgspec.json.Decoder(Task)
+
+
 def _read_memory(state: checkpoint.State) -> _Memory:
     try:
-        return msgspec.json.decode(state.arrays["memory"].tobytes(), type=_Memory)
+        return _MEMORY.decode(state.arrays["memory"].tobytes())
     except (KeyError, msgspec.MsgspecError) as error:
         raise BadCheckpoint(f"not a snapshot of this loop: {error!r}") from error
 
 
 def _read(state: checkpoint.State) -> Snapshot:
     try:
-        task = msgspec.json.decode(str(state.params["task"]), type=Task)
+        task = _TASK.decode(str(state.params["task"]))
         popularity = _part(state, "popularity", int(state.params["popularity.rows"]))
     except (KeyError, TypeError, ValueError) as error:  # msgspec's errors are ValueErrors
         raise BadCheckpoint(f"not a snapshot of this loop: {error!r}") from error

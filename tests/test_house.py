@@ -77,6 +77,21 @@ def test_every_module_says_what_it_is() -> None:
     assert silent == []
 
 
+def test_typed_decoders_are_made_when_a_module_is_imported() -> None:
+    """Not at first use: msgspec reads a class's fields then, and another thread that decodes in the middle of it crashes the process."""
+    plain = {"Any", "bool", "bytes", "dict", "float", "int", "list", "str", "tuple"}
+    late = [
+        f"{path}:{call.lineno}"
+        for path in modules(*ROOMS)
+        for call in ast.walk(parsed(path))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "decode"
+        for keyword in call.keywords
+        if keyword.arg == "type"
+        and not {node.id for node in ast.walk(keyword.value) if isinstance(node, ast.Name)} <= plain
+    ]
+    assert late == []
+
+
 def test_nothing_is_left_for_later() -> None:
     found = _found(UNFINISHED, TEXT)
     raised = [

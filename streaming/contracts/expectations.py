@@ -84,7 +84,10 @@ class GateResult:
         Raises:
             msgspec.DecodeError: the bytes are something else.
         """
-        return msgspec.json.decode(data, type=GateResult)
+        return _GATE_RESULT.decode(data)
+
+
+_GATE_RESULT = msgspec.json.Decoder(GateResult)
 
 
 def suite(contract: Contract) -> dict[str, Any]:

@@ -57,6 +57,9 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     arrays: list[ArrayEntry]
 
 
+_HEADER = msgspec.msgpack.Decoder(Header)
+
+
 def dump(state: State) -> bytes:
     """Write `state` as bytes; equal states give equal bytes. Raises TypeError for an array of another dtype."""
     entries, bodies, offset = [], [], 0
@@ -93,7 +96,7 @@ def load(data: bytes, learner: str) -> State:
     raw, body = bytes(view[_PREAMBLE : _PREAMBLE + length]), view[_PREAMBLE + length :]
     _check("the header", raw, bytes(view[8:_PREAMBLE]))
     try:
-        header = msgspec.msgpack.decode(raw, type=Header)
+        header = _HEADER.decode(raw)
     except msgspec.MsgspecError as error:
         raise BadCheckpoint(f"the header is not one this release writes: {error}") from error
     if header.format != FORMAT:

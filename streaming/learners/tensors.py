@@ -35,7 +35,9 @@ def pack(header: Any, arrays: dict[str, Any]) -> bytes:
     return save_tensors(arrays, metadata={_KEY: msgspec.json.encode(header).decode()})
 
 
-def unpack(data: bytes, kind: type[H], learner: str, newest: int) -> tuple[H, dict[str, Any]]:
+def unpack(
+    data: bytes, decoder: msgspec.json.Decoder[H], learner: str, newest: int
+) -> tuple[H, dict[str, Any]]:
     """The header and the tensors, checked against each other. Raises BadCheckpoint."""
     try:
         length = int.from_bytes(data[:8], "little")
@@ -53,7 +55,7 @@ def unpack(data: bytes, kind: type[H], learner: str, newest: int) -> tuple[H, di
     try:
         said = msgspec.json.decode(written, type=dict[str, Any])
         if said.get("learner") == learner and int(said.get("format", 0)) <= newest:
-            kept = msgspec.json.decode(written, type=kind)
+            kept = decoder.decode(written)
             arrays = load_tensors(data)
         else:
             raise BadCheckpoint(

@@ -68,6 +68,30 @@ def test_many_writers_compactors_and_readers(iteration: int, tmp_path: Path) -> 
     assert any(report["compactions"] for report in reports)
 
 
+FIRST_AT_ONCE = """
+import sys, threading
+from headrace.storage import manifest
+sys.setswitchinterval(1e-6)  # so that threads meet in the middle of what is done once
+data = open(sys.argv[1], "rb").read()
+together = threading.Barrier(16)
+def read():
+    together.wait()
+    manifest.decode(data, 1, "here")
+threads = [threading.Thread(target=read) for _ in range(16)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_threads_may_read_the_first_manifest_of_a_process_at_once(tmp_path: Path) -> None:
+    storage.create(tmp_path / "t", SCHEMA)
+    (manifest,) = (tmp_path / "t" / "_manifest").glob("*.json")
+    for _ in range(4):  # one in two of them crashed when types were read at first use
+        subprocess.run([sys.executable, "-c", FIRST_AT_ONCE, str(manifest)], check=True)
+
+
 KILLED = """
 import sys
 import pyarrow as pa

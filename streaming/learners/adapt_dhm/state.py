@@ -40,6 +40,9 @@ class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     blake3: str
 
 
+_KEPT = msgspec.json.Decoder(Kept)
+
+
 def dump(model: Any) -> bytes:
     """Write the state; equal states give equal bytes."""
     arrays = _arrays(model)
@@ -61,7 +64,7 @@ def dump(model: Any) -> bytes:
 
 def load(cls: Any, data: bytes) -> Any:
     """A `cls` with what `dump` wrote in it. Raises BadCheckpoint, and returns nothing, for any other bytes."""
-    kept, arrays = tensors.unpack(data, Kept, LEARNER, FORMAT)
+    kept, arrays = tensors.unpack(data, _KEPT, LEARNER, FORMAT)
     for name, array in arrays.items():
         if name.startswith(("net.", "adam.", "store.fp32")):
             tensors.must_be_finite({name: array}, (name,))

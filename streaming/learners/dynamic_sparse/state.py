@@ -34,6 +34,9 @@ class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     blake3: str
 
 
+_KEPT = msgspec.json.Decoder(Kept)
+
+
 def dump(model: Any) -> bytes:
     """Write the model's state; equal states give equal bytes."""
     arrays = _arrays(model)
@@ -82,7 +85,7 @@ def load(cls: Any, data: bytes) -> Any:
 
 def read(data: bytes) -> tuple[Kept, dict[str, Any]]:
     """The header and the tensors, checked against each other and for finite weights. Raises BadCheckpoint."""
-    kept, arrays = tensors.unpack(data, Kept, LEARNER, FORMAT)
+    kept, arrays = tensors.unpack(data, _KEPT, LEARNER, FORMAT)
     tensors.must_be_finite(arrays, ("store.fp32", "store.scale", "store.square"))
     return kept, arrays
 
