@@ -35,6 +35,7 @@ TORCH_MODULES = (  # they define modules of torch, so importing them is asking f
 # Package → where it may be imported; a pattern is matched from the right, `**` is any number of folders.
 ALLOWED: dict[str, tuple[str, ...]] = {
     "numba": ("storage/encodings/*.py", "streaming/learners/kernels.py", "streaming/learners/ihomer/jit.py"),
+    "llvmlite": ("storage/encodings/_vector.py",),
     "torch": ("streaming/learners/**/*.py", "storage/torch.py"),
     "kafka": ("streaming/producer.py", "streaming/source.py", "streaming/broker.py"),
     "pyspark": ("jobs/**/*.py", "scheduler/*.py", "storage/spark.py", "streaming/spark_*.py"),

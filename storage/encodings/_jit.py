@@ -24,8 +24,9 @@ _preferred = False
 class Kernel(Generic[P]):
     """A function compiled by numba when first called."""
 
-    def __init__(self, function: Callable[P, None]) -> None:
+    def __init__(self, function: Callable[P, None], register: Callable[[], None] | None = None) -> None:
         self.function = function
+        self._register = register
         self.loaded: Callable[P, None] | None = None
         """What numba made of it, once it has."""
 
@@ -36,6 +37,8 @@ class Kernel(Generic[P]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> None:
         if self.loaded is None:
+            if self._register is not None:
+                self._register()
             self.loaded = _compile(self.function)
         self.loaded(*args, **kwargs)
 
@@ -43,6 +46,11 @@ class Kernel(Generic[P]):
 def kernel(function: Callable[P, None]) -> Kernel[P]:
     """Decorate a loop over flat arrays: `njit(cache=True, nogil=True)`, applied on first use."""
     return Kernel(function)
+
+
+def kernel_with(register: Callable[[], None]) -> Callable[[Callable[P, None]], Kernel[P]]:
+    """As ``kernel``, of a loop that calls functions which ``register`` makes known to numba; it may run more than once."""
+    return lambda function: Kernel(function, register)
 
 
 def pick(n: int, twin: Callable[P, None], compiled: Kernel[P]) -> Callable[P, None]:

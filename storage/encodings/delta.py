@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.storage.encodings import nested
-from headrace.storage.encodings._jit import kernel, pick
+from headrace.storage.encodings._jit import kernel_with, pick
+from headrace.storage.encodings._vector import LANES, add_rows, register
 from headrace.storage.encodings.contract import (
     BLOCK_VALUES,
     Array,
@@ -37,34 +38,30 @@ from headrace.storage.encodings.contract import (
 )
 from headrace.storage.encodings.errors import CorruptStream
 
-LANES: Final = 16
 _STEPS: Final = BLOCK_VALUES - LANES
 _HEADER: Final = struct.Struct("<II")
 
 
-@kernel
+@kernel_with(register)
 def _integrate(bases: Array, differences: Array, out: Array) -> None:
     """uint[n_bases], uint[n - n_bases] -> uint[n]."""
-    n = np.uint64(len(out))
-    # Narrow values are summed fastest in one loop over the block, 8-byte ones row by row: then no vector waits for a
-    # store that is still under way.
-    most = np.uint64(16 if out.itemsize == 8 else 1024)
-    base = np.uint64(0)
-    step = np.uint64(0)
-    start = np.uint64(0)
+    n, lanes = np.uint64(len(out)), np.uint64(LANES)
+    base = step = start = np.uint64(0)
     while start < n:
-        end = min(start + np.uint64(1024), n)
-        at = min(start + np.uint64(16), n)
+        end = min(start + np.uint64(BLOCK_VALUES), n)
+        at = min(start + lanes, n)
         for i in range(start, at):
             out[i] = bases[base]
             base += np.uint64(1)
+        whole = (end - at) // lanes
+        if whole:
+            add_rows(out, at, differences, step, whole)
+        at += whole * lanes
+        step += whole * lanes
         while at < end:
-            lanes = min(most, end - at)
-            above = at - np.uint64(16)
-            for lane in range(lanes):
-                out[at + lane] = out[above + lane] + differences[step + lane]
-            at += lanes
-            step += lanes
+            out[at] = out[at - lanes] + differences[step]
+            at += np.uint64(1)
+            step += np.uint64(1)
         start = end
 
 

@@ -20,7 +20,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.storage.encodings._jit import kernel, pick, words
+from headrace.storage.encodings._jit import kernel_with, pick, words
+from headrace.storage.encodings._vector import FOUR, look_up_four, register
 from headrace.storage.encodings.bitpack import (
     _unpack_numpy,
     erase,
@@ -48,14 +49,18 @@ from headrace.storage.encodings.errors import CorruptStream, UnsupportedArray
 Codes = NDArray[np.uint32]
 
 
-@kernel
+@kernel_with(register)
 def _gather(table: Array, codes: Array, out: Array) -> None:
     """uint[1 + n_entries], uint32[n] all below len(table) -> uint[n]."""
-    for i in range(len(codes)):
-        out[i] = table[np.uint64(codes[i])]
+    n = np.uint64(len(codes))
+    whole = n - n % np.uint64(FOUR)
+    for at in range(np.uint64(0), whole, np.uint64(FOUR)):
+        look_up_four(table, codes, at, out, at)
+    for at in range(whole, n):
+        out[at] = table[np.uint64(codes[at])]
 
 
-@kernel
+@kernel_with(register)
 def _unpack_gather(packed: Array, width: int, entries: Array, codes: Array, found: Array, out: Array) -> None:
     """uint64[n_words], 1..32, uint[1 + n_entries] -> uint[n].
 
@@ -91,7 +96,10 @@ def _unpack_gather(packed: Array, width: int, entries: Array, codes: Array, foun
         if np.uint64(highest) >= np.uint64(len(entries)):
             return
         at = np.uint64(block * 1024)
-        for i in range(np.uint64(size)):
+        whole = np.uint64(size - size % FOUR)
+        for i in range(np.uint64(0), whole, np.uint64(FOUR)):
+            look_up_four(entries, codes, i, out, at + i)
+        for i in range(whole, np.uint64(size)):
             out[at + i] = entries[np.uint64(codes[i])]
 
 
