@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from headrace.storage import arrays
 from headrace.storage.encodings._jit import preferred
 from headrace.storage.encodings.distinct import Distinct
+from headrace.storage.encodings.ranking import ascending
 from headrace.storage.logical import Leaf
 
 SAMPLE = 2048
@@ -65,7 +66,7 @@ class Known:
         if by_frequency:
             order = np.argsort(-np.bincount(found, minlength=first + len(fresh))[first:], kind="stable")
         else:
-            order = np.argsort(fresh.view(f"u{fresh.itemsize}"))
+            order = ascending(fresh.view(f"u{fresh.itemsize}"))
         codes = np.empty(first + len(fresh), np.uint32)
         codes[:first] = self._codes
         codes[order + first] = np.arange(first, len(codes), dtype=np.uint32)
@@ -121,7 +122,7 @@ def number(leaves: Any, leaf: Leaf, *, by_frequency: bool = False) -> Numbered:
         patterns = arrays.numbers(encoded.dictionary, np.dtype(f"u{numbers.itemsize}"))
         entries = patterns.view(numbers.dtype)
         indices = arrays.numbers(encoded.indices, np.dtype(np.int32))
-        order = np.argsort(patterns)
+        order = ascending(patterns)
     if by_frequency:
         order = np.argsort(-np.bincount(indices, minlength=len(entries)), kind="stable")
     if order is None:

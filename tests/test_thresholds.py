@@ -72,6 +72,7 @@ STANDARD = {"blake3", "msgspec", "numpy", "pyarrow", "headrace"}  # these are at
 CARRIED = {
     "py4j": "pyspark",
     "click": "typer",
+    "llvmlite": "numba",
     "pydantic": "pydantic-settings",
 }  # these come with another's promise
 NEVER = {"tests", "notebooks", "benchmarks"}
