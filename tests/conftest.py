@@ -26,9 +26,28 @@ os.environ.setdefault("SPARK_DAEMON_JAVA_OPTS", "-XX:TieredStopAtLevel=1 -XX:+Us
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+LONGEST = (
+    "jobs/test_demo.py",
+    "jobs/test_submit_lines.py",
+    "scheduler/test_elsewhere.py",
+    "jobs/test_kill.py",
+    "jobs/test_pack.py",
+    "jobs/test_pipeline.py",
+    "jobs/test_memory.py",
+    "storage/test_spark.py",
+    "storage/test_fuzz.py",
+    "scheduler/test_partitioning.py",
+    "learners/adapt_dhm/test_classifier.py",
+    "storage/test_crash_states.py",
+    "streaming/test_broker.py",
+)
+"""Files that take a minute or so, the longest first."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What starts a JVM comes first, since it takes longest: two processes that share files out then end together."""
-    items.sort(key=lambda item: not _starts_a_jvm(item))
+    """What takes longest comes first, then what starts a JVM: two processes that share files out then end together."""
+    place = {Path(__file__).parent / name: at for at, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (place.get(item.path, len(LONGEST)), not _starts_a_jvm(item)))
 
 
 def _starts_a_jvm(item: pytest.Item) -> bool:
