@@ -1,6 +1,6 @@
 # `make` alone prints what to type first.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench soak docs clean
+.PHONY: help demo test lint lint-style lint-types lint-editor lint-thresholds bench soak docs clean
 
 PYTHON ?= python3
 VENV   := .venv
@@ -45,29 +45,39 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) --upgrade pip setuptools
 
-$(VENV)/.stream: pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) $(EDITABLE) '.[stream]'
+$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing headrace[stream,torch]: the first time this fetches some gigabytes, since torch brings its GPU libraries"
+	$(INSTALL) $(EDITABLE) '.[stream,torch]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) $(EDITABLE) '.[all,dev]'
-	@touch $@ $(VENV)/.stream
+	@touch $@ $(VENV)/.demo
 
-$(VENV)/.modules-$(MODULES): | $(VENV)/.stream
+$(VENV)/.modules-$(MODULES): | $(VENV)/.demo
 	$(INSTALL) --no-deps --no-build-isolation $(EDITABLE) .
 	@rm -f $(VENV)/.modules-*; touch $@
 
-demo: $(VENV)/.stream $(VENV)/.modules-$(MODULES)
+demo: $(VENV)/.demo $(VENV)/.modules-$(MODULES)
 	@$(BIN)/headrace demo --events $(EVENTS) --policy $(POLICY) $(if $(DATA),--data '$(DATA)')
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev $(VENV)/.modules-$(MODULES)
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint-editor lint-types lint-style lint-thresholds
+
+lint-style:
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+lint-types:
 	$(BIN)/mypy
+
+lint-editor:
 	$(BIN)/basedpyright
+
+lint-thresholds:
 	$(BIN)/lint-imports --no-logo
 
 bench: $(VENV)/.dev $(VENV)/.modules-$(MODULES)

@@ -190,12 +190,12 @@ class _Watch:
 
 
 def _memory_bytes() -> int:
-    """Resident memory of this process and everything below it."""
+    """Memory of this process and everything below it; what Spark's forked workers share is counted once."""
     total = 0
     me = psutil.Process()
     for process in (me, *me.children(recursive=True)):
         try:
-            total += process.memory_info().rss
+            total += process.memory_full_info().pss
         except psutil.NoSuchProcess:
             continue  # it ended between listing and looking
     return total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -18,10 +19,35 @@ if TYPE_CHECKING:
 
 NEEDS_SPARK = {"spark", "kafka", "demo"}
 
+# JVMs of tests live for seconds: half of their time would go to a compiler and a collector that pay off later. And two
+# processes that share out the tests have a core each, so that no thread of a matrix product waits for another.
+os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+os.environ.setdefault("SPARK_DAEMON_JAVA_OPTS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+LONGEST = (
+    "jobs/test_demo.py",
+    "jobs/test_submit_lines.py",
+    "scheduler/test_elsewhere.py",
+    "jobs/test_kill.py",
+    "jobs/test_pack.py",
+    "jobs/test_pipeline.py",
+    "jobs/test_memory.py",
+    "storage/test_spark.py",
+    "storage/test_fuzz.py",
+    "scheduler/test_partitioning.py",
+    "learners/adapt_dhm/test_classifier.py",
+    "storage/test_crash_states.py",
+    "streaming/test_broker.py",
+)
+"""Files that take a minute or so, the longest first."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What starts a JVM comes first, since it takes longest: two processes that share files out then end together."""
-    items.sort(key=lambda item: not _starts_a_jvm(item))
+    """What takes longest comes first, then what starts a JVM: two processes that share files out then end together."""
+    place = {Path(__file__).parent / name: at for at, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (place.get(item.path, len(LONGEST)), not _starts_a_jvm(item)))
 
 
 def _starts_a_jvm(item: pytest.Item) -> bool:
@@ -48,8 +74,23 @@ class Demo:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
-    """One small demo, run as a person runs it, for every test that looks at what a demo leaves."""
-    root = tmp_path_factory.mktemp("demo") / "run"
+    """One small demo, run as a person runs it, for every test that looks at what a demo leaves.
+
+    Processes that share the tests out share it too: the first that needs it runs it, the others wait.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    root, said = folder / "demo", folder / "demo.txt"
+    with (folder / "demo.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not said.exists():
+            output = _run_demo(root)
+            said.write_text(output, encoding="utf-8")
+    return Demo(root, said.read_text(encoding="utf-8"))
+
+
+def _run_demo(root: Path) -> str:
+    """What it printed."""
     done = subprocess.run(
         [sys.executable, "-m", "headrace.jobs.cli", "demo", "--events", "40000", "--root", str(root)],
         capture_output=True,
@@ -59,7 +100,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
         env={**os.environ, "COLUMNS": "200"},
     )
     assert done.returncode == 0, done.stdout[-2_000:] + done.stderr[-2_000:]
-    return Demo(root, done.stdout)
+    return done.stdout
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from headrace.jobs.settings import Kafka, Settings, Spark, Stream
 
 
 def main(bootstrap: str, folder: Path, runs: list[tuple[str, int]]) -> None:
-    cluster = Spark(master="local-cluster[2,1,1024]", driver_memory="1g")
+    conf = {"spark.executor.extraJavaOptions": os.environ.get("SPARK_SUBMIT_OPTS", "")}
+    cluster = Spark(master="local-cluster[2,1,1024]", driver_memory="1g", conf=conf)
     spark = session(cluster, fetch_jars())
     spark.sparkContext.setLogLevel("ERROR")
     jvm: Any = spark.sparkContext._jvm

@@ -66,6 +66,8 @@ def test_the_demo_ends_by_itself_and_its_summary_is_true(demo) -> None:  # type:
     assert stored == table.num_rows
     for name, count in total.reasons.items():
         assert f"{name} {count}" in demo.output
+    compared = r"^AUC since the start.*: model 0\.\d+, popularity 0\.\d+, AdaptDHM 0\.\d+, K=1 0\.\d+$"
+    assert re.search(compared, demo.output, re.MULTILINE), demo.output
     assert not processes_of(demo.root)
 
 
@@ -92,7 +94,7 @@ def test_the_five_lines_that_the_demo_prints_run(demo) -> None:  # type: ignore[
 
 def test_ctrl_c_ends_it_with_a_summary_and_without_a_traceback(tmp_path: Path) -> None:
     root = tmp_path / "run"
-    with start(root, "--events", "1000000") as process:
+    with start(root, "--events", "150000") as process:
         table = root / "tables" / "ad_feed" / "_manifest"
         assert wait_for(lambda: table.exists() and len(list(table.glob("*.json"))) >= 2, 240)
         process.send_signal(signal.SIGINT)

@@ -108,6 +108,7 @@ def test_a_standalone_cluster_with_the_archive(tmp_path: Path, packed: Path) -> 
                 *("--conf", f"spark.executorEnv.HEADRACE_PYTHON={os.path.realpath(sys.executable)}"),
                 *("--conf", "spark.driver.host=127.0.0.1", "--conf", "spark.driver.bindAddress=127.0.0.1"),
                 *("--conf", "spark.ui.enabled=false"),
+                *("--conf", f"spark.executor.extraJavaOptions={os.environ.get('SPARK_SUBMIT_OPTS', '')}"),
                 str(tmp_path / "job.py"),
                 str(table),
             ],

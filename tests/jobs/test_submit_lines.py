@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,7 @@ LOOPBACK = {
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.executor.memory": "1g",
+    "spark.executor.extraJavaOptions": os.environ.get("SPARK_SUBMIT_OPTS", ""),
 }
 
 
@@ -98,6 +100,13 @@ def standalone(folder: Path) -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(scope="module")
+def master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One standalone cluster for all lines; each application has ended before the next begins."""
+    with standalone(tmp_path_factory.mktemp("cluster")) as address:
+        yield address
+
+
 def await_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline and process.poll() is None:
@@ -116,34 +125,33 @@ def test_the_table_has_a_line_for_each_job_and_place() -> None:
 
 
 @pytest.mark.parametrize(("where", "line"), lines(), ids=[where for where, _ in lines()])
-def test_the_line_runs(where: str, line: str, kafka: str, tmp_path: Path) -> None:
+def test_the_line_runs(where: str, line: str, kafka: str, request: Any, tmp_path: Path) -> None:
     topic = re.sub(r"\W+", "-", where)
-    with ExitStack() as stack:
-        cluster = "standalone" in where
-        master = stack.enter_context(standalone(tmp_path)) if cluster else "local[2]"
-        stream = Stream(
-            topic=topic,
-            table=tmp_path / "table",
-            checkpoint=tmp_path / "checkpoint",
-            max_events_per_batch=3_000,
-        )
-        spark = Spark(master=master, conf=LOOPBACK if cluster else {})
-        settings = Settings(spark=spark, kafka=Kafka(bootstrap=kafka), stream=stream)
-        write_conf(tmp_path / "conf", settings, fetch_jars())
-        create_topics(kafka, {topic: 2, f"{topic}.dlq": 1})
-        with Producer(kafka, topic=topic) as producer:
-            for key, value, headers in AdFeed(seed=1, n_users=200).messages(5_000):
-                producer.send_raw(key, value, headers)
-        typed = line.replace(".headrace/conf", str(tmp_path / "conf")).replace("spark://host:7077", master)
-        done = subprocess.run(
-            ["bash", "-c", f"{typed} --caught-up"],
-            cwd=CHECKOUT,
-            env={**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "PYSPARK_PYTHON": sys.executable},
-            capture_output=True,
-            text=True,
-            timeout=400,
-            check=False,
-        )
+    cluster = "standalone" in where
+    master = request.getfixturevalue("master") if cluster else "local[2]"
+    stream = Stream(
+        topic=topic,
+        table=tmp_path / "table",
+        checkpoint=tmp_path / "checkpoint",
+        max_events_per_batch=3_000,
+    )
+    spark = Spark(master=master, conf=LOOPBACK if cluster else {})
+    settings = Settings(spark=spark, kafka=Kafka(bootstrap=kafka), stream=stream)
+    write_conf(tmp_path / "conf", settings, fetch_jars())
+    create_topics(kafka, {topic: 2, f"{topic}.dlq": 1})
+    with Producer(kafka, topic=topic) as producer:
+        for key, value, headers in AdFeed(seed=1, n_users=200).messages(5_000):
+            producer.send_raw(key, value, headers)
+    typed = line.replace(".headrace/conf", str(tmp_path / "conf")).replace("spark://host:7077", master)
+    done = subprocess.run(
+        ["bash", "-c", f"{typed} --caught-up"],
+        cwd=CHECKOUT,
+        env={**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "PYSPARK_PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout[-1_500:] + done.stderr[-3_000:]
     commit = last_commit(storage.open(stream.table))
     assert commit is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -33,7 +34,8 @@ def main(folder: Path) -> None:
         batch=64,
         lr=1e-3,
     )
-    spark = session(Spark(master="local-cluster[2,1,1024]", driver_memory="1g"), [])
+    conf = {"spark.executor.extraJavaOptions": os.environ.get("SPARK_SUBMIT_OPTS", "")}
+    spark = session(Spark(master="local-cluster[2,1,1024]", driver_memory="1g", conf=conf), [])
     together = learn_together(spark.sparkContext, model, path, label="clicked", workers=2, folder=folder)
     spark.stop()
     model.learn_arrow(rows.combine_chunks().to_batches()[0], "clicked")

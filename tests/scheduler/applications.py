@@ -24,6 +24,7 @@ QUIET = {
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.executor.memory": "600m",
+    "spark.executor.extraJavaOptions": os.environ.get("SPARK_SUBMIT_OPTS", ""),
     "spark.executor.cores": "1",
     "spark.cores.max": "2",
     "spark.log.level": "WARN",
@@ -94,13 +95,8 @@ def race(spark: SparkSession) -> dict[str, float]:
     return {name: end - began for name, end in ended.items()}
 
 
-def order(master: str) -> dict[str, Any]:
-    spark = scheduler.configure(builder(master, {}), partitioning=False).getOrCreate()
-    return {"ended": race(spark), "snapshot": _told(spark)}
-
-
 def speculation(master: str) -> dict[str, Any]:
-    """As ``order``, and then a job whose last task hangs where it runs first; Spark copies it only to another host."""
+    """The race, and then a job whose last task hangs where it runs first; Spark copies it only to another host."""
     conf = {
         "spark.speculation": "true",
         "spark.speculation.interval": "100ms",
@@ -127,8 +123,8 @@ def speculation(master: str) -> dict[str, Any]:
     return found
 
 
-def faults() -> dict[str, Any]:
-    """Tasks that fail, workers that die, exclusion and dynamic allocation, all in one application."""
+def cluster() -> dict[str, Any]:
+    """The race on a local cluster; then tasks that fail, workers that die, exclusion and dynamic allocation, all in one application."""
     conf = {
         "spark.task.maxFailures": "4",
         "spark.excludeOnFailure.task.maxTaskAttemptsPerExecutor": "1",
@@ -171,6 +167,7 @@ def faults() -> dict[str, Any]:
     deadline = time.monotonic() + 40
     while status.getExecutorMemoryStatus().size() < 3 and time.monotonic() < deadline:
         time.sleep(0.1)  # a task that failed on one executor needs the other
+    found["race"] = {"ended": race(spark), "snapshot": _told(spark)}
     with scheduler.run_as(spark, "flaky"):
         found["flaky"] = sorted(context.parallelize(range(8), 8).map(flaky).collect())
     with scheduler.run_as(spark, "dying"):
@@ -337,9 +334,8 @@ def _told(spark: SparkSession) -> dict[str, Any]:
 
 
 APPLICATIONS: dict[str, Callable[..., dict[str, Any]]] = {
-    "order": order,
     "speculation": speculation,
-    "faults": faults,
+    "cluster": cluster,
     "connect": connect,
     "safe": safe,
 }

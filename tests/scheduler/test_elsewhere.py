@@ -48,8 +48,14 @@ def _passes(ended: dict[str, float]) -> None:
     assert ended["query"] < 0.5 * max(ended["heavy0"], ended["heavy1"])
 
 
-def test_a_local_cluster() -> None:
-    found, _ = application("order", "local-cluster[2,1,700]")
+@pytest.fixture(scope="module")
+def cluster() -> tuple[dict[str, Any], str]:
+    """What one application on a local cluster found, for both tests that look at it."""
+    return application("cluster")
+
+
+def test_a_local_cluster(cluster: tuple[dict[str, Any], str]) -> None:
+    found = cluster[0]["race"]
     _passes(found["ended"])
     assert found["snapshot"]["cores"] == 2
     assert not found["snapshot"]["stepped_back"]
@@ -118,8 +124,8 @@ def _await_port(port: int) -> None:
             time.sleep(0.1)
 
 
-def test_failures_exclusion_and_dynamic_allocation() -> None:
-    found, said = application("faults")
+def test_failures_exclusion_and_dynamic_allocation(cluster: tuple[dict[str, Any], str]) -> None:
+    found, said = cluster
     assert found["flaky"] == list(range(8))
     assert found["dying"] == [[0, 12], [1, 16]]
     assert found["executors_left"] == 0, "nothing was left to let go of"

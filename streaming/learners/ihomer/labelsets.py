@@ -67,8 +67,7 @@ class Labelsets:
 
     def add(self, on: Any, labels: int) -> None:
         """Count a row whose labels `on: int32[k]`, ascending, are set."""
-        if labels > len(self.ons):
-            self.ons = np.concatenate([self.ons, np.zeros(labels - len(self.ons))])
+        self.ons = self._ons_of(labels)
         self.t += 1
         self.ons[on] += 1.0
         key = on.tobytes()
@@ -88,7 +87,7 @@ class Labelsets:
         if self.t < WAIT:
             out[:] = 0
             return
-        decode(self._sets, self._sizes, self._top, (float(self.t), self.ons), z, out)
+        decode(self._sets, self._sizes, self._top, (float(self.t), self._ons_of(len(z))), z, out)
 
     def drop(self, label: int) -> None:
         """Take a label out of every labelset; the labels behind it move up by one."""
@@ -114,6 +113,11 @@ class Labelsets:
     def places(self) -> list[bytes]:
         """The most frequent labelsets, in the order in which equals are preferred."""
         return sorted(self._places, key=self._places.__getitem__)
+
+    def _ons_of(self, labels: int) -> Any:
+        """`ons` with a 0 for each label that is so new that no row was counted since it came."""
+        new = labels - len(self.ons)
+        return self.ons if new <= 0 else np.concatenate([self.ons, np.zeros(new)])
 
     def _place(self, key: bytes, on: Any, n: int, at: int | None) -> None:
         """Put a labelset among the most frequent: in place of number `at`, or behind the others."""

@@ -90,6 +90,23 @@ def test_joint_decoding_equals_its_slow_twin():
             assert frozenset(np.flatnonzero(out).tolist()) == decode(counts, at + 1, ons, z.tolist())
 
 
+def test_a_label_that_no_row_was_counted_with_was_never_set():
+    """Labels come with a row that is decoded before it is counted; what lies behind the counts in memory says nothing."""
+    rng = np.random.default_rng(23)
+    sets, counts = labelsets.Labelsets(), {}
+    for _ in range(40):
+        on = np.flatnonzero(rng.random(3) < 0.4).astype(np.int32)
+        sets.add(on, 3)
+        counts[frozenset(on.tolist())] = counts.get(frozenset(on.tolist()), 0) + 1
+    ons = sets.ons.tolist()
+    sets.ons = np.array([*ons, 1e9, 20.0, -7.0])[:3]
+    for _ in range(50):
+        z, out = rng.normal(-1, 2, 6).astype(np.float32), np.zeros(6, np.uint8)
+        sets.decode(z, out)
+        assert frozenset(np.flatnonzero(out).tolist()) == decode(counts, 40, ons + [0] * 3, z.tolist())
+    assert len(sets.ons) == 3, "decoding keeps nothing"
+
+
 def test_only_the_most_frequent_labelsets_are_candidates():
     sets = labelsets.Labelsets()
     for n in range(600):
