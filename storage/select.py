@@ -22,6 +22,7 @@ from headrace.storage.decode_cost import CHILD_NS, DECODE_NS, LEAST_CHILDREN, le
 from headrace.storage.encodings import ALL, CannotEncode, Encoding, Stats, stats
 from headrace.storage.encodings.bitpack import packed_bytes
 from headrace.storage.encodings.contract import BLOCK_VALUES, MAX_DEPTH, Array
+from headrace.storage.encodings.varint import least_bytes
 from headrace.storage.encodings.zstd import Zstd
 
 RUNS: Final = 16
@@ -249,7 +250,7 @@ class _Search:
             (not self.in_place or (encoding.in_place and name != "byte_split"))
             and encoding.can_encode(counted)
             and (insisted or _promising(name, counted, self.profile))
-            and not found.beats(_floor(name, values, self.profile, top))
+            and not found.beats(_floor(name, values, counted, self.profile, top))
         )
 
     def trial(self, encoding: Encoding, values: Array, counted: Stats, depth: int) -> Plan | None:
@@ -300,9 +301,9 @@ class _Found:
         return self.pruned and self.best is not None and self.best.cost(self.profile) <= cost
 
 
-def _floor(name: str, values: Array, profile: Profile, top: bool) -> float:
-    """What an encoding costs at least: the time, and of varint a byte for each value."""
-    least = len(values) if name == "varint" else 0
+def _floor(name: str, values: Array, counted: Stats, profile: Profile, top: bool) -> float:
+    """What an encoding costs at least: the time, and the bytes of one that can count them."""
+    least = least_bytes(counted) if name == "varint" else 0
     return least_ns(name, values, found=top) + least * profile.ns_per_byte
 
 
