@@ -47,7 +47,6 @@ from headrace.storage.objects import ObjectPath, Place
 BRINGS_ROWS = frozenset({"create", "append"})
 """Operations whose files hold rows that no earlier version had; others move, hide or drop rows."""
 
-
 NEAR = 64  # versions that are read one by one to go on from what is known; more are faster listed anew
 
 
@@ -359,7 +358,13 @@ class Log:
                     f"{final}: published as transaction {manifest.transaction}, but the folder could not be synced "
                     f"({again}); open the table again and look for that transaction before writing more"
                 ) from again
-        return self._still_follows(manifest)
+        try:
+            return self._still_follows(manifest)
+        except OSError as error:
+            raise CommitUnknown(
+                f"{final}: published as transaction {manifest.transaction}, but its parent could not be read back ({error}); open "
+                "the table again and look for that transaction before writing more"
+            ) from error
 
     def _still_follows(self, manifest: Manifest) -> bool:
         """Whether the parent is still there: garbage collection goes upwards, so that this number was never collected.
