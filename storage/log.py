@@ -103,9 +103,8 @@ class Log:
         Raises:
             TableNotFound: there is no manifest folder.
         """
-        if known and self.store.exists(
-            self.name(known)
-        ):  # else it was collected, and so may be those after it
+        # If it is gone it was collected, and so may be those after it.
+        if known and self.store.exists(self.name(known)):
             while self.store.exists(self.name(known + 1)):
                 known += 1
             return known
@@ -174,11 +173,12 @@ class Log:
             CorruptManifest: its file is missing or not what was written.
         """
         path = self.table / FOLDER / f"schema-{manifest.schema_blake3}.arrow"
-        data = path.read_bytes() if path.is_file() else b""
-        if digest(data) != manifest.schema_blake3:
-            raise CorruptManifest(
-                f"{path}: expected hash {manifest.schema_blake3}, got {digest(data)}; restore it"
-            )
+        try:
+            data = path.read_bytes()
+        except (FileNotFoundError, IsADirectoryError):
+            data = b""
+        if (got := digest(data)) != manifest.schema_blake3:
+            raise CorruptManifest(f"{path}: expected hash {manifest.schema_blake3}, got {got}; restore it")
         try:
             return _parsed(data)
         except (pa.ArrowException, OSError, UnsupportedType) as error:
@@ -335,9 +335,8 @@ class Log:
         """
         name, data = self.name(manifest.version), encode(manifest)
         final = self.path(manifest.version)
-        decode(
-            data, manifest.version, f"{final} (not yet written)"
-        )  # what nobody could read must not become a version
+        # What nobody could read must not become a version.
+        decode(data, manifest.version, f"{final} (not yet written)")
         try:
             self.store.create(name, data, f"{manifest.transaction}-{manifest.version}")
         except OSError as error:

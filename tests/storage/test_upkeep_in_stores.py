@@ -232,8 +232,12 @@ def test_every_request_fails_in_turn(operation: str, how: str) -> None:
     assert 5 <= at < 399, "every request was reached"
 
 
-def test_requests_that_lie(seed: int = 5, batches: int = 40) -> None:
+def test_requests_that_lie() -> None:
     """Keyed batches, with compaction and collection between them, where a third of all puts lie about their outcome."""
+    lying(5, 40)
+
+
+def lying(seed: int, batches: int) -> None:
     store, draw, honest = MemoryStore(), random.Random(seed), ObstorePath.create
     storage.create((store, "t"), SCHEMA)
 
