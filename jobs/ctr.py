@@ -34,6 +34,7 @@ from headrace.jobs.progress import (
     report_table,
 )
 from headrace.jobs.settings import Clicks
+from headrace.jobs.sink import Sink
 from headrace.streaming.contracts import Contract
 from headrace.streaming.joins import InlineLabel, JoinedLabel, inline_labels, rows_of_kind
 from headrace.streaming.loop import Task, task_of
@@ -86,7 +87,7 @@ class ClickQuery:
         table: storage.Table,
     ) -> None:
         self.model, self.control, self.metrics, self.table = model, control, metrics, table
-        self._context, self._task = context, task
+        self._context, self._task, self._sink = context, task, Sink(table)
         self._snapshots: tuple[Path | None, Path | None] = (None, None)
 
     def committed(self, commit: storage.Commit | None) -> None:
@@ -114,7 +115,7 @@ class ClickQuery:
             names = pa.array([self.model.domain_name(place) for place in rows.domain.tolist()])
             self.metrics.update(rows.scores[:, 0], rows.scores[:, -1], rows.clicked, names)
         report = self._report(after.batch_id, rows, learnt)
-        self.table.commit([self.table.stage(report.to_batches())], key=(after.query_id, after.batch_id))
+        self._sink.commit([self.table.stage(report.to_batches())], (after.query_id, after.batch_id))
         after.clicks = {
             **self.metrics.total.summary(),
             "window": self.metrics.last_window,

@@ -22,6 +22,10 @@ class CheckpointLost(JobError, RuntimeError):
     """The table was written by another query than the checkpoint belongs to."""
 
 
+class Overtaken(JobError, RuntimeError):
+    """Another driver of the query committed after this one had read where to go on."""
+
+
 class ContractChanged(JobError, RuntimeError):
     """The table's columns are not the ones this contract writes."""
 

@@ -22,7 +22,7 @@ from pyspark.sql import DataFrame, SparkSession
 from headrace import storage
 from headrace.jobs import check
 from headrace.jobs.accounts import PIPELINE, QUALITY, Accounts
-from headrace.jobs.errors import CheckpointLost, JobError
+from headrace.jobs.errors import CheckpointLost, JobError, Overtaken
 from headrace.jobs.learn import feed_file
 from headrace.jobs.messages import MESSAGE_COLUMNS
 from headrace.jobs.progress import (
@@ -37,6 +37,7 @@ from headrace.jobs.progress import (
 )
 from headrace.jobs.seen import recent_files, within_horizon
 from headrace.jobs.settings import Settings
+from headrace.jobs.sink import Sink
 from headrace.jobs.stage import Plan, Stage, Staged
 from headrace.streaming.contracts import Contract, GateDisagreement
 from headrace.streaming.loop import Loop
@@ -87,6 +88,7 @@ class MicroBatch:
         self._settings = settings
         self._contract = contract
         self._table = table
+        self._sink = Sink(table)
         self._loop = loop
         self._tags = tags
         self._recommender = recommender
@@ -95,6 +97,7 @@ class MicroBatch:
         self._accounts = accounts
         self._folder = table.folder
         last = last_commit(table)
+        self._went_on_from = last.version if last is not None else 0
         self._snapshot = attachment_path(last, LEARNER)
         self._ranked_by = attachment_path(last, RECOMMENDER)
         self._recent = within_horizon(
@@ -126,6 +129,7 @@ class MicroBatch:
         assert query_id is not None
         if self._is_committed(query_id, batch_id):
             return
+        self._take_over(query_id)
         began = time.monotonic()
         staged = self._stage(messages)
         after = self.progress.advanced(
@@ -170,6 +174,22 @@ class MicroBatch:
                 "or remove the checkpoint and start with --adopt to read on from the table's own offsets"
             )
         return batch_id <= done
+
+    def _take_over(self, query_id: str) -> None:
+        """Before its first batch, keep earlier drivers of the query from committing any more.
+
+        Raises:
+            Overtaken: one of them has since the table was read, so that this driver's learners are behind it.
+        """
+        if not self._sink.take_over(query_id):
+            return
+        last = last_commit(self._table)
+        now = last.version if last is not None else 0
+        if now != self._went_on_from:
+            raise Overtaken(
+                f"table '{self._table.path}' was at version {self._went_on_from} of its query when this driver started, and "
+                f"is at {now}: another driver was still at work. It is kept from committing now; start this one again"
+            )
 
     def _stage(self, messages: DataFrame) -> list[Staged]:
         stream = self._settings.stream
@@ -265,8 +285,7 @@ class MicroBatch:
         files = [task.file for task in staged if task.file is not None]
         attachments = {PROGRESS: after.to_json(), GATE: gate_json}
         attachments |= {name: data for name, data in snapshots.items() if data is not None}
-        # A zombie of a killed driver may have been faster: then its files are the ones that count, not ours.
-        commit = self._table.commit(files, key=(after.query_id, after.batch_id), attachments=attachments)
+        commit = self._sink.commit(files, (after.query_id, after.batch_id), attachments)
         self.progress = after
         self._snapshot = attachment_path(commit, LEARNER)
         self._ranked_by = attachment_path(commit, RECOMMENDER)

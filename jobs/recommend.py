@@ -25,6 +25,7 @@ from headrace import storage
 from headrace.jobs.errors import BadSettings, LearnerChanged, torch_for
 from headrace.jobs.progress import RECOMMENDER, last_attachment, report_table
 from headrace.jobs.settings import Recommend
+from headrace.jobs.sink import Sink
 from headrace.streaming.contracts import Contract
 from headrace.streaming.joins import InlineLabel, JoinedLabel, inline_labels, rows_of_kind
 from headrace.streaming.loop import task_of
@@ -109,7 +110,7 @@ class RecommendQuery:
     def __init__(
         self, context: SparkContext, model: DSLRecommender, wanted: Wanted, table: storage.Table, seed: int
     ) -> None:
-        self.model, self.table = model, table
+        self.model, self.table, self._sink = model, table, Sink(table)
         self._context, self._wanted, self._seed = context, wanted, seed
         self._report: list[dict[str, Any]] = []
 
@@ -152,7 +153,7 @@ class RecommendQuery:
         """Commit what there is to report under the batch's key; the snapshot for the batch's own manifest."""
         rows = pa.Table.from_pylist(self._report, schema=ROWS)
         self._report = []
-        self.table.commit([self.table.stage(rows.to_batches())], key=key)
+        self._sink.commit([self.table.stage(rows.to_batches())], key)
         return self.model.to_bytes()
 
 

@@ -15,6 +15,7 @@ from headrace.jobs.errors import LearnerChanged
 from headrace.jobs.learn import feed_file
 from headrace.jobs.progress import TAGS, last_attachment, report_table
 from headrace.jobs.settings import Tags
+from headrace.jobs.sink import Sink
 from headrace.streaming.contracts import Contract
 from headrace.streaming.learners.errors import WrongFeatures
 from headrace.streaming.learners.features import FeatureSpec
@@ -29,7 +30,7 @@ class TagQuery:
     """
 
     def __init__(self, tagger: Tagger, table: storage.Table) -> None:
-        self._tagger, self.table = tagger, table
+        self._tagger, self.table, self._sink = tagger, table, Sink(table)
 
     def feed(self, path: Path) -> None:
         """Predict, score and learn the rows of one staged file, in its order."""
@@ -39,7 +40,7 @@ class TagQuery:
         """Commit what there is to report under the batch's key; the snapshot for the batch's own manifest."""
         rows = self._tagger.report()
         files = [self.table.stage(rows.to_batches())] if rows.num_rows else []
-        self.table.commit(files, key=key)
+        self._sink.commit(files, key)
         return self._tagger.to_bytes()
 
 

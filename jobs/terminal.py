@@ -13,7 +13,7 @@ import msgspec
 import typer
 from rich.console import Console
 
-from headrace.jobs.errors import CheckpointLost, ContractChanged, JobError, LearnerChanged
+from headrace.jobs.errors import CheckpointLost, ContractChanged, JobError, LearnerChanged, Overtaken
 from headrace.scheduler.errors import SchedulerError
 from headrace.storage import errors as store
 from headrace.streaming.errors import StreamingError
@@ -34,7 +34,7 @@ _CORRUPT = (
     store.RegisterTampered,
     store.ErasedDataReturned,
 )
-_CONFLICT = (store.CommitConflict, store.CommitUnknown)
+_CONFLICT = (store.CommitConflict, store.CommitUnknown, Overtaken)
 _REFUSED = (
     CheckpointLost,
     ContractChanged,

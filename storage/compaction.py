@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 TARGET_BYTES = 256 << 20
 MEMORY_BYTES = 1 << 30
 _TRIES = 8
-_ROW = "\0row"
 _MAX = sys.float_info.max
 
 
@@ -289,23 +288,35 @@ def _ordered(
     table: Table, part: Plan, column: str, order: Order, memory_bytes: int
 ) -> Iterator[pa.RecordBatch]:
     """All rows of a part in the order of a column, those of equal values as they came."""
+    held = _bytes_per_row(table, part) * part.rows
+    if held <= memory_bytes:
+        whole = table._scan(part.files).to_table().combine_chunks()
+        yield from _taken(whole, _places(whole.column(column), order))
+        return
     keys = table._scan(part.files, [column]).to_table().column(column)
-    if order.descending:
-        floats = pc.is_nan(keys) if pa.types.is_floating(keys.type) else None
-        if floats is not None:
-            keys = pc.if_else(floats, None, keys)
-    numbers = pa.table({"key": keys, _ROW: pa.array(np.arange(len(keys)))})
-    direction = "descending" if order.descending else "ascending"
-    ranked = pc.sort_indices(numbers, sort_keys=[("key", direction), (_ROW, "ascending")])
     rank = np.empty(len(keys), np.int64)
-    rank[np.asarray(ranked)] = np.arange(len(keys))
-    held = _bytes_per_row(table, part) * len(keys)
+    rank[np.asarray(_places(keys, order))] = np.arange(len(keys))
     pieces = max(1, -(-held // memory_bytes))
     each = -(-len(keys) // pieces)
-    del numbers, ranked, keys
+    del keys
     for piece in range(pieces):
         wanted = (rank >= piece * each) & (rank < (piece + 1) * each)
         yield from _piece(table, part, rank, wanted)
+
+
+def _places(keys: pa.ChunkedArray, order: Order) -> pa.Array:
+    """Which row comes first, which next, and so on; nulls and NaN last, and rows of equal keys as they came."""
+    if order.descending and pa.types.is_floating(keys.type):
+        keys = pc.if_else(pc.is_nan(keys), None, keys)
+    direction = "descending" if order.descending else "ascending"
+    # In one chunk, for which Arrow has quicker ways; they are stable, as all of its sorting is.
+    return pc.sort_indices(keys.combine_chunks(), sort_keys=[("", direction)])
+
+
+def _taken(whole: pa.Table, places: pa.Array) -> Iterator[pa.RecordBatch]:
+    """Rows in another order, a row group of them at a time."""
+    for start in range(0, len(places), GROUP_ROWS):
+        yield from whole.take(places.slice(start, GROUP_ROWS)).combine_chunks().to_batches()
 
 
 def _piece(
@@ -320,11 +331,7 @@ def _piece(
             found.append(batch if mine.all() else batch.filter(pa.array(mine)))
     if not found:
         return
-    whole = pa.Table.from_batches(found)
-    places = pa.array(np.argsort(rank[wanted]))
-    for start in range(0, len(places), GROUP_ROWS):
-        ordered = whole.take(places.slice(start, GROUP_ROWS)).combine_chunks()
-        yield from ordered.to_batches()
+    yield from _taken(pa.Table.from_batches(found), pa.array(np.argsort(rank[wanted])))
 
 
 def _bytes_per_row(table: Table, part: Plan) -> int:

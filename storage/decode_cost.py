@@ -34,6 +34,18 @@ DECODE_NS: Final = {
 CHILD_NS: Final = 5_000.0
 """To find a child in its parent's payload and call its decoder, however few its values are."""
 
+LEAST_CHILDREN: Final = {
+    "delta": 2,
+    "zigzag": 1,
+    "byte_split": 2,
+    "alp": 1,
+    "sparse_bool": 1,
+    "mainly_constant": 2,
+    "fsst": 1,
+    "zstd": 1,
+}
+"""Encodings made of others, and of how many at least; splitting bytes makes one for each of them."""
+
 GATHER_NS: Final = 0.5
 """To fetch one value of a dictionary, when its code is decoded."""
 
@@ -42,3 +54,17 @@ def own_ns(name: str, values: Array) -> float:
     """Nanoseconds to decode a stream by one encoding, its children not counted."""
     per_value, per_byte = DECODE_NS[name]
     return per_value * len(values) + per_byte * values.nbytes
+
+
+def least_ns(name: str, values: Array, *, found: bool) -> float:
+    """Nanoseconds that an encoding takes at least.
+
+    To find children takes longer than a few values cost as they are, so that hardly anything need be tried for those.
+
+    Args:
+        name: the encoding.
+        values: what it would write.
+        found: whether finding its children counts too, as it does for what lies in no other.
+    """
+    children = values.itemsize if name == "byte_split" else LEAST_CHILDREN.get(name, 0)
+    return own_ns(name, values) + CHILD_NS * children * found

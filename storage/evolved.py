@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,10 @@ from headrace.storage.predicate import Predicate, predicate
 from headrace.storage.reader import File, record_batch
 from headrace.storage.scan import Scan, checked_file
 
+if TYPE_CHECKING:
+    from headrace.storage.quantise import Kind
+
+_PLACE = "\0place"
 _INTS = ("int8", "int16", "int32", "int64")
 _GROWS: dict[str, tuple[str, ...]] = {
     **{name: _INTS[at + 1 :] for at, name in enumerate(_INTS)},
@@ -89,7 +93,21 @@ class EvolvedScan(Scan):
     def _plain(self, entry: DataFile, rows: range | None = None) -> Scan:
         """As this, of one file that is read as it was written."""
         same = {part.name: getattr(self, part.name) for part in fields(Scan)}
-        return Scan(**{**same, "files": (entry,), "rows": rows})
+        return Scan(**{**same, "files": (entry,), "rows": rows, "agreed": self.stored})
+
+    def _kinds(self, entry: DataFile) -> dict[str, Kind]:
+        """As of ``Scan``; a column that is not there, or that was widened, is in no format that a file could hand out."""
+        from headrace.storage.as_stored import kinds  # here: few scans need it
+
+        found: dict[str, Kind] = {}
+        with ExitStack() as stack:
+            parts = _Parts(self, entry, self.columns, stack, exact=True)
+            for name, (at, stored) in parts.sources.items():
+                file = parts.files[at]
+                if file.schema([stored]).field(stored).type == self.table_schema.field(name).type:
+                    kind = kinds(file.footer, file.footer.columns([stored])).get(stored)
+                    found |= {} if kind is None else {name: kind}
+        return found
 
     def _is_plain(self, entry: DataFile, asked: Predicate | None) -> bool:
         """Whether a file holds every column that is needed as the table has it."""
@@ -104,9 +122,12 @@ class EvolvedScan(Scan):
     def _joined(
         self, entry: DataFile, asked: Predicate | None, rows: range | None, first: int, last: int | None
     ) -> Iterator[pa.RecordBatch]:
-        needed = [*self.columns, *(n for n in (asked.columns if asked else ()) if n not in self.columns)]
+        tested = asked.columns if asked else ()
+        apart = not self.stored.keys().isdisjoint(tested)  # a filter is of values, not of codes
+        needed = [*self.columns, *(name for name in tested if name not in self.columns and not apart)]
         with ExitStack() as stack:
             parts = _Parts(self, entry, needed, stack)
+            values = _Parts(self, entry, tested, stack, exact=True) if apart else None
             size = parts.base.footer.group_rows
             end = entry.rows if last is None else min(last, entry.rows)
             groups = range(-(-first // size), -(-end // size))
@@ -114,7 +135,9 @@ class EvolvedScan(Scan):
                 groups = range(max(groups.start, rows.start // size), min(groups.stop, -(-rows.stop // size)))
             for group in groups:
                 found = parts.group(group, rows)
-                if asked is not None:
+                if asked is not None and values is not None:
+                    found = found.take(_passing(values.group(group, rows), asked))
+                elif asked is not None:
                     found = found.filter(asked.expression)
                 if not self.columns:
                     if found.num_rows:
@@ -150,6 +173,12 @@ class EvolvedScan(Scan):
             return parts.take(local).cast(self.schema)
 
 
+def _passing(values: pa.Table, asked: Predicate) -> pa.Array:
+    """Which rows a filter lets through, by their place."""
+    places = pa.array(np.arange(len(values)))
+    return values.append_column(_PLACE, places).filter(asked.expression).column(_PLACE)
+
+
 def _column_type(file: File, name: str) -> pa.DataType | None:
     found = [column for column in file.footer.columns() if column.name == name]
     return file.schema([name]).field(name).type if found else None
@@ -158,8 +187,19 @@ def _column_type(file: File, name: str) -> pa.DataType | None:
 class _Parts:
     """The open files that one entry's columns lie in: its own, and those of its families."""
 
-    def __init__(self, scan: EvolvedScan, entry: DataFile, needed: Sequence[str], stack: ExitStack) -> None:
+    def __init__(
+        self,
+        scan: EvolvedScan,
+        entry: DataFile,
+        needed: Sequence[str],
+        stack: ExitStack,
+        *,
+        exact: bool = False,
+    ) -> None:
         self.scan, self.entry, self.needed = scan, entry, needed
+        kept = {} if exact else scan.stored
+        self.fields = [(scan.schema if name in kept else scan.table_schema).field(name) for name in needed]
+        self.kept = {scan.stored_as.get(name, name) for name in kept}
         self.base = stack.enter_context(scan._open(entry, []))
         files: list[tuple[File, frozenset[str]]] = [(self.base, _names(self.base))]
         for family in entry.families:
@@ -194,8 +234,10 @@ class _Parts:
         pieces: dict[int, pa.Table] = {}
         for at, names in wanted.items():
             file, mask = self.files[at], masks[at]
-            batches = file.batches(names, groups=range(number, number + 1), threads=self.scan.threads)
-            piece = pa.Table.from_batches(list(batches), schema=file.schema(names))
+            kept_as = self.kept.intersection(names)
+            one = range(number, number + 1)
+            batches = list(file.batches(names, groups=one, threads=self.scan.threads, as_stored=kept_as))
+            piece = pa.Table.from_batches(batches, schema=file.schema(names, as_stored=kept_as))
             kept = ~gone if mask is None else ~gone[~mask]
             pieces[at] = piece if kept.all() else piece.filter(pa.array(kept))
         return self._assembled(pieces, int(np.count_nonzero(~gone)))
@@ -203,7 +245,9 @@ class _Parts:
     def take(self, local: NDArray[np.int64]) -> pa.Table:
         """Rows by number, as the table has them."""
         pieces = {
-            at: pa.Table.from_batches([self.files[at].take(local, names)])
+            at: pa.Table.from_batches(
+                [self.files[at].take(local, names, as_stored=self.kept.intersection(names))]
+            )
             for at, names in self._wanted().items()
             if names or not at
         }
@@ -211,7 +255,7 @@ class _Parts:
 
     def _assembled(self, pieces: Mapping[int, pa.Table], n: int) -> pa.Table:
         columns: list[Any] = []
-        schema = pa.schema([self.scan.table_schema.field(name) for name in self.needed])
+        schema = pa.schema(self.fields)
         for wanted in schema:
             if wanted.name not in self.sources:
                 columns.append(pa.nulls(n, wanted.type))

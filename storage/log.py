@@ -47,7 +47,6 @@ from headrace.storage.objects import ObjectPath, Place
 BRINGS_ROWS = frozenset({"create", "append"})
 """Operations whose files hold rows that no earlier version had; others move, hide or drop rows."""
 
-
 NEAR = 64  # versions that are read one by one to go on from what is known; more are faster listed anew
 
 
@@ -104,9 +103,8 @@ class Log:
         Raises:
             TableNotFound: there is no manifest folder.
         """
-        if known and self.store.exists(
-            self.name(known)
-        ):  # else it was collected, and so may be those after it
+        # If it is gone it was collected, and so may be those after it.
+        if known and self.store.exists(self.name(known)):
             while self.store.exists(self.name(known + 1)):
                 known += 1
             return known
@@ -175,11 +173,12 @@ class Log:
             CorruptManifest: its file is missing or not what was written.
         """
         path = self.table / FOLDER / f"schema-{manifest.schema_blake3}.arrow"
-        data = path.read_bytes() if path.is_file() else b""
-        if digest(data) != manifest.schema_blake3:
-            raise CorruptManifest(
-                f"{path}: expected hash {manifest.schema_blake3}, got {digest(data)}; restore it"
-            )
+        try:
+            data = path.read_bytes()
+        except (FileNotFoundError, IsADirectoryError):
+            data = b""
+        if (got := digest(data)) != manifest.schema_blake3:
+            raise CorruptManifest(f"{path}: expected hash {manifest.schema_blake3}, got {got}; restore it")
         try:
             return _parsed(data)
         except (pa.ArrowException, OSError, UnsupportedType) as error:
@@ -336,9 +335,8 @@ class Log:
         """
         name, data = self.name(manifest.version), encode(manifest)
         final = self.path(manifest.version)
-        decode(
-            data, manifest.version, f"{final} (not yet written)"
-        )  # what nobody could read must not become a version
+        # What nobody could read must not become a version.
+        decode(data, manifest.version, f"{final} (not yet written)")
         try:
             self.store.create(name, data, f"{manifest.transaction}-{manifest.version}")
         except OSError as error:
@@ -359,7 +357,13 @@ class Log:
                     f"{final}: published as transaction {manifest.transaction}, but the folder could not be synced "
                     f"({again}); open the table again and look for that transaction before writing more"
                 ) from again
-        return self._still_follows(manifest)
+        try:
+            return self._still_follows(manifest)
+        except OSError as error:
+            raise CommitUnknown(
+                f"{final}: published as transaction {manifest.transaction}, but its parent could not be read back ({error}); open "
+                "the table again and look for that transaction before writing more"
+            ) from error
 
     def _still_follows(self, manifest: Manifest) -> bool:
         """Whether the parent is still there: garbage collection goes upwards, so that this number was never collected.

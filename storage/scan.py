@@ -58,20 +58,24 @@ class Scan:
     """By file, rows that are suppressed: a serialised roaring bitmap."""
     as_stored: bool = False
     """Whether quantised columns come as they are stored, not converted; see ``as_stored``."""
+    agreed: Mapping[str, Kind] | None = None
+    """Which do, where that is known; None asks the files' footers."""
 
     @cached_property
     def stored(self) -> dict[str, Kind]:
         """The columns that come as they are stored, and the format that all files hold them in; reads their footers."""
-        if not self.as_stored:
-            return {}
-        from headrace.storage.as_stored import agreed, kinds  # here: few scans need it
+        if not self.as_stored or self.agreed is not None:
+            return dict(self.agreed or {})
+        from headrace.storage.as_stored import agreed  # here: few scans need it
 
-        found = []
-        for entry in self.files:
-            if entry.rows:
-                with checked_file(self.root, entry, self.table_schema, self.columns) as file:
-                    found.append(kinds(file.footer, file.footer.columns(self.columns)))
-        return agreed(found)
+        return agreed(self._kinds(entry) for entry in self.files if entry.rows)
+
+    def _kinds(self, entry: DataFile) -> dict[str, Kind]:
+        """The columns that one file holds in one format, and that format."""
+        from headrace.storage.as_stored import kinds
+
+        with checked_file(self.root, entry, self.table_schema, self.columns) as file:
+            return kinds(file.footer, file.footer.columns(self.columns))
 
     @cached_property
     def schema(self) -> pa.Schema:

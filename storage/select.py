@@ -18,10 +18,11 @@ from typing import Final
 
 import numpy as np
 
-from headrace.storage.decode_cost import CHILD_NS, DECODE_NS, own_ns
+from headrace.storage.decode_cost import CHILD_NS, DECODE_NS, LEAST_CHILDREN, least_ns, own_ns
 from headrace.storage.encodings import ALL, CannotEncode, Encoding, Stats, stats
 from headrace.storage.encodings.bitpack import packed_bytes
 from headrace.storage.encodings.contract import BLOCK_VALUES, MAX_DEPTH, Array
+from headrace.storage.encodings.varint import least_bytes
 from headrace.storage.encodings.zstd import Zstd
 
 RUNS: Final = 16
@@ -234,7 +235,14 @@ class _Search:
         return self.profile.zstd if name == "zstd" else _BY_NAME[name]
 
     def considers(
-        self, name: str, values: Array, counted: Stats, found: _Found, *, insisted: bool = False
+        self,
+        name: str,
+        values: Array,
+        counted: Stats,
+        found: _Found,
+        *,
+        top: bool = False,
+        insisted: bool = False,
     ) -> bool:
         """Whether an encoding may be used, can be used, and might cost less than what has been found or is insisted on."""
         encoding = self.encoding(name)
@@ -242,14 +250,14 @@ class _Search:
             (not self.in_place or (encoding.in_place and name != "byte_split"))
             and encoding.can_encode(counted)
             and (insisted or _promising(name, counted, self.profile))
-            and not found.beats(_floor(name, values, self.profile))
+            and not found.beats(_floor(name, values, counted, self.profile, top))
         )
 
     def trial(self, encoding: Encoding, values: Array, counted: Stats, depth: int) -> Plan | None:
         """What `encoding` makes of `values`, by its closed form if it has one."""
         ns = own_ns(encoding.name, values)
         size = encoding.size(counted)
-        if size is not None and encoding.name not in _COMPOSITE:
+        if size is not None and encoding.name not in LEAST_CHILDREN:
             return Plan(encoding, size, ns)
         if depth + 1 >= MAX_DEPTH:
             return None
@@ -293,13 +301,10 @@ class _Found:
         return self.pruned and self.best is not None and self.best.cost(self.profile) <= cost
 
 
-_COMPOSITE: Final = ("delta", "zigzag", "byte_split", "alp", "sparse_bool", "mainly_constant", "fsst", "zstd")
-
-
-def _floor(name: str, values: Array, profile: Profile) -> float:
-    """What an encoding costs at least: its own decoding, and of varint a byte for each value."""
-    least = len(values) if name == "varint" else 0
-    return own_ns(name, values) + least * profile.ns_per_byte
+def _floor(name: str, values: Array, counted: Stats, profile: Profile, top: bool) -> float:
+    """What an encoding costs at least: the time, and the bytes of one that can count them."""
+    least = least_bytes(counted) if name == "varint" else 0
+    return least_ns(name, values, found=top) + least * profile.ns_per_byte
 
 
 def _plans(
@@ -313,9 +318,9 @@ def _plans(
     pruned: bool = True,
     only: str | None = None,
 ) -> list[Plan]:
-    counted = stats(values, count_distinct=False)
     few = sample(values, seed, run=TEXT_RUN_BYTES if kind == "text" else profile.run_values)
     few_counted = stats(few, count_distinct=False, count_bit_lengths=True)
+    counted = few_counted if few is values else stats(values, count_distinct=False)
     search = _Search(profile, in_place, pruned)
     found = _Found(profile, pruned)
 
@@ -328,13 +333,13 @@ def _plans(
         return replace(plan, predicted_bytes=round(plan.predicted_bytes * scale), decode_ns=decode_ns)
 
     for name in _names(values.dtype, kind):
-        if not search.considers(name, values, counted, found, insisted=name == only):
+        if not search.considers(name, values, counted, found, top=True, insisted=name == only):
             continue
         # A dictionary's own estimate is of values; these are codes already.
         codes = name == "dictionary" and kind == "codes"
         encoding = search.encoding(name)
         size = packed_bytes(counted.n, (counted.max or 0).bit_length()) if codes else encoding.size(counted)
-        if size is not None and name not in _COMPOSITE:
+        if size is not None and name not in LEAST_CHILDREN:
             own_children = 2 if name == "rle" else 0  # which are no choice, and so not in its plan
             found.add(Plan(encoding, size, own_ns(name, values) + CHILD_NS * own_children))
         elif name in ("sparse_bool", "mainly_constant"):

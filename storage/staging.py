@@ -53,7 +53,8 @@ class Staging:
         if self.stored is not None:
             from headrace.storage.fit import fit  # here: few tables have columns of other names
 
-            batch = fit(batch, self.schema).rename_columns(self.stored)
+            fit(batch, self.schema)  # which says what is wrong by the table's names
+            batch = batch.select(self.schema.names).rename_columns(self.stored)
         self.writer.write(batch)
 
 

@@ -197,7 +197,7 @@ class Writer:
                 if self._pending_rows == self._group_rows:
                     self._write_group()
 
-    def _write_group(self) -> None:
+    def _write_group(self, *, last: bool = False) -> None:
         tops = []
         for index, field in enumerate(self.schema):
             parts = [batch.column(index) for batch in self._pending]
@@ -211,7 +211,10 @@ class Writer:
         flat, cuts = shredded(tops, self._types, self._page_blocks)
         chunks, hidden = self._group.write(flat, cuts, self._pending_rows)
         self._settle()
-        self._written = self._behind.submit(self._write_chunks, chunks, hidden)
+        if last:  # there is nothing to encode meanwhile
+            self._write_chunks(chunks, hidden)
+        else:
+            self._written = self._behind.submit(self._write_chunks, chunks, hidden)
         self._rows += self._pending_rows
         self._pending, self._pending_rows = [], 0
 
@@ -294,7 +297,7 @@ class Writer:
     def close(self) -> Written:
         """Write the rest and the footer, and sync the file."""
         if self._pending_rows:
-            self._write_group()
+            self._write_group(last=True)
         self._settle()
         self._behind.shutdown()
         self._write_file_entries()

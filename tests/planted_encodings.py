@@ -35,6 +35,13 @@ ENCODED = (
         f"{IN_PLACE}::test_taken_values_are_those_decoded",
     ),
     _mutant(
+        "a child is taken to cost ten times what it does before anything is tried",
+        "decode_cost.py",
+        "CHILD_NS * children * found",
+        "10 * CHILD_NS * children * found",
+        f"{SELECT}::test_what_is_not_tried_would_not_have_been_chosen",
+    ),
+    _mutant(
         "a running sum goes on in the lane beside its own",
         "encodings/delta.py",
         "above = at - np.uint64(16)",

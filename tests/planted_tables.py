@@ -13,6 +13,22 @@ VERIFY = "tests/storage/test_verify.py"
 
 KEEPING = (
     Mutant(
+        "a filter of an evolved table compares codes",
+        "storage",
+        "storage/evolved.py",
+        "        apart = not self.stored.keys().isdisjoint(tested)",
+        "        apart = False and not self.stored.keys().isdisjoint(tested)",
+        ("tests/storage/test_as_stored.py::test_after_evolution_too",),
+    ),
+    Mutant(
+        "what is published and cannot be checked is said to have failed",
+        "storage",
+        "storage/log.py",
+        "            return self._still_follows(manifest)\n        except OSError as error:\n",
+        "            return self._still_follows(manifest)\n        except BlockingIOError as error:\n",
+        ("tests/storage/test_upkeep_in_stores.py::test_every_request_fails_in_turn",),
+    ),
+    Mutant(
         "a listing that goes on from a known one keeps what was removed",
         "storage",
         "storage/listing.py",

@@ -92,6 +92,13 @@ class Varint(Encoding):
         return blocks_touched(at)
 
 
+def least_bytes(stats: Stats) -> int:
+    """Bytes that `Varint.encode` writes at least: a value is no shorter than what it lies above its block's smallest."""
+    if stats.bit_lengths is None or stats.min is None or stats.min < 0:
+        return stats.n
+    return sum(max(1, -(-length // 7)) * n for length, n in enumerate(stats.bit_lengths))
+
+
 def _max_bytes(itemsize: int) -> int:
     return -(-8 * itemsize // 7)
 

@@ -15,10 +15,12 @@ import pytest
 
 from headrace import storage
 from headrace.jobs import check
-from headrace.jobs.errors import CheckpointLost, ContractChanged, LearnerChanged
+from headrace.jobs.errors import CheckpointLost, ContractChanged, LearnerChanged, Overtaken
 from headrace.jobs.feed import HUGE_BYTES
 from headrace.jobs.progress import GATE, PROGRESS, attachment_path, read_progress
 from headrace.jobs.settings import Learner
+from headrace.jobs.sink import Sink
+from headrace.storage.errors import CommitFenced
 from headrace.streaming.ad_feed import AdFeed, Produced
 from headrace.streaming.contracts import GateDisagreement, load
 from headrace.streaming.loop import Snapshot
@@ -296,6 +298,57 @@ def test_a_disagreement_stops_the_query_before_the_commit(
     assert storage.open(job.settings.stream.table).num_rows == 0
     monkeypatch.undo()
     assert job.run().total.events == 1_000
+
+
+def test_a_driver_that_was_taken_for_dead_commits_nothing_more(
+    pipeline: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it works on a batch, a second driver takes the query over; the batch comes once, by the second."""
+    job = pipeline(partitions=1, max_events_per_batch=1_000)
+    job.send(AdFeed(seed=14, n_users=200).messages(1_000))
+    assert job.run().batch_id == 0
+    last = storage.open(job.settings.stream.table).last_commit
+    query_id = json.loads((job.settings.stream.checkpoint / "metadata").read_text())["id"]
+    honest, taken = check.check, list[Sink]()
+
+    def meanwhile(*arguments: object) -> bytes:
+        taken.append(Sink(storage.open(job.settings.stream.table)))
+        assert taken[-1].take_over(query_id)
+        return honest(*arguments)  # type: ignore[arg-type]
+
+    job.send(AdFeed(seed=15, n_users=200).messages(1_000))
+    monkeypatch.setattr(check, "check", meanwhile)
+    with pytest.raises(CommitFenced, match=f"batch 1 of query '{query_id}' comes from epoch 2, .* epoch 3"):
+        job.run()
+    monkeypatch.undo()
+    assert last(query_id).key == (query_id, 0), "nothing of the batch was committed"  # type: ignore[union-attr]
+    total = job.run().total
+    assert (total.events, total.balance) == (2_000, 0)
+    assert job.rows().num_rows == total.stored
+    with pytest.raises(CommitFenced, match=r"epoch 3, .* epoch 4"):
+        taken[0].commit([], (query_id, 2))
+
+
+def test_a_driver_that_was_overtaken_before_its_first_batch_says_so(
+    pipeline: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = pipeline(partitions=1, max_events_per_batch=1_000)
+    job.send(AdFeed(seed=16, n_users=200).messages(1_000))
+    job.run()
+    table = storage.open(job.settings.stream.table)
+    done = next(commit for commit in table.history() if attachment_path(commit, PROGRESS))
+    honest = Sink.take_over
+
+    def late(self: Sink, query_id: str) -> bool:
+        monkeypatch.undo()
+        table.commit([], attachments={PROGRESS: done.attachment(PROGRESS)})  # by the one that was not dead
+        return honest(self, query_id)
+
+    job.send(AdFeed(seed=17, n_users=200).messages(1_000))
+    monkeypatch.setattr(Sink, "take_over", late)
+    with pytest.raises(Overtaken, match="start this one again"):
+        job.run()
+    assert job.run().total.events == 2_000
 
 
 def test_the_gate_result_of_each_batch_is_kept_without_values(pipeline: Make) -> None:

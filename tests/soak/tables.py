@@ -11,6 +11,7 @@ from tests.storage.crowd import SCHEMA
 from tests.storage.test_crash_states import WORKLOADS, run
 from tests.storage.test_crowd import PROCESSES, WRITERS, kills, many
 from tests.storage.test_faults import ambiguous_puts
+from tests.storage.test_upkeep_in_stores import lying
 
 from .item import Item, Tried
 
@@ -36,6 +37,12 @@ def requests_that_lie(seed: int, folder: Path, puts: int = 1000) -> Tried:
     return Tried(puts)
 
 
+def stores_that_lie(seed: int, folder: Path, batches: int = 1000) -> Tried:
+    """As above in a store of objects, with compactions and collections in between."""
+    lying(seed, batches)
+    return Tried(batches)
+
+
 def crowds(seed: int, folder: Path, iterations: int = 4, commits: int = 100) -> Tried:
     """Sixteen writers, four compactors, eight readers; two hundred iterations are fifty rounds of this."""
     races = reads = 0
@@ -57,6 +64,7 @@ def writers_killed(seed: int, folder: Path, times: int = 500) -> Tried:
 ITEMS = (
     Item("crash states of tables", crash_states),
     Item("requests that lie about their outcome", requests_that_lie),
+    Item("stores of objects that lie about their outcome", stores_that_lie),
     Item("crowds of writers, compactors and readers", crowds),
     Item("writers killed", writers_killed),
 )

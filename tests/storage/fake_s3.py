@@ -60,6 +60,9 @@ def _entry(key: str, data: bytes) -> str:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 30
+    disable_nagle_algorithm = (
+        True  # head and body are two writes, of which the second would wait for an answer
+    )
     s3: FakeS3
 
     def log_message(self, format: str, *args: object) -> None:

@@ -14,6 +14,7 @@ from headrace import storage
 from headrace.storage.as_stored import AFFINE, FORMAT_KEY, TYPE_KEY
 from headrace.storage.encodings import cast, int8
 from headrace.storage.errors import CorruptPage, UnsupportedType
+from headrace.storage.evolution import Add, Drop, Rename, Widen, evolve
 from headrace.storage.reader import File
 from headrace.storage.writer import Writer
 
@@ -241,3 +242,60 @@ def test_only_floats_are_quantised(tmp_path: Path) -> None:
         with pytest.raises(UnsupportedType, match=f"column '{name}'.*cannot be quantised"):
             Writer(tmp_path / "f", data.schema, quantise={name: "bf16"})
     assert not (tmp_path / "f").exists()
+
+
+def same(column: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
+    """NaNs too."""
+    return column.type == other.type and str(column.to_pylist()) == str(other.to_pylist())
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_after_evolution_too(form: str, tmp_path: Path) -> None:
+    """Renamed, joined from a file of their own, and beside columns that came, went or grew: the same codes as before."""
+    data = rows().select(["user", form, f"{form} vector", f"{form} list", f"{form} constant"]).slice(0, 2000)
+    names = [name for name in data.column_names if name != "user"]
+    table = storage.write(tmp_path / "t", data, quantise=dict.fromkeys(names, form), seed=1)
+    before = table.scan(as_stored=True).to_table()
+    edits = [
+        Rename(form, "score"),
+        Drop(f"{form} constant"),
+        Add("more", pa.int64(), lambda batch: batch["user"]),
+        Add("absent", pa.float32()),
+    ]
+    evolve(table, edits)
+    scan = table.scan(["more", "score", f"{form} list", "absent"], as_stored=True)
+    found = scan.to_table()
+    assert found.schema.equals(scan.schema, check_metadata=True)
+    assert same(found["score"], before[form])
+    assert same(found[f"{form} list"], before[f"{form} list"])
+    assert scan.schema.field("score").metadata == {FORMAT_KEY: form.encode(), TYPE_KEY: b"float"}
+    assert (found["absent"].null_count, found["absent"].type) == (2000, pa.float32())
+    at = [1999, 3, 3, 700]
+    taken = table.take(at, ["score", "more"], as_stored=True)
+    assert taken["score"].to_pylist() == [before[form][row].as_py() for row in at]
+
+    table.append(table.to_table().slice(0, 100), quantise={"score": form, f"{form} list": form}, seed=2)
+    both = table.scan(["score"], as_stored=True).to_table()["score"]
+    assert both.type == before[form].type
+    assert same(both[:2000], before[form])
+    exact = table.scan(["score"], filter=[("score", ">", 0.25), ("user", "<", 150)]).to_table()
+    asked = table.scan(
+        ["score"], filter=[("score", ">", 0.25), ("user", "<", 150)], as_stored=True
+    ).to_table()
+    assert len(asked) == len(exact) > 100
+    assert np.allclose(numbers(asked["score"].combine_chunks(), form), exact["score"], rtol=1e-6)
+
+    evolve(table, [Rename("score", "s")])
+    assert same(table.scan(["s"], as_stored=True).to_table()["s"], both)
+    plain = table.to_table().slice(0, 100)
+    table.append(plain, seed=3)  # exactly, so that no format holds all of it any more
+    assert table.scan(["s"], as_stored=True).to_table()["s"].type == pa.float32()
+
+
+def test_a_column_that_grew_comes_converted(tmp_path: Path) -> None:
+    data = rows().select(["user", "fp16", "bf16"]).slice(0, 500)
+    table = storage.write(tmp_path / "t", data, quantise={"fp16": "fp16", "bf16": "bf16"}, seed=1)
+    evolve(table, [Widen("fp16", pa.float64())])
+    found = table.scan(as_stored=True).to_table()
+    assert (found["fp16"].type, found["bf16"].type) == (pa.float64(), pa.uint16())
+    assert same(found["fp16"], table.to_table()["fp16"])

@@ -57,6 +57,34 @@ def test_one_persons_rows_lie_together_in_the_order_they_came(table: Table) -> N
     assert not table.files[0].order.values, "no person's key in a manifest"
 
 
+KEYS = {
+    "int": pa.array([3, None, 1, 2] * 700, pa.int64()),
+    "float": pa.array([0.5, np.nan, None, -np.inf] * 700),
+    "bool": pa.array([True, None, False, True] * 700),
+    "word": pa.array(["b", "a", None, ""] * 700),
+    "code": pa.array(["b", "a", None, "c"] * 700).dictionary_encode(),
+    "decimal": pa.array([1, 3, None, 2] * 700, pa.int64()).cast(pa.decimal128(21, 2)),
+    "bytes": pa.array([b"b", b"a", None, b"c"] * 700, pa.binary(1)),
+}
+
+
+@pytest.mark.parametrize("column", KEYS)
+def test_memory_changes_no_order(column: str, tmp_path: Path) -> None:
+    """At once or piece by piece: ascending, nulls last, rows of equal keys as they came."""
+    came = pa.table({column: KEYS[column], "row": np.arange(2800)})
+    found = []
+    for memory in (1 << 30, 4096):
+        table = storage.write(tmp_path / f"{memory}", came.slice(0, 1000))
+        for start in range(1000, 2800, 600):
+            table.append(came.slice(start, 600))
+        compact(table, cluster_by=column, memory_bytes=memory)
+        found.append(table.to_table())
+    assert found[0]["row"].equals(found[1]["row"])
+    keys, rows = found[0][column].to_pylist(), found[0]["row"].to_pylist()
+    rank = [(key is None, key != key, 0 if key is None or key != key else key) for key in keys]
+    assert list(zip(rank, rows, strict=True)) == sorted(zip(rank, rows, strict=True))
+
+
 def test_files_of_the_target_size_are_left_alone(table: Table) -> None:
     size = table.files[0].bytes
     assert compact(table, target_bytes=size).commit is None

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pytest
 
 import headrace.storage as storage
+from headrace.storage.compaction import compact
 from headrace.storage.errors import NoSuchColumn, SchemaMismatch, StorageError, TooLarge, UnsupportedType
 from headrace.storage.evolution import Add, Drop, Edit, Rename, Widen, evolve, planned
 from headrace.storage.partition import parse
@@ -158,3 +159,17 @@ def test_what_rows_cannot_be_parted_by(tmp_path: Path) -> None:
     assert not list((tmp_path / "many" / "data").iterdir())
     with pytest.raises(ValueError, match="4096"):
         parse("bucket(user, 0)")
+
+
+def test_lists_of_one_size_and_other_types_with_a_plain_form_go_on(tmp_path: Path) -> None:
+    """Columns of other names in files are handed on as they came, not in the form that pages are made from."""
+    vector = pa.FixedSizeListArray.from_arrays(pa.array([1.0, 2, 3, 4], pa.float32()), 2)
+    word = pa.array(["a", "b"]).dictionary_encode()
+    rows = pa.table({"user": [1, 2], "vector": vector, "word": word})
+    table = storage.write(tmp_path / "t", rows)
+    evolve(table, [Rename("vector", "v")])
+    more = rows.rename_columns(["user", "v", "word"])
+    table.append(more.select(["word", "v", "user"]))
+    assert table.to_table().equals(pa.concat_tables([more, more]))
+    compact(table, cluster_by="user")
+    assert table.to_table()["v"].to_pylist() == [[1, 2], [1, 2], [3, 4], [3, 4]]

@@ -91,6 +91,33 @@ def test_never_larger_than_plain(data: st.DataObject) -> None:
     assert written(values, plan).tobytes() == values.tobytes()
 
 
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_what_is_not_tried_would_not_have_been_chosen(data: st.DataObject) -> None:
+    """Of values of which a sample is all, the choice is that among everything that can write them."""
+    dtype = data.draw(st.sampled_from(DTYPES))
+    width = data.draw(st.integers(1, 8 * dtype.itemsize))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    raw = rng.integers(0, 2**width, data.draw(st.integers(1, 2048)), dtype=np.uint64)
+    shape = data.draw(st.sampled_from(["any", "sorted", "runs", "rare", "decimals"]))
+    if shape == "sorted":
+        raw.sort()
+    elif shape == "runs":
+        raw = np.repeat(raw, 9)[: len(raw)]
+    elif shape == "rare":
+        raw[rng.random(len(raw)) < 0.9] = 7
+    narrow = raw.astype(f"u{dtype.itemsize}")
+    values = narrow % 2 == 1 if dtype.kind == "b" else narrow.view(dtype)
+    if shape == "decimals" and dtype.kind == "f" and dtype.itemsize > 2:
+        values = (raw % 10_000 / 100).astype(dtype)
+    profile = PROFILES[data.draw(st.sampled_from(sorted(PROFILES)))]
+    plan = choose(values, profile, in_place=profile.in_place)
+    for other in explain(values, profile, in_place=profile.in_place):
+        assert (
+            plan.cost(profile) <= other.predicted_bytes * profile.ns_per_byte + other.decode_us * 1000 + 1e-6
+        )
+
+
 def test_a_plan_made_elsewhere_still_writes_anything() -> None:
     """A chunk's plan is kept for the next one, whose values may be of quite another kind."""
     plans = [choose(values, SIZE) for values, _ in PICKS.values() if values.dtype == np.int64]
