@@ -138,7 +138,7 @@ def erase(
         table: on a mounted file system; moved on to the newest version.
         subjects: values of the erase key; persons without a row are no error.
         level: one of ``LEVELS``.
-        dry_run: say what would be written, and write nothing.
+        dry_run: say what would be written, and write nothing; the same table and persons get the same answer.
         seed: of nonces and new files, for tests; None draws them.
         clock_ms: what ``committed_at_ms`` is taken from.
         on_progress: is told how many files of how many are done.
@@ -170,7 +170,10 @@ def erase(
         joined = [] if dry_run else [entry for entry in entries if entry.families]
         for at, entry in enumerate(entries):
             if entry.path not in replaced and entry not in joined:
-                one, new = _file(table, entry, keys, level, dry_run, entropy)
+                # Bytes that happen to stay as they were are not written, so how many those are depends on the nonces: a dry
+                # run keeps none, and draws them from the root of what it looks at, to answer the same each time.
+                drawn = Entropy(int(entry.root[:30], 16)) if dry_run else entropy
+                one, new = _file(table, entry, keys, level, dry_run, drawn)
                 if one is not None:
                     done[entry.path] = one
                 if new is not None:
