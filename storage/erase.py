@@ -19,15 +19,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import pyarrow as pa
 from pyroaring import BitMap
 
-from headrace.storage import canonical, committing, erase_file, forgotten
+from headrace.storage import canonical, committing, erase_file, forgotten, held
 from headrace.storage.compaction import compact
 from headrace.storage.entropy import Entropy
-from headrace.storage.erasing import DISK_BLOCK, Mask
-from headrace.storage.errors import CannotEraseInPlace, NoEraseKey, PlanOutdated
+from headrace.storage.erasing import DISK_BLOCK
+from headrace.storage.errors import CannotEraseInPlace, PlanOutdated
 from headrace.storage.forgotten import Forgotten
 from headrace.storage.log import Change
 from headrace.storage.manifest import DATA, Commit, DataFile, Manifest
@@ -97,14 +96,14 @@ def suppress(
         NoEraseKey: the table has none.
         PlanOutdated: other writers kept adding rows; nothing was committed.
     """
-    began, keys = time.monotonic(), _keys(table, subjects)
+    began, keys = time.monotonic(), held.keys_of(table, subjects)
     for _ in range(_TRIES):
         base = table.refresh()._manifest
-        known = _known(table)
+        known = forgotten.of(table)
         rows: dict[str, BitMap] = {}
-        for entry in kept_files(table):
+        for entry in held.kept_files(table):
             with File(inside(table.path, entry.path, DATA)) as file:
-                mine = _rows(file, keys)
+                mine = held.rows_of(file, keys)
             if len(mine):
                 rows[entry.path] = mine
         after = known.with_persons(keys.to_pylist(), base.version + 1).hiding(rows)
@@ -152,7 +151,7 @@ def erase(
     """
     if level not in LEVELS:
         raise ValueError(f"expected a level of {', '.join(LEVELS)}, got {level!r}")
-    began, keys = time.monotonic(), _keys(table, subjects)
+    began, keys = time.monotonic(), held.keys_of(table, subjects)
     if level == "suppressed" and not dry_run:
         return suppress(table, keys.to_pylist(), clock_ms=clock_ms)
     _refuse_media(table)
@@ -165,7 +164,7 @@ def erase(
     entropy = Entropy(seed)
     for _ in range(_TRIES):
         base = table.refresh()._manifest
-        entries = kept_files(table)
+        entries = held.kept_files(table)
         # Those of the newest version were compacted above.
         joined = [] if dry_run else [entry for entry in entries if entry.families]
         for at, entry in enumerate(entries):
@@ -187,10 +186,10 @@ def erase(
         old = tuple(live[path] for path in replaced if path in live and live[path] != replaced[path])
         new_entries = tuple(replaced[file.path] for file in old)
         anew = [path for path, entry in replaced.items() if entry.path != path]
-        after = _known(table)
+        after = forgotten.of(table)
         for path, entry in replaced.items():
             with File(inside(table.path, entry.path, DATA)) as file:
-                after = after.erased(path, entry.path, _deleted(file))
+                after = after.erased(path, entry.path, held.deleted(file))
         try:
             commit = _commit(table, base, new_entries, old, after, clock_ms, closes=bool(anew or joined))
         except PlanOutdated:
@@ -212,68 +211,12 @@ def erase(
 
 
 def _refuse_media(table: Table) -> None:
-    for entry in kept_files(table):
+    for entry in held.kept_files(table):
         if entry.media:
             raise CannotEraseInPlace(
                 f"{table.path}: rows of {entry.path} refer to media in side files, which are not erased by person yet; write "
                 "the media into columns first; nothing was done"
             )
-
-
-def kept_files(table: Table) -> list[DataFile]:
-    """Every file that some kept and readable version names, each once, as the newest of them knows it."""
-    standing, found = table._manifest.standing, dict[str, DataFile]()
-    first = max(standing.horizon, standing.closed_before)
-    for entry in (*table.files, *table._log.spoken_of(table._manifest, first)):
-        found.setdefault(entry.path, entry)
-    return list(found.values())
-
-
-def key_type(table: Table) -> pa.DataType:
-    """The type of what names a person, of a dictionary that of its entries.
-
-    Raises:
-        NoEraseKey: nothing does.
-    """
-    if table.erase_key is None:
-        raise NoEraseKey(
-            f"{table.path}: was made without an erase key, so nothing says whose a row is; make it with erase_key="
-        )
-    type_ = table.schema.field(table.erase_key).type
-    return type_.value_type if pa.types.is_dictionary(type_) else type_
-
-
-def _keys(table: Table, subjects: Iterable[object]) -> pa.Array:
-    type_ = key_type(table)
-    try:
-        return pa.array(list(dict.fromkeys(subjects)), type_)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-        raise NoEraseKey(
-            f"{table.path}: the erase key is {type_}, and a subject is not ({type(error).__name__}); nothing was done"
-        ) from None
-
-
-def _known(table: Table) -> Forgotten:
-    known = table.forgotten()
-    return forgotten.fresh() if known is None else known
-
-
-def _rows(file: File, keys: pa.Array) -> BitMap:
-    """Rows of a file, deleted ones left out."""
-    return _numbers(file, erase_file.rows_of(file, erase_file.erase_key_of(file), keys)) - _deleted(file)
-
-
-def _deleted(file: File) -> BitMap:
-    return _numbers(file, [file.footer.deleted(number) for number in range(file.footer.n_groups)])
-
-
-def _numbers(file: File, masks: Sequence[Mask | None]) -> BitMap:
-    """Numbers of the rows that are marked, group by group."""
-    found = BitMap()
-    for number, mask in enumerate(masks):
-        if mask is not None:
-            found |= BitMap((np.flatnonzero(mask) + number * file.footer.group_rows).astype(np.uint32))
-    return found
 
 
 def _file(
@@ -289,7 +232,7 @@ def _file(
         with ignoring(CannotEraseInPlace):
             return _in_place(path, now, keys, dry_run, entropy) or (None, moved)
     with File(path) as file:
-        rows = len(_rows(file, keys))
+        rows = len(held.rows_of(file, keys))
     if not rows and not deleted:
         return None, moved
     return _anew(table, path, now, keys, rows, dry_run, entropy)

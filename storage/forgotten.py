@@ -28,6 +28,7 @@ from headrace.storage.paths import inside
 
 if TYPE_CHECKING:
     from headrace.storage.objects import Place
+    from headrace.storage.table import Table
 
 DIGEST_BYTES, SALT_BYTES = 16, 32
 NAME = "forgotten"
@@ -99,6 +100,12 @@ class Forgotten:
 def fresh() -> Forgotten:
     """Nobody is forgotten yet."""
     return Forgotten(os.urandom(SALT_BYTES))
+
+
+def of(table: Table) -> Forgotten:
+    """Who a table was told to forget, nobody if there was none."""
+    known = table.forgotten()
+    return fresh() if known is None else known
 
 
 def pack(forgotten: Forgotten) -> bytes:

@@ -11,7 +11,7 @@ import pytest
 import headrace.storage as storage
 from headrace.storage import committing, erase, late_rows
 from headrace.storage.compaction import compact
-from headrace.storage.errors import CannotEraseInPlace, StagedTooLongAgo
+from headrace.storage.errors import CannotEraseInPlace, NoSuchVersion, StagedTooLongAgo
 from headrace.storage.manifest import DataFile
 from headrace.storage.table import Table
 
@@ -37,9 +37,8 @@ def test_a_file_staged_before_an_erase_and_committed_after_it(tmp_path: Path, le
     done = table.commit(waiting)
     assert sorted(users_of(table)) == [1, 3, 4, 5, 6]
     assert [file.deleted for file in done.files] == [2, 0]
-    assert storage.open(table.path).num_rows == 5 + 2 * (
-        level == "suppressed"
-    )  # hidden rows are there until they are erased
+    assert storage.open(table.path).num_rows == 5, "hidden rows are no rows, even while their bytes are there"
+    assert done.num_rows == 3
     assert (
         b"w2" not in b"".join(path.read_bytes() for path in (tmp_path / "t" / "data").iterdir())
         or level == "suppressed"
@@ -139,3 +138,30 @@ def test_compaction_gives_way(tmp_path: Path) -> None:
     erase.suppress(table, [2])
     compact(storage.open(table.path), everything=True)
     assert users_of(table) == [1, 3]
+
+
+@pytest.mark.parametrize("level", erase.LEVELS)
+def test_as_many_rows_are_told_as_a_scan_gives(tmp_path: Path, level: erase.Level) -> None:
+    table = storage.write(tmp_path / "t", rows(1, 2, 3, 2, 4), erase_key="user")
+    table.append(rows(2, 5))
+    erase.suppress(table, [4])
+    erase.erase(storage.open(table.path), [2], level=level)
+    table.append(rows(2, 4, 6, 7))  # the first two of which are left out
+    compared = 0
+    for version in range(1, storage.open(table.path).version + 1):
+        try:
+            shown = storage.open(table.path, version)
+        except NoSuchVersion:
+            assert level == "canonical"
+            continue
+        assert shown.num_rows == shown.to_table().num_rows == len(users_of_version(shown)), version
+        compared += 1
+    assert compared >= 2
+    assert table.num_rows == storage.open(table.path).num_rows == 5
+    compact(table, everything=True)
+    assert table.num_rows == table.to_table().num_rows == 5
+    assert "rows=" not in repr(table), "which must not read what says who is hidden"
+
+
+def users_of_version(table: Table) -> list[int]:
+    return table.scan(["user"]).to_table()["user"].to_pylist()

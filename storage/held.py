@@ -1,0 +1,90 @@
+"""What a table still holds of persons: the files that some kept version names, and which of their rows are whose.
+
+In the flow: below ``erase``, which takes persons out, and beside ``subjects``, which finds them by digest; here, too, a version's rows
+are counted as a scan gives them. Nothing is changed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+from pyroaring import BitMap
+
+from headrace.storage import erase_file
+from headrace.storage.erasing import Mask
+from headrace.storage.errors import NoEraseKey
+from headrace.storage.manifest import DataFile
+from headrace.storage.reader import File
+from headrace.storage.scan import checked_file
+
+if TYPE_CHECKING:
+    from headrace.storage.table import Table
+
+
+def kept_files(table: Table) -> list[DataFile]:
+    """Every file that some kept and readable version names, each once, as the newest of them knows it."""
+    standing, found = table._manifest.standing, dict[str, DataFile]()
+    first = max(standing.horizon, standing.closed_before)
+    for entry in (*table.files, *table._log.spoken_of(table._manifest, first)):
+        found.setdefault(entry.path, entry)
+    return list(found.values())
+
+
+def key_type(table: Table) -> pa.DataType:
+    """The type of what names a person, of a dictionary that of its entries.
+
+    Raises:
+        NoEraseKey: nothing does.
+    """
+    if table.erase_key is None:
+        raise NoEraseKey(
+            f"{table.path}: was made without an erase key, so nothing says whose a row is; make it with erase_key="
+        )
+    type_ = table.schema.field(table.erase_key).type
+    return type_.value_type if pa.types.is_dictionary(type_) else type_
+
+
+def keys_of(table: Table, subjects: Iterable[object]) -> pa.Array:
+    type_ = key_type(table)
+    try:
+        return pa.array(list(dict.fromkeys(subjects)), type_)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+        raise NoEraseKey(
+            f"{table.path}: the erase key is {type_}, and a subject is not ({type(error).__name__}); nothing was done"
+        ) from None
+
+
+def rows_of(file: File, keys: pa.Array) -> BitMap:
+    """Rows of a file, deleted ones left out."""
+    return _numbers(file, erase_file.rows_of(file, erase_file.erase_key_of(file), keys)) - deleted(file)
+
+
+def deleted(file: File) -> BitMap:
+    return _numbers(file, [file.footer.deleted(number) for number in range(file.footer.n_groups)])
+
+
+def _numbers(file: File, masks: Sequence[Mask | None]) -> BitMap:
+    """Numbers of the rows that are marked, group by group."""
+    found = BitMap()
+    for number, mask in enumerate(masks):
+        if mask is not None:
+            found |= BitMap((np.flatnonzero(mask) + number * file.footer.group_rows).astype(np.uint32))
+    return found
+
+
+def shown(table: Table) -> int:
+    """Rows of a table's version that a scan gives: neither deleted nor hidden."""
+    known = table.forgotten()
+    hidden = {} if known is None else known.rows
+    n = 0
+    for entry in table.files:
+        mine = BitMap.deserialize(hidden[entry.path]) if entry.path in hidden else BitMap()
+        if table._suppression is None:  # what its manifest says of deleted rows is the newest there is to say
+            n += entry.rows - entry.deleted - len(mine)
+        elif entry.rows:
+            with checked_file(table.path, entry, table.schema, []) as file:
+                n += entry.rows - len(deleted(file) | mine)
+    return n
