@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 from headrace import storage
 from headrace.jobs.forgetting import forget_in_learners
 from headrace.storage.committing import now_ms
-from headrace.storage.erase import Erased, erase, suppress
+from headrace.storage.erase import erase, suppress
 from headrace.storage.erase_requests import Request
+from headrace.storage.erased import Erased
 from headrace.storage.held import key_type
 from headrace.storage.receipts import OUT_OF_SCOPE, Reach, Receipt, Touched
 from headrace.storage.register import DONE, Register

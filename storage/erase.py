@@ -14,18 +14,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress as ignoring
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-import pyarrow as pa
 from pyroaring import BitMap
 
-from headrace.storage import canonical, committing, erase_file, forgotten, held
+from headrace.storage import committing, forgotten, held
 from headrace.storage.compaction import compact
 from headrace.storage.entropy import Entropy
-from headrace.storage.erasing import DISK_BLOCK
+from headrace.storage.erase_work import Work
+from headrace.storage.erased import HIDDEN, LEVELS, Erased, FileErased, Level
 from headrace.storage.errors import CannotEraseInPlace, PlanOutdated
 from headrace.storage.forgotten import Forgotten
 from headrace.storage.log import Change
@@ -36,50 +34,7 @@ from headrace.storage.reader import File
 if TYPE_CHECKING:
     from headrace.storage.table import Table
 
-Level = Literal["suppressed", "erased", "canonical"]
-LEVELS: tuple[Level, ...] = ("suppressed", "erased", "canonical")
-IN_PLACE, ANEW = "in place", "anew"
 _TRIES = 8
-
-
-@dataclass(frozen=True)
-class FileErased:
-    """What became of one file, or would."""
-
-    path: str
-    rows: int
-    how: str
-    """``in place`` or ``anew``."""
-    data_blocks: int
-    """Disk blocks of 4,096 bytes with rows that change."""
-    bytes_written: int
-    """Journal and footer included."""
-    bytes_total: int
-    root_before: str
-    root_after: str
-    epoch: int
-
-
-@dataclass(frozen=True)
-class Erased:
-    """What an erase did, or would."""
-
-    level: Level
-    subjects: int
-    rows: int
-    files: tuple[FileErased, ...]
-    version: int
-    """That says so; 0 of a dry run."""
-    root_before: str
-    root_after: str
-    closed_before: int
-    """Versions before it can no longer be read; 0 if all can."""
-    seconds: float
-
-    @property
-    def bytes_written(self) -> int:
-        """Over all files."""
-        return sum(file.bytes_written for file in self.files)
 
 
 def suppress(
@@ -111,9 +66,7 @@ def suppress(
             commit = _commit(table, base, (), (), after, clock_ms)
         except PlanOutdated:
             continue
-        found = tuple(
-            FileErased(path, len(mine), "hidden", 0, 0, 0, "", "", 0) for path, mine in rows.items()
-        )
+        found = tuple(FileErased(path, len(mine), HIDDEN, 0, 0, 0, "", "", 0) for path, mine in rows.items())
         n, roots = sum(file.rows for file in found), (base.root, table._manifest.root)
         return Erased("suppressed", len(keys), n, found, commit.version, *roots, 0, time.monotonic() - began)
     raise PlanOutdated(
@@ -159,49 +112,20 @@ def erase(
         suppress(table, keys.to_pylist(), clock_ms=clock_ms)
         if any(file.families for file in table.files):
             compact(table, clock_ms=clock_ms)  # which joins them, without the rows that are hidden
-    done: dict[str, FileErased] = {}
-    replaced: dict[str, DataFile] = {}
-    entropy = Entropy(seed)
+    work = Work(table, keys, level, dry_run, Entropy(seed))
     for _ in range(_TRIES):
         base = table.refresh()._manifest
-        entries = held.kept_files(table)
-        # Those of the newest version were compacted above.
-        joined = [] if dry_run else [entry for entry in entries if entry.families]
-        for at, entry in enumerate(entries):
-            if entry.path not in replaced and entry not in joined:
-                # Bytes that happen to stay as they were are not written, so how many those are depends on the nonces: a dry
-                # run keeps none, and draws them from the root of what it looks at, to answer the same each time.
-                drawn = Entropy(int(entry.root[:30], 16)) if dry_run else entropy
-                one, new = _file(table, entry, keys, level, dry_run, drawn)
-                if one is not None:
-                    done[entry.path] = one
-                if new is not None:
-                    replaced[entry.path] = new
-            on_progress(at + 1, len(entries))
-        files = tuple(done.values())
+        work.over(on_progress)
+        files = tuple(work.done.values())
         rows = sum(file.rows for file in files)
         if dry_run:
             return Erased(level, len(keys), rows, files, 0, base.root, base.root, 0, time.monotonic() - began)
-        live = {file.path: file for file in table.files}
-        old = tuple(live[path] for path in replaced if path in live and live[path] != replaced[path])
-        new_entries = tuple(replaced[file.path] for file in old)
-        anew = [path for path, entry in replaced.items() if entry.path != path]
-        after = forgotten.of(table)
-        for path, entry in replaced.items():
-            with File(inside(table.path, entry.path, DATA)) as file:
-                after = after.erased(path, entry.path, held.deleted(file))
+        added, removed = work.entries()
         try:
-            commit = _commit(table, base, new_entries, old, after, clock_ms, closes=bool(anew or joined))
+            commit = _commit(table, base, added, removed, work.forgotten(), clock_ms, closes=work.closes)
         except PlanOutdated:
             continue
-        anew += [
-            name for entry in joined for name in (entry.path, *(family.path for family in entry.families))
-        ]
-        for path in anew:
-            with ignoring(FileNotFoundError):
-                table._log.store.delete(path)
-        if anew:
-            table._log.store.sync(DATA)
+        work.remove()
         roots, closed = (base.root, table._manifest.root), table._manifest.standing.closed_before
         seconds = time.monotonic() - began
         return Erased(level, len(keys), rows, files, commit.version, *roots, closed, seconds)
@@ -217,90 +141,6 @@ def _refuse_media(table: Table) -> None:
                 f"{table.path}: rows of {entry.path} refer to media in side files, which are not erased by person yet; write "
                 "the media into columns first; nothing was done"
             )
-
-
-def _file(
-    table: Table, entry: DataFile, keys: pa.Array, level: Level, dry_run: bool, entropy: Entropy
-) -> tuple[FileErased | None, DataFile | None]:
-    """Erase from one file; what was done, and its new entry if its bytes are others by now."""
-    path = Path(str(inside(table.folder, entry.path, DATA)))
-    with File(path) as file:
-        trailer, deleted = file.footer.trailer, file.footer.n_deleted()
-    now = replace(entry, erase_epoch=trailer.erase_epoch, root=trailer.root.hex(), deleted=deleted)
-    moved = now if now != entry else None  # an earlier erase was killed before it could say so
-    if level != "canonical":
-        with ignoring(CannotEraseInPlace):
-            return _in_place(path, now, keys, dry_run, entropy) or (None, moved)
-    with File(path) as file:
-        rows = len(held.rows_of(file, keys))
-    if not rows and not deleted:
-        return None, moved
-    return _anew(table, path, now, keys, rows, dry_run, entropy)
-
-
-def _in_place(
-    path: Path, now: DataFile, keys: pa.Array, dry_run: bool, entropy: Entropy
-) -> tuple[FileErased, DataFile] | None:
-    plan = erase_file.plan(path, keys, nonces=entropy.take)
-    if plan is None:
-        return None
-    if not dry_run:
-        erase_file.run(plan)
-    one = FileErased(
-        now.path,
-        plan.rows,
-        IN_PLACE,
-        plan.data_blocks,
-        plan.bytes_written,
-        now.bytes,
-        now.root,
-        plan.root,
-        plan.epoch,
-    )
-    return one, replace(now, erase_epoch=plan.epoch, root=plan.root, deleted=plan.deleted)
-
-
-def _anew(
-    table: Table, path: Path, now: DataFile, keys: pa.Array, rows: int, dry_run: bool, entropy: Entropy
-) -> tuple[FileErased, DataFile | None]:
-    one = FileErased(
-        now.path,
-        rows,
-        ANEW,
-        -(-now.bytes // DISK_BLOCK),
-        now.bytes,
-        now.bytes,
-        now.root,
-        "",
-        now.erase_epoch + 1,
-    )
-    if dry_run:
-        return one, None
-    identity = entropy.take(16)
-    name = f"{DATA}/{identity.hex()}.hrc"
-    written = canonical.rewrite(
-        path, table.folder / name, keys, seed=int.from_bytes(entropy.take(8)), uuid=identity
-    )
-    table._log.store.sync(DATA)
-    new = replace(
-        now,
-        path=name,
-        bytes=written.bytes,
-        uuid=written.uuid,
-        erase_epoch=written.erase_epoch,
-        root=written.root,
-        deleted=now.deleted + rows,
-        staged_at=table.version,
-    )
-    blocks = -(-written.bytes // DISK_BLOCK)
-    one = replace(
-        one,
-        data_blocks=blocks,
-        bytes_written=written.bytes,
-        root_after=written.root,
-        epoch=written.erase_epoch,
-    )
-    return one, new
 
 
 def _commit(
@@ -340,3 +180,6 @@ def _commit(
         )
 
     return committing.publish(table, attempt)
+
+
+__all__ = ["LEVELS", "Erased", "FileErased", "Level", "erase", "suppress"]

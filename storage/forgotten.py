@@ -9,7 +9,7 @@ keeps ids out of sight and out of byte scans, it is no secret from the table's o
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
@@ -43,12 +43,15 @@ class Forgotten:
         digests: of the erased persons' keys, each ``DIGEST_BYTES`` long, one behind the other, ascending.
         rows: by file, a serialised roaring bitmap of the rows that are hidden and not yet erased.
         changed_at: the version that last added persons; files staged before it may still hold rows of theirs.
+        epochs: erase epoch and root by file, of files that were erased in place and that only older versions list, whose
+            manifests say what they were before.
     """
 
     salt: bytes
     digests: bytes = b""
     rows: Mapping[str, bytes] = field(default_factory=dict)
     changed_at: int = 0
+    epochs: Mapping[str, tuple[int, str]] = field(default_factory=dict)
 
     @cached_property
     def _known(self) -> frozenset[bytes]:
@@ -84,6 +87,18 @@ class Forgotten:
             if left:
                 rows[now] = left.serialize()
         return replace(self, rows=rows)
+
+    def without(self, paths: Collection[str]) -> Forgotten:
+        """Files are gone, and with them what was hidden of theirs."""
+        return replace(
+            self,
+            rows={path: mine for path, mine in self.rows.items() if path not in paths},
+            epochs={path: epoch for path, epoch in self.epochs.items() if path not in paths},
+        )
+
+    def at_epochs(self, epochs: Mapping[str, tuple[int, str]]) -> Forgotten:
+        """Files that only older versions list have these erase epochs and roots by now."""
+        return replace(self, epochs={**self.epochs, **epochs})
 
     def returning(self, keys: pa.Array) -> NDArray[np.bool_]:
         """bool[rows]: which of some keys are those of forgotten persons."""

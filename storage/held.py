@@ -7,6 +7,7 @@ are counted as a scan gives them. Nothing is changed here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,7 @@ from pyroaring import BitMap
 from headrace.storage import erase_file
 from headrace.storage.erasing import Mask
 from headrace.storage.errors import NoEraseKey
-from headrace.storage.manifest import DataFile
+from headrace.storage.manifest import DATA, DataFile
 from headrace.storage.reader import File
 from headrace.storage.scan import checked_file
 
@@ -25,12 +26,26 @@ if TYPE_CHECKING:
 
 
 def kept_files(table: Table) -> list[DataFile]:
-    """Every file that some kept and readable version names, each once, as the newest of them knows it."""
+    """Every file that a version which has not expired names, each once, as the newest of them knows it, with the families of all.
+
+    Of versions that an erasure closed these are the files that are still there: nobody reads them, but they may hold persons.
+    """
     standing, found = table._manifest.standing, dict[str, DataFile]()
-    first = max(standing.horizon, standing.closed_before)
-    for entry in (*table.files, *table._log.spoken_of(table._manifest, first)):
-        found.setdefault(entry.path, entry)
-    return list(found.values())
+    listed, known = {entry.path: entry for entry in table.files}, table.forgotten()
+    for entry in (*listed.values(), *table._log.spoken_of(table._manifest, standing.horizon)):
+        newest = found.setdefault(entry.path, entry)
+        joined = {family.path for family in newest.families}
+        more = tuple(family for family in entry.families if family.path not in joined)
+        if more:
+            found[entry.path] = replace(newest, families=(*newest.families, *more))
+    if known is not None:
+        for path, (epoch, root) in known.epochs.items():
+            if path in found and path not in listed:
+                found[path] = replace(found[path], erase_epoch=epoch, root=root)
+    if standing.closed_before <= standing.horizon:
+        return list(found.values())
+    there = {f"{DATA}/{name}" for name in table._log.store.names(DATA)}
+    return [entry for path, entry in found.items() if path in listed or path in there]
 
 
 def key_type(table: Table) -> pa.DataType:

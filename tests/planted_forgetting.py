@@ -8,9 +8,18 @@ CHANNELS = "tests/storage/test_erased_channels.py"
 LATE = "tests/storage/test_late_rows.py"
 REQUESTS = "tests/storage/test_requests.py"
 RECEIPTS = "tests/storage/test_receipts.py"
+HISTORY = "tests/storage/test_erase_history.py"
 JOB = "tests/jobs/test_erase_job.py"
 
 FORGETTING = (
+    Mutant(
+        "columns that an older version alone names are kept",
+        "storage",
+        "storage/held.py",
+        "        if more:\n",
+        "        if more and known is None:\n",
+        (f"{HISTORY}::test_columns_that_an_older_version_alone_names",),
+    ),
     Mutant(
         "an entry of a dictionary that nobody else uses is kept",
         "storage",
