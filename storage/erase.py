@@ -3,8 +3,8 @@
 In the flow: ``headrace erase`` and ``jobs/erase.py`` come here, beside readers, writers and compaction. *Suppressed*: one
 commit hides the rows in every version, at once. *Erased*: their bytes are overwritten in every file of every kept version, where
 they lie (``erase_file``), or the file is written anew (``canonical``) where a page has no room or the level asks for it; a
-file that was replaced so is removed, and versions that named it are closed. Then one commit says which files have which
-root by now. An erase that was killed is finished by the next one, or by whoever opens the file (``redo``).
+file that was replaced so is removed, and versions that named it are closed. What their rows
+refer to in side files becomes zeros (``erase_media``). Then one commit says which files have which root by now. An erase that was killed is finished by the next one, or by whoever opens the file (``redo``).
 
 What is planned meets what others commit meanwhile in ``conflicts``: an erase plans again until nothing came between, and
 everybody else gives way to it.
@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING
 
 from pyroaring import BitMap
 
-from headrace.storage import committing, forgotten, held
+from headrace.storage import committing, erase_media, forgotten, held
 from headrace.storage.compaction import compact
 from headrace.storage.entropy import Entropy
+from headrace.storage.erase_media import Range
 from headrace.storage.erase_work import Work
 from headrace.storage.erased import HIDDEN, LEVELS, Erased, FileErased, Level
-from headrace.storage.errors import CannotEraseInPlace, PlanOutdated
+from headrace.storage.errors import PlanOutdated
 from headrace.storage.forgotten import Forgotten
 from headrace.storage.log import Change
 from headrace.storage.manifest import DATA, Commit, DataFile, Manifest
@@ -55,13 +56,16 @@ def suppress(
     for _ in range(_TRIES):
         base = table.refresh()._manifest
         known = forgotten.of(table)
-        rows: dict[str, BitMap] = {}
+        rows, media = dict[str, BitMap](), dict[object, dict[str, set[Range]]]()
         for entry in held.kept_files(table):
             with File(inside(table.path, entry.path, DATA)) as file:
                 mine = held.rows_of(file, keys)
             if len(mine):
                 rows[entry.path] = mine
-        after = known.with_persons(keys.to_pylist(), base.version + 1).hiding(rows)
+                for person, sides in erase_media.referred_to(table, entry, keys).items():
+                    for name, ranges in sides.items():
+                        media.setdefault(person, {}).setdefault(name, set()).update(ranges)
+        after = known.with_persons(keys.to_pylist(), base.version + 1).hiding(rows).owing(media)
         try:
             commit = _commit(table, base, (), (), after, clock_ms)
         except PlanOutdated:
@@ -97,7 +101,6 @@ def erase(
 
     Raises:
         NoEraseKey: the table has none.
-        CannotEraseInPlace: rows refer to media in side files; nothing was done.
         BadLocation: the table lies in a store, whose objects cannot be written over.
         PlanOutdated: other writers kept changing files; what was erased stays erased, the next erase says so in a version.
         ValueError: an unknown level.
@@ -107,7 +110,6 @@ def erase(
     began, keys = time.monotonic(), held.keys_of(table, subjects)
     if level == "suppressed" and not dry_run:
         return suppress(table, keys.to_pylist(), clock_ms=clock_ms)
-    _refuse_media(table)
     if not dry_run:
         suppress(table, keys.to_pylist(), clock_ms=clock_ms)
         if any(file.families for file in table.files):
@@ -132,15 +134,6 @@ def erase(
     raise PlanOutdated(
         f"{table.path}: files kept changing while persons were erased; erase again to have it said in a version"
     )
-
-
-def _refuse_media(table: Table) -> None:
-    for entry in held.kept_files(table):
-        if entry.media:
-            raise CannotEraseInPlace(
-                f"{table.path}: rows of {entry.path} refer to media in side files, which are not erased by person yet; write "
-                "the media into columns first; nothing was done"
-            )
 
 
 def _commit(

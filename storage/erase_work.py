@@ -8,7 +8,7 @@ So are families of columns that older versions alone have, since nothing says an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress as ignoring
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from headrace.storage import canonical, erase_file, forgotten, held
+from headrace.storage import canonical, erase_file, erase_media, forgotten, held
 from headrace.storage.entropy import Entropy
 from headrace.storage.erased import ANEW, IN_PLACE, REMOVED, FileErased, Level
 from headrace.storage.erasing import DISK_BLOCK
 from headrace.storage.errors import CannotEraseInPlace
 from headrace.storage.forgotten import Forgotten
-from headrace.storage.manifest import DATA, DataFile
+from headrace.storage.manifest import DATA, Attachment, DataFile
 from headrace.storage.paths import inside
 from headrace.storage.reader import File
 
@@ -38,6 +38,7 @@ class Work:
         done: by path, what became of a file, or would.
         replaced: by the path that it had, the new entry of a file whose bytes are others by now.
         gone: names that are removed once a version says so.
+        sides: side files of media, of which some bytes are zeros by now.
     """
 
     table: Table
@@ -48,6 +49,7 @@ class Work:
     done: dict[str, FileErased] = field(default_factory=dict)
     replaced: dict[str, DataFile] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
+    sides: dict[str, Attachment] = field(default_factory=dict)
 
     def over(self, on_progress: Callable[[int, int], None]) -> None:
         """Erase from every file that no try has done yet."""
@@ -60,6 +62,23 @@ class Work:
             if entry.path not in self.replaced and entry.path not in self.gone:
                 self._file(entry, listed.get(entry.path))
             on_progress(at + 1, len(entries))
+        left = {side.path for entry in entries if entry.path not in self.gone for side in entry.media}
+        self.gone |= {side.path for entry in entries for side in entry.media} - left
+        self._media([entry for entry in entries if entry.path not in self.gone])
+
+    def _media(self, entries: Sequence[DataFile]) -> None:
+        persons, known = self.keys.to_pylist(), forgotten.of(self.table)
+        if self.dry_run:  # nobody has hidden their rows yet, and noted what those refer to
+            for entry in entries:
+                known = known.owing(erase_media.referred_to(self.table, entry, self.keys))
+        before = {side.path: side.blake3 for entry in entries for side in entry.media}
+        wanted = known.owed(persons)
+        for side, blocks, n in erase_media.zero(self.table, wanted, self.keys, entries, dry_run=self.dry_run):
+            self.sides[side.path] = side
+            root = before.get(side.path, "")
+            self.done[side.path] = FileErased(
+                side.path, 0, IN_PLACE, blocks, n, side.bytes, root, side.blake3, 0
+            )
 
     def _file(self, known: DataFile, listed: DataFile | None) -> None:
         """Erase from one file.
@@ -170,11 +189,14 @@ class Work:
 
     def entries(self) -> tuple[tuple[DataFile, ...], tuple[DataFile, ...]]:
         """Of files that the newest version lists: the new entries, and those they stand for."""
-        listed = {file.path: file for file in self.table.files}
-        old = tuple(
-            listed[path] for path, new in self.replaced.items() if path in listed and listed[path] != new
-        )
-        return tuple(self.replaced[file.path] for file in old), old
+        added, old = list[DataFile](), list[DataFile]()
+        for file in self.table.files:
+            new = self.replaced.get(file.path, file)
+            new = replace(new, media=tuple(self.sides.get(side.path, side) for side in new.media))
+            if new != file:
+                added.append(new)
+                old.append(file)
+        return tuple(added), tuple(old)
 
     def forgotten(self) -> Forgotten:
         """Who is hidden by then: rows that are deleted need not be."""
@@ -183,10 +205,11 @@ class Work:
             with File(inside(self.table.path, new.path, DATA)) as file:
                 after = after.erased(path, new.path, held.deleted(file))
         listed = {file.path for file in self.table.files}
-        older = {
-            path: (new.erase_epoch, new.root) for path, new in self.replaced.items() if path not in listed
-        }
-        return after.at_epochs(older).without(self.gone)
+        listed |= {side.path for file in self.table.files for side in file.media}
+        now = {path: (new.erase_epoch, new.root) for path, new in self.replaced.items()}
+        now |= {path: (0, side.blake3) for path, side in self.sides.items()}
+        older = {path: what for path, what in now.items() if path not in listed}
+        return after.at_epochs(older).without(self.gone).paid(self.keys.to_pylist())
 
     def remove(self) -> None:
         """Remove what no version lists any more."""
@@ -194,8 +217,8 @@ class Work:
         for name in sorted(gone):
             with ignoring(FileNotFoundError):
                 self.table._log.store.delete(name)
-        if gone:
-            self.table._log.store.sync(DATA)
+        for folder in {name.split("/", 1)[0] for name in gone}:
+            self.table._log.store.sync(folder)
 
 
 def _one(file: DataFile, rows: int, how: str, *, root: str) -> FileErased:

@@ -44,7 +44,8 @@ class Forgotten:
         rows: by file, a serialised roaring bitmap of the rows that are hidden and not yet erased.
         changed_at: the version that last added persons; files staged before it may still hold rows of theirs.
         epochs: erase epoch and root by file, of files that were erased in place and that only older versions list, whose
-            manifests say what they were before.
+            manifests say what they were before; of side files of media 0 and their hash.
+        media: by digest in hex and side file, the bytes (offset, length) that hidden rows refer to, until they are zeros.
     """
 
     salt: bytes
@@ -52,6 +53,7 @@ class Forgotten:
     rows: Mapping[str, bytes] = field(default_factory=dict)
     changed_at: int = 0
     epochs: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    media: Mapping[str, Mapping[str, tuple[tuple[int, int], ...]]] = field(default_factory=dict)
 
     @cached_property
     def _known(self) -> frozenset[bytes]:
@@ -94,6 +96,30 @@ class Forgotten:
             self,
             rows={path: mine for path, mine in self.rows.items() if path not in paths},
             epochs={path: epoch for path, epoch in self.epochs.items() if path not in paths},
+        )
+
+    def owing(self, rows: Mapping[object, Mapping[str, set[tuple[int, int]]]]) -> Forgotten:
+        """Rows of these persons refer to bytes of side files that have to become zeros."""
+        media = {digest: dict(mine) for digest, mine in self.media.items()}
+        for key, mine in rows.items():
+            held = media.setdefault(self.of(key).hex(), {})
+            for name, ranges in mine.items():
+                held[name] = tuple(sorted(ranges.union(held.get(name, ()))))
+        return replace(self, media=media)
+
+    def owed(self, keys: Iterable[object]) -> dict[str, tuple[tuple[int, int], ...]]:
+        """By side file, what rows of these persons referred to."""
+        found: dict[str, set[tuple[int, int]]] = {}
+        for key in keys if self.media else ():
+            for name, ranges in self.media.get(self.of(key).hex(), {}).items():
+                found.setdefault(name, set()).update(ranges)
+        return {name: tuple(sorted(ranges)) for name, ranges in found.items()}
+
+    def paid(self, keys: Iterable[object]) -> Forgotten:
+        """Those bytes are zeros by now."""
+        done = {self.of(key).hex() for key in keys} if self.media else set[str]()
+        return replace(
+            self, media={digest: mine for digest, mine in self.media.items() if digest not in done}
         )
 
     def at_epochs(self, epochs: Mapping[str, tuple[int, str]]) -> Forgotten:

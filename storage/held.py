@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -17,16 +17,18 @@ from pyroaring import BitMap
 from headrace.storage import erase_file
 from headrace.storage.erasing import Mask
 from headrace.storage.errors import NoEraseKey
-from headrace.storage.manifest import DATA, DataFile
+from headrace.storage.manifest import DATA, Attachment, DataFile, Family
 from headrace.storage.reader import File
 from headrace.storage.scan import checked_file
 
 if TYPE_CHECKING:
     from headrace.storage.table import Table
 
+_Named = TypeVar("_Named", Attachment, Family)
+
 
 def kept_files(table: Table) -> list[DataFile]:
-    """Every file that a version which has not expired names, each once, as the newest of them knows it, with the families of all.
+    """Every file that a version which has not expired names, each once, as the newest of them knows it, with the families and media of all.
 
     Of versions that an erasure closed these are the files that are still there: nobody reads them, but they may hold persons.
     """
@@ -34,10 +36,13 @@ def kept_files(table: Table) -> list[DataFile]:
     listed, known = {entry.path: entry for entry in table.files}, table.forgotten()
     for entry in (*listed.values(), *table._log.spoken_of(table._manifest, standing.horizon)):
         newest = found.setdefault(entry.path, entry)
-        joined = {family.path for family in newest.families}
-        more = tuple(family for family in entry.families if family.path not in joined)
-        if more:
-            found[entry.path] = replace(newest, families=(*newest.families, *more))
+        families, media = (
+            _lacking(*both) for both in ((newest.families, entry.families), (newest.media, entry.media))
+        )
+        if families or media:
+            found[entry.path] = replace(
+                newest, families=(*newest.families, *families), media=(*newest.media, *media)
+            )
     if known is not None:
         for path, (epoch, root) in known.epochs.items():
             if path in found and path not in listed:
@@ -46,6 +51,12 @@ def kept_files(table: Table) -> list[DataFile]:
         return list(found.values())
     there = {f"{DATA}/{name}" for name in table._log.store.names(DATA)}
     return [entry for path, entry in found.items() if path in listed or path in there]
+
+
+def _lacking(known: Sequence[_Named], told: Sequence[_Named]) -> tuple[_Named, ...]:
+    """Of the files that an entry tells of beside its own, those that are not known yet."""
+    names = {one.path for one in known}
+    return tuple(one for one in told if one.path not in names)
 
 
 def key_type(table: Table) -> pa.DataType:
