@@ -14,10 +14,12 @@ from datetime import UTC, datetime
 from headrace import storage
 from headrace.jobs.forgetting import forget_in_learners
 from headrace.storage.committing import now_ms
+from headrace.storage.epochs import unsaid
 from headrace.storage.erase import erase, suppress
 from headrace.storage.erase_requests import Request
 from headrace.storage.erased import Erased
-from headrace.storage.held import key_type
+from headrace.storage.errors import EraseUnfinished
+from headrace.storage.held import kept_files, key_type
 from headrace.storage.receipts import OUT_OF_SCOPE, Reach, Receipt, Touched
 from headrace.storage.register import DONE, Register
 from headrace.storage.signing import Envelope, Signer
@@ -63,11 +65,28 @@ class Office:
         return request, erase(self.table, ids, level=request.level, dry_run=True)
 
     def run(self, envelope: Envelope, told: Callable[[int, int], None] | None = None) -> list[Receipt]:
-        """Carry out a request; raises as ``Register.submit``, and then nothing was done."""
+        """Carry out a request; raises as ``Register.submit``, and then nothing was done.
+
+        Raises:
+            EraseUnfinished: a file was changed by an erase that nobody asked for here.
+        """
+        self._refuse_unsaid()
         request = self.register.submit(
             envelope, table=self.table.path.name, key_kind=self.kind, now_ms=self.clock_ms()
         )
         return self._steps(request, [], told)
+
+    def _refuse_unsaid(self) -> None:
+        """An erase takes files as it finds them and signs for that, so what no version speaks of has to come from one that was killed."""
+        mine = self.table.refresh().path.name
+        waiting = [case for case in self.register.status(self.clock_ms()).cases if not case.is_done]
+        if any(case.request.table == mine for case in waiting):
+            return
+        for path, what in unsaid(self.table, kept_files(self.table)):
+            raise EraseUnfinished(
+                f"{self.table.path}: {path} {what}; no request to this register is unfinished, so nothing more is erased until "
+                "that is cleared up: restore the file, or erase by the way that was begun"
+            )
 
     def resume(self, told: Callable[[int, int], None] | None = None) -> list[Receipt]:
         """Finish every admitted request of this table that lacks a step."""

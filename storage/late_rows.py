@@ -61,8 +61,9 @@ def _cleared(table: Table, entry: DataFile, known: Forgotten) -> DataFile:
     path = inside(table.path, entry.path, DATA)
     with File(path) as file:
         persons = _persons(file, known)
-    if not len(persons):
-        return entry
+        trailer, deleted = file.footer.trailer, file.footer.n_deleted()
+    if not len(persons):  # of a file that was part of the table before, an erase may have taken them out
+        return replace(entry, erase_epoch=trailer.erase_epoch, root=trailer.root.hex(), deleted=deleted)
     try:
         plan = erase_file.plan(path, persons) if isinstance(path, Path) else None
     except CannotEraseInPlace:

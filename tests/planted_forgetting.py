@@ -10,9 +10,18 @@ REQUESTS = "tests/storage/test_requests.py"
 RECEIPTS = "tests/storage/test_receipts.py"
 HISTORY = "tests/storage/test_erase_history.py"
 MEDIA = "tests/storage/test_erase_media.py"
+EPOCHS = "tests/jobs/test_erase_epochs.py"
 JOB = "tests/jobs/test_erase_job.py"
 
 FORGETTING = (
+    Mutant(
+        "any receipt of a file accounts for whatever became of it",
+        "storage",
+        "storage/epochs.py",
+        "    return after in reached\n",
+        "    return after in reached or bool(steps)\n",
+        (f"{EPOCHS}::test_an_erasure_that_nobody_signed",),
+    ),
     Mutant(
         "media that somebody else refers to become zeros too",
         "storage",
