@@ -36,9 +36,8 @@ def kept_files(table: Table) -> list[DataFile]:
     listed, known = {entry.path: entry for entry in table.files}, table.forgotten()
     for entry in (*listed.values(), *table._log.spoken_of(table._manifest, standing.horizon)):
         newest = found.setdefault(entry.path, entry)
-        families, media = (
-            _lacking(*both) for both in ((newest.families, entry.families), (newest.media, entry.media))
-        )
+        families = _lacking(newest.families, entry.families)
+        media = _lacking(newest.media, entry.media)
         if families or media:
             found[entry.path] = replace(
                 newest, families=(*newest.families, *families), media=(*newest.media, *media)

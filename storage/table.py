@@ -83,7 +83,7 @@ class Table:
             return self._manifest.n_rows
         from headrace.storage.held import shown  # here: few tables have forgotten somebody
 
-        return shown(self)
+        return shown(self)  # pyright: ignore[reportArgumentType]
 
     @property
     def erase_key(self) -> str | None:
