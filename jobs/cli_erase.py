@@ -40,7 +40,7 @@ TopicsDays = Annotated[
     int | None,
     typer.Option(
         min=0,
-        help="After how many days topics, checkpoints and local folders hold nothing old; not claimed by default.",
+        help="After how many days topics, checkpoints, local folders and logs hold nothing old, where policy.json does not say it.",
     ),
 ]
 

@@ -25,11 +25,17 @@ from headrace.storage.register import DONE, Register
 from headrace.storage.signing import Envelope, Signer
 from headrace.storage.subjects import Id, Kind, SubjectKey, kind_of, present
 
-_ELSEWHERE = (
-    "event, dead-letter and erasure topics",
-    "Spark's checkpoints, event logs and local folders",
-    "validation results, logs and metrics",
+ELSEWHERE = (
+    "event topics",
+    "dead-letter topic",
+    "erasure topic",
+    "Spark's checkpoints",
+    "Spark's local folders",
+    "Spark's event logs",
+    "validation results",
+    "logs and metrics",
 )
+"""Places of a pipeline where a person may have been beside the table, each with a retention of its own."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +46,8 @@ class Office:
         signer: of receipts.
         key: under which ids are digested.
         clock_ms: the time.
-        topics_days: after how many days topics, checkpoints and local folders hold nothing from before, as whoever runs
-            them says; None claims nothing.
+        topics_days: after how many days places beyond the table hold nothing from before, as whoever runs them says, unless the
+            register's policy says it of one of them; None claims nothing.
     """
 
     register: Register
@@ -154,14 +160,15 @@ class Office:
         )
 
     def _elsewhere(self, now: int) -> tuple[Reach, ...]:
-        if self.topics_days is None:
-            return tuple(
-                Reach(place, "out of scope", note="its retention was not told") for place in _ELSEWHERE
-            )
-        gone = datetime.fromtimestamp(now / 1e3 + self.topics_days * 86_400, UTC).date().isoformat()
-        return tuple(
-            Reach(place, "aged out", gone, "by a retention that was told, not seen") for place in _ELSEWHERE
-        )
+        days = dict.fromkeys(ELSEWHERE, self.topics_days) | dict(self.register.policy().ages_out)
+        return tuple(_aged_out(place, after, now) for place, after in days.items())
+
+
+def _aged_out(place: str, days: int | None, now: int) -> Reach:
+    if days is None:
+        return Reach(place, "out of scope", note="its retention was not told")
+    gone = datetime.fromtimestamp(now / 1e3 + days * 86_400, UTC).date().isoformat()
+    return Reach(place, "aged out", gone, "by a retention that was told, not seen")
 
 
 def key_kind(table: storage.Table) -> Kind:
