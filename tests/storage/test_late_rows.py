@@ -15,8 +15,6 @@ from headrace.storage.errors import CannotEraseInPlace, NoSuchVersion, StagedToo
 from headrace.storage.manifest import DataFile
 from headrace.storage.table import Table
 
-from .interleaving import interleave
-
 
 def rows(*users: int, start: int = 0) -> pa.Table:
     numbers = np.arange(start, start + len(users))
@@ -100,23 +98,6 @@ def test_dictionaries_as_keys(tmp_path: Path) -> None:
     erase.erase(storage.open(table.path), ["bob"])
     table.commit([staged])
     assert storage.open(table.path).to_table()["user"].to_pylist() == ["ann", "cy"]
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_nobody_comes_back_in_any_interleaving(tmp_path: Path, seed: int) -> None:
-    n = sum(interleave(tmp_path / str(number), seed * 1000 + number) for number in range(25))
-    assert n > 100, "operations that were tried"
-
-
-def test_the_interleavings_see_who_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The control: without the check at commit some interleaving brings a person back."""
-    monkeypatch.setattr(late_rows.LateRows, "cleared", lambda self, table: tuple(self._files.values()))
-
-    def some() -> int:
-        return sum(interleave(tmp_path / str(number), number) for number in range(50))
-
-    with pytest.raises(AssertionError, match="came back"):
-        some()
 
 
 def test_who_is_hidden_stays_hidden_when_another_is_erased_from_the_same_file(tmp_path: Path) -> None:
