@@ -40,7 +40,7 @@ TopicsDays = Annotated[
     int | None,
     typer.Option(
         min=0,
-        help="After how many days topics, checkpoints and local folders hold nothing old; not claimed by default.",
+        help="After how many days topics, checkpoints, local folders and logs hold nothing old, where policy.json does not say it.",
     ),
 ]
 
@@ -212,15 +212,17 @@ def verify(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Decode and scan everything for persons, and check the log of receipts; exit code 2 where anything is found."""
+    """Decode and scan everything for persons, check the log of receipts and all that it speaks of; exit code 2 where anything is found."""
     from headrace.storage.residue import search
+    from headrace.storage.verify import verify as check
 
     opened = storage.open(table)
     kind = key_kind(opened)
     found = search(opened, [parse_id(one, kind) for one in lines(ids)])
-    head = None
+    head = receipts = None
     if (register / "policy.json").exists():
-        head = Register(register).verify(_head(kept))[1]
+        receipts, head = Register(register).verify(_head(kept))
+    wrong = [dataclasses.asdict(one) for one in check(opened, every_version=True, receipts=receipts).findings]
     places = [dataclasses.asdict(one) for one in found.residues]
     log = None if head is None else f"{head.size}:{head.root}"
     said = {
@@ -229,18 +231,19 @@ def verify(
         "values": found.values,
         "residues": places,
         "unreadable": found.unreadable,
+        "findings": wrong,
         "log": log,
     }
     say(
         said,
         as_json,
         lambda: (
-            (grid(places) + "\n" if places else "")
+            "".join(grid(rows) + "\n" for rows in (places, wrong) if rows)
             + f"{len(places)} places; {found.values:,} values decoded, {found.bytes:,} bytes of {found.files} files scanned\n"
             + (f"log of receipts holds: {log}" if log else "no register was checked")
         ),
     )
-    if places or found.unreadable:
+    if places or found.unreadable or wrong:
         raise typer.Exit(2)
 
 

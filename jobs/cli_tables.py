@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pyarrow as pa
 import typer
@@ -23,6 +23,9 @@ from rich.progress import (
 from headrace import storage
 from headrace.jobs.cli_store import Json, Where, grid
 from headrace.jobs.terminal import err, say
+
+if TYPE_CHECKING:
+    from headrace.storage.receipts import Receipt
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 _AGE = re.compile(r"(\d+)\s*([mhdw])")
@@ -185,6 +188,12 @@ def _collected(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _receipts(register: Path) -> list[Receipt]:
+    from headrace.storage.register import Register
+
+    return Register(register).receipts()
+
+
 def verify(
     table: Where,
     expect: Annotated[
@@ -194,6 +203,12 @@ def verify(
     every_version: Annotated[
         bool, typer.Option("--every-version", help="Look at files of all kept versions.")
     ] = False,
+    register: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a register of erasures, whose signed receipts must account for each of them."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check every manifest, attachment and byte; says everything that is wrong, exit code 2 if anything is."""
@@ -207,6 +222,7 @@ def verify(
             storage.open(table),
             expect=(int(version), head) if expect else None,
             every_version=every_version,
+            receipts=None if register is None else _receipts(register),
             on_progress=tell,
         )
     wrong = [{"path": f.path, "what": f.what} for f in done.findings]

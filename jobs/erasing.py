@@ -14,18 +14,28 @@ from datetime import UTC, datetime
 from headrace import storage
 from headrace.jobs.forgetting import forget_in_learners
 from headrace.storage.committing import now_ms
-from headrace.storage.erase import Erased, erase, key_type, suppress
+from headrace.storage.epochs import unsaid
+from headrace.storage.erase import erase, suppress
 from headrace.storage.erase_requests import Request
+from headrace.storage.erased import Erased
+from headrace.storage.errors import EraseUnfinished
+from headrace.storage.held import kept_files, key_type
 from headrace.storage.receipts import OUT_OF_SCOPE, Reach, Receipt, Touched
 from headrace.storage.register import DONE, Register
 from headrace.storage.signing import Envelope, Signer
 from headrace.storage.subjects import Id, Kind, SubjectKey, kind_of, present
 
-_ELSEWHERE = (
-    "event, dead-letter and erasure topics",
-    "Spark's checkpoints, event logs and local folders",
-    "validation results, logs and metrics",
+ELSEWHERE = (
+    "event topics",
+    "dead-letter topic",
+    "erasure topic",
+    "Spark's checkpoints",
+    "Spark's local folders",
+    "Spark's event logs",
+    "validation results",
+    "logs and metrics",
 )
+"""Places of a pipeline where a person may have been beside the table, each with a retention of its own."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +46,8 @@ class Office:
         signer: of receipts.
         key: under which ids are digested.
         clock_ms: the time.
-        topics_days: after how many days topics, checkpoints and local folders hold nothing from before, as whoever runs
-            them says; None claims nothing.
+        topics_days: after how many days places beyond the table hold nothing from before, as whoever runs them says, unless the
+            register's policy says it of one of them; None claims nothing.
     """
 
     register: Register
@@ -61,11 +71,28 @@ class Office:
         return request, erase(self.table, ids, level=request.level, dry_run=True)
 
     def run(self, envelope: Envelope, told: Callable[[int, int], None] | None = None) -> list[Receipt]:
-        """Carry out a request; raises as ``Register.submit``, and then nothing was done."""
+        """Carry out a request; raises as ``Register.submit``, and then nothing was done.
+
+        Raises:
+            EraseUnfinished: a file was changed by an erase that nobody asked for here.
+        """
+        self._refuse_unsaid()
         request = self.register.submit(
             envelope, table=self.table.path.name, key_kind=self.kind, now_ms=self.clock_ms()
         )
         return self._steps(request, [], told)
+
+    def _refuse_unsaid(self) -> None:
+        """An erase takes files as it finds them and signs for that, so what no version speaks of has to come from one that was killed."""
+        mine = self.table.refresh().path.name
+        waiting = [case for case in self.register.status(self.clock_ms()).cases if not case.is_done]
+        if any(case.request.table == mine for case in waiting):
+            return
+        for path, what in unsaid(self.table, kept_files(self.table)):
+            raise EraseUnfinished(
+                f"{self.table.path}: {path} {what}; no request to this register is unfinished, so nothing more is erased until "
+                "that is cleared up: restore the file, or erase by the way that was begun"
+            )
 
     def resume(self, told: Callable[[int, int], None] | None = None) -> list[Receipt]:
         """Finish every admitted request of this table that lacks a step."""
@@ -133,14 +160,15 @@ class Office:
         )
 
     def _elsewhere(self, now: int) -> tuple[Reach, ...]:
-        if self.topics_days is None:
-            return tuple(
-                Reach(place, "out of scope", note="its retention was not told") for place in _ELSEWHERE
-            )
-        gone = datetime.fromtimestamp(now / 1e3 + self.topics_days * 86_400, UTC).date().isoformat()
-        return tuple(
-            Reach(place, "aged out", gone, "by a retention that was told, not seen") for place in _ELSEWHERE
-        )
+        days = dict.fromkeys(ELSEWHERE, self.topics_days) | dict(self.register.policy().ages_out)
+        return tuple(_aged_out(place, after, now) for place, after in days.items())
+
+
+def _aged_out(place: str, days: int | None, now: int) -> Reach:
+    if days is None:
+        return Reach(place, "out of scope", note="its retention was not told")
+    gone = datetime.fromtimestamp(now / 1e3 + days * 86_400, UTC).date().isoformat()
+    return Reach(place, "aged out", gone, "by a retention that was told, not seen")
 
 
 def key_kind(table: storage.Table) -> Kind:

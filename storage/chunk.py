@@ -292,11 +292,12 @@ class ColumnWriter:
             self._coded = False if len(leaves) >= SAMPLE else None
             return direct, None
         by_frequency = profile.name == "size" and not self.type.is_ordered
+        by_first_use = profile.name == "compliance" and not self.type.is_ordered
         if self.file_entries is not None:
             shared = self.file_entries.add(leaves)
             if shared is not None:
                 return [Flat(page.CODES, shared, cuts, "codes", page.FILE_DICTIONARY)], None
-        numbered = number(leaves, self.type.leaf, by_frequency=by_frequency)
+        numbered = number(leaves, self.type.leaf, by_frequency=by_frequency, by_first_use=by_first_use)
         codes = Flat(page.CODES, numbered.codes, cuts, "codes")
         entries = self.entries_body(numbered.entries)
         if self._coded is None or len(numbered.entries) * 2 > len(leaves):
@@ -315,7 +316,9 @@ class ColumnWriter:
                 and len(entries) > SMALL_ENTRIES_BYTES
                 and numbered.shared()
             ):
-                self.file_entries = FileEntries(self.type.leaf, by_frequency=by_frequency)
+                self.file_entries = FileEntries(
+                    self.type.leaf, by_frequency=by_frequency, by_first_use=by_first_use
+                )
                 shared = self.file_entries.add(leaves, numbered)
                 if shared is not None:
                     return [Flat(page.CODES, shared, cuts, "codes", page.FILE_DICTIONARY)], None

@@ -58,12 +58,16 @@ class Known:
         self._table = Distinct()
         self._codes = np.zeros(1, np.uint32)  # of each of the table's numbers
 
-    def add(self, numbers: NDArray[Any], *, by_frequency: bool = False) -> tuple[NDArray[Any], Codes]:
+    def add(
+        self, numbers: NDArray[Any], *, by_frequency: bool = False, by_first_use: bool = False
+    ) -> tuple[NDArray[Any], Codes]:
         """The values that had no code, in the order of those that they get, as `number` orders them, and all codes."""
         table, first = self._table, len(self._codes)
         found = table.assign(numbers)
         fresh = table.entries(numbers.dtype, first - 1)
-        if by_frequency:
+        if by_first_use:
+            order = np.arange(len(fresh))
+        elif by_frequency:
             order = np.argsort(-np.bincount(found, minlength=first + len(fresh))[first:], kind="stable")
         else:
             order = ascending(fresh.view(f"u{fresh.itemsize}"))
@@ -99,13 +103,14 @@ def _n_distinct(few: NDArray[Any]) -> int:
     return 1 + int(np.count_nonzero(ascending[1:] != ascending[:-1]))
 
 
-def number(leaves: Any, leaf: Leaf, *, by_frequency: bool = False) -> Numbered:
+def number(leaves: Any, leaf: Leaf, *, by_frequency: bool = False, by_first_use: bool = False) -> Numbered:
     """Number the distinct values: numbers ascending by bit pattern, strings by first use, or the most frequent first.
 
     Args:
         leaves: an Arrow array without nulls, or numbers as numpy.
         leaf: their type.
         by_frequency: True makes codes of few distinct bytes, for a general-purpose compressor behind them.
+        by_first_use: True numbers numbers as strings are, so that what one person alone has lies together where their rows do.
     """
     order = None
     if leaf.dtype is None:
@@ -116,13 +121,17 @@ def number(leaves: Any, leaf: Leaf, *, by_frequency: bool = False) -> Numbered:
         numbers = leaves if isinstance(leaves, np.ndarray) else arrays.numbers(leaves, leaf.dtype)
         if preferred():
             known = Known()
-            return Numbered(*known.add(numbers, by_frequency=by_frequency), known)
+            return Numbered(*known.add(numbers, by_frequency=by_frequency, by_first_use=by_first_use), known)
         # Bit patterns, so that NaNs and zeros of both signs keep theirs.
         encoded = _arrow(np.ascontiguousarray(numbers).view(f"u{numbers.itemsize}")).dictionary_encode()
         patterns = arrays.numbers(encoded.dictionary, np.dtype(f"u{numbers.itemsize}"))
         entries = patterns.view(numbers.dtype)
         indices = arrays.numbers(encoded.indices, np.dtype(np.int32))
+<<<<<<< HEAD
         order = ascending(patterns)
+=======
+        order = None if by_first_use else np.argsort(patterns)
+>>>>>>> room/erase
     if by_frequency:
         order = np.argsort(-np.bincount(indices, minlength=len(entries)), kind="stable")
     if order is None:
@@ -137,13 +146,13 @@ def number(leaves: Any, leaf: Leaf, *, by_frequency: bool = False) -> Numbered:
 class FileEntries:
     """A dictionary over the row groups of one column: new values get the next codes, known ones keep theirs."""
 
-    def __init__(self, leaf: Leaf, *, by_frequency: bool = False) -> None:
+    def __init__(self, leaf: Leaf, *, by_frequency: bool = False, by_first_use: bool = False) -> None:
         """
         Args:
             leaf: type of the values.
-            by_frequency: as for `number`, among the values that come together.
+            by_frequency, by_first_use: as for `number`, among the values that come together.
         """
-        self._leaf, self._by_frequency = leaf, by_frequency
+        self._leaf, self._by_frequency, self._by_first_use = leaf, by_frequency, by_first_use
         self._parts: list[Entries] = []
         self._known: Known | None = None
         self.n_entries = 0
@@ -163,7 +172,9 @@ class FileEntries:
             return self._added(
                 leaves if isinstance(leaves, np.ndarray) else arrays.numbers(leaves, self._leaf.dtype)
             )
-        numbered = number(leaves, self._leaf, by_frequency=self._by_frequency)
+        numbered = number(
+            leaves, self._leaf, by_frequency=self._by_frequency, by_first_use=self._by_first_use
+        )
         found = self._found(numbered.entries)
         if found is None:
             return None
@@ -204,7 +215,9 @@ class FileEntries:
             self._known = Known()
             for part in self._parts:
                 self._known.add(part, by_frequency=True)  # each came once: they stay in their order
-        fresh, codes = self._known.add(numbers, by_frequency=self._by_frequency)
+        fresh, codes = self._known.add(
+            numbers, by_frequency=self._by_frequency, by_first_use=self._by_first_use
+        )
         if self.n_entries + len(fresh) > FILE_ENTRIES:
             self._known = None
             return None

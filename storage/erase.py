@@ -3,8 +3,8 @@
 In the flow: ``headrace erase`` and ``jobs/erase.py`` come here, beside readers, writers and compaction. *Suppressed*: one
 commit hides the rows in every version, at once. *Erased*: their bytes are overwritten in every file of every kept version, where
 they lie (``erase_file``), or the file is written anew (``canonical``) where a page has no room or the level asks for it; a
-file that was replaced so is removed, and versions that named it are closed. Then one commit says which files have which
-root by now. An erase that was killed is finished by the next one, or by whoever opens the file (``redo``).
+file that was replaced so is removed, and versions that named it are closed. What their rows
+refer to in side files becomes zeros (``erase_media``). Then one commit says which files have which root by now. An erase that was killed is finished by the next one, or by whoever opens the file (``redo``).
 
 What is planned meets what others commit meanwhile in ``conflicts``: an erase plans again until nothing came between, and
 everybody else gives way to it.
@@ -14,20 +14,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress as ignoring
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-import numpy as np
-import pyarrow as pa
 from pyroaring import BitMap
 
-from headrace.storage import canonical, committing, erase_file, forgotten
+from headrace.storage import committing, erase_media, forgotten, held
 from headrace.storage.compaction import compact
 from headrace.storage.entropy import Entropy
-from headrace.storage.erasing import DISK_BLOCK, Mask
-from headrace.storage.errors import CannotEraseInPlace, NoEraseKey, PlanOutdated
+from headrace.storage.erase_media import Range
+from headrace.storage.erase_work import Work
+from headrace.storage.erased import HIDDEN, LEVELS, Erased, FileErased, Level
+from headrace.storage.errors import PlanOutdated
 from headrace.storage.forgotten import Forgotten
 from headrace.storage.log import Change
 from headrace.storage.manifest import DATA, Commit, DataFile, Manifest
@@ -37,50 +35,7 @@ from headrace.storage.reader import File
 if TYPE_CHECKING:
     from headrace.storage.table import Table
 
-Level = Literal["suppressed", "erased", "canonical"]
-LEVELS: tuple[Level, ...] = ("suppressed", "erased", "canonical")
-IN_PLACE, ANEW = "in place", "anew"
 _TRIES = 8
-
-
-@dataclass(frozen=True)
-class FileErased:
-    """What became of one file, or would."""
-
-    path: str
-    rows: int
-    how: str
-    """``in place`` or ``anew``."""
-    data_blocks: int
-    """Disk blocks of 4,096 bytes with rows that change."""
-    bytes_written: int
-    """Journal and footer included."""
-    bytes_total: int
-    root_before: str
-    root_after: str
-    epoch: int
-
-
-@dataclass(frozen=True)
-class Erased:
-    """What an erase did, or would."""
-
-    level: Level
-    subjects: int
-    rows: int
-    files: tuple[FileErased, ...]
-    version: int
-    """That says so; 0 of a dry run."""
-    root_before: str
-    root_after: str
-    closed_before: int
-    """Versions before it can no longer be read; 0 if all can."""
-    seconds: float
-
-    @property
-    def bytes_written(self) -> int:
-        """Over all files."""
-        return sum(file.bytes_written for file in self.files)
 
 
 def suppress(
@@ -97,24 +52,25 @@ def suppress(
         NoEraseKey: the table has none.
         PlanOutdated: other writers kept adding rows; nothing was committed.
     """
-    began, keys = time.monotonic(), _keys(table, subjects)
+    began, keys = time.monotonic(), held.keys_of(table, subjects)
     for _ in range(_TRIES):
         base = table.refresh()._manifest
-        known = _known(table)
-        rows: dict[str, BitMap] = {}
-        for entry in kept_files(table):
+        known = forgotten.of(table)
+        rows, media = dict[str, BitMap](), dict[object, dict[str, set[Range]]]()
+        for entry in held.kept_files(table):
             with File(inside(table.path, entry.path, DATA)) as file:
-                mine = _rows(file, keys)
+                mine = held.rows_of(file, keys)
             if len(mine):
                 rows[entry.path] = mine
-        after = known.with_persons(keys.to_pylist(), base.version + 1).hiding(rows)
+                for person, sides in erase_media.referred_to(table, entry, keys).items():
+                    for name, ranges in sides.items():
+                        media.setdefault(person, {}).setdefault(name, set()).update(ranges)
+        after = known.with_persons(keys.to_pylist(), base.version + 1).hiding(rows).owing(media)
         try:
             commit = _commit(table, base, (), (), after, clock_ms)
         except PlanOutdated:
             continue
-        found = tuple(
-            FileErased(path, len(mine), "hidden", 0, 0, 0, "", "", 0) for path, mine in rows.items()
-        )
+        found = tuple(FileErased(path, len(mine), HIDDEN, 0, 0, 0, "", "", 0) for path, mine in rows.items())
         n, roots = sum(file.rows for file in found), (base.root, table._manifest.root)
         return Erased("suppressed", len(keys), n, found, commit.version, *roots, 0, time.monotonic() - began)
     raise PlanOutdated(
@@ -138,223 +94,46 @@ def erase(
         table: on a mounted file system; moved on to the newest version.
         subjects: values of the erase key; persons without a row are no error.
         level: one of ``LEVELS``.
-        dry_run: say what would be written, and write nothing.
+        dry_run: say what would be written, and write nothing; the same table and persons get the same answer.
         seed: of nonces and new files, for tests; None draws them.
         clock_ms: what ``committed_at_ms`` is taken from.
         on_progress: is told how many files of how many are done.
 
     Raises:
         NoEraseKey: the table has none.
-        CannotEraseInPlace: rows refer to media in side files; nothing was done.
         BadLocation: the table lies in a store, whose objects cannot be written over.
         PlanOutdated: other writers kept changing files; what was erased stays erased, the next erase says so in a version.
         ValueError: an unknown level.
     """
     if level not in LEVELS:
         raise ValueError(f"expected a level of {', '.join(LEVELS)}, got {level!r}")
-    began, keys = time.monotonic(), _keys(table, subjects)
+    began, keys = time.monotonic(), held.keys_of(table, subjects)
     if level == "suppressed" and not dry_run:
         return suppress(table, keys.to_pylist(), clock_ms=clock_ms)
-    _refuse_media(table)
     if not dry_run:
         suppress(table, keys.to_pylist(), clock_ms=clock_ms)
         if any(file.families for file in table.files):
             compact(table, clock_ms=clock_ms)  # which joins them, without the rows that are hidden
-    done: dict[str, FileErased] = {}
-    replaced: dict[str, DataFile] = {}
-    entropy = Entropy(seed)
+    work = Work(table, keys, level, dry_run, Entropy(seed))
     for _ in range(_TRIES):
         base = table.refresh()._manifest
-        entries = kept_files(table)
-        # Those of the newest version were compacted above.
-        joined = [] if dry_run else [entry for entry in entries if entry.families]
-        for at, entry in enumerate(entries):
-            if entry.path not in replaced and entry not in joined:
-                one, new = _file(table, entry, keys, level, dry_run, entropy)
-                if one is not None:
-                    done[entry.path] = one
-                if new is not None:
-                    replaced[entry.path] = new
-            on_progress(at + 1, len(entries))
-        files = tuple(done.values())
+        work.over(on_progress)
+        files = tuple(work.done.values())
         rows = sum(file.rows for file in files)
         if dry_run:
             return Erased(level, len(keys), rows, files, 0, base.root, base.root, 0, time.monotonic() - began)
-        live = {file.path: file for file in table.files}
-        old = tuple(live[path] for path in replaced if path in live and live[path] != replaced[path])
-        new_entries = tuple(replaced[file.path] for file in old)
-        anew = [path for path, entry in replaced.items() if entry.path != path]
-        after = _known(table)
-        for path, entry in replaced.items():
-            with File(inside(table.path, entry.path, DATA)) as file:
-                after = after.erased(path, entry.path, _deleted(file))
+        added, removed = work.entries()
         try:
-            commit = _commit(table, base, new_entries, old, after, clock_ms, closes=bool(anew or joined))
+            commit = _commit(table, base, added, removed, work.forgotten(), clock_ms, closes=work.closes)
         except PlanOutdated:
             continue
-        anew += [
-            name for entry in joined for name in (entry.path, *(family.path for family in entry.families))
-        ]
-        for path in anew:
-            with ignoring(FileNotFoundError):
-                table._log.store.delete(path)
-        if anew:
-            table._log.store.sync(DATA)
+        work.remove()
         roots, closed = (base.root, table._manifest.root), table._manifest.standing.closed_before
         seconds = time.monotonic() - began
         return Erased(level, len(keys), rows, files, commit.version, *roots, closed, seconds)
     raise PlanOutdated(
         f"{table.path}: files kept changing while persons were erased; erase again to have it said in a version"
     )
-
-
-def _refuse_media(table: Table) -> None:
-    for entry in kept_files(table):
-        if entry.media:
-            raise CannotEraseInPlace(
-                f"{table.path}: rows of {entry.path} refer to media in side files, which are not erased by person yet; write "
-                "the media into columns first; nothing was done"
-            )
-
-
-def kept_files(table: Table) -> list[DataFile]:
-    """Every file that some kept and readable version names, each once, as the newest of them knows it."""
-    standing, found = table._manifest.standing, dict[str, DataFile]()
-    first = max(standing.horizon, standing.closed_before)
-    for entry in (*table.files, *table._log.spoken_of(table._manifest, first)):
-        found.setdefault(entry.path, entry)
-    return list(found.values())
-
-
-def key_type(table: Table) -> pa.DataType:
-    """The type of what names a person, of a dictionary that of its entries.
-
-    Raises:
-        NoEraseKey: nothing does.
-    """
-    if table.erase_key is None:
-        raise NoEraseKey(
-            f"{table.path}: was made without an erase key, so nothing says whose a row is; make it with erase_key="
-        )
-    type_ = table.schema.field(table.erase_key).type
-    return type_.value_type if pa.types.is_dictionary(type_) else type_
-
-
-def _keys(table: Table, subjects: Iterable[object]) -> pa.Array:
-    type_ = key_type(table)
-    try:
-        return pa.array(list(dict.fromkeys(subjects)), type_)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-        raise NoEraseKey(
-            f"{table.path}: the erase key is {type_}, and a subject is not ({type(error).__name__}); nothing was done"
-        ) from None
-
-
-def _known(table: Table) -> Forgotten:
-    known = table.forgotten()
-    return forgotten.fresh() if known is None else known
-
-
-def _rows(file: File, keys: pa.Array) -> BitMap:
-    """Rows of a file, deleted ones left out."""
-    return _numbers(file, erase_file.rows_of(file, erase_file.erase_key_of(file), keys)) - _deleted(file)
-
-
-def _deleted(file: File) -> BitMap:
-    return _numbers(file, [file.footer.deleted(number) for number in range(file.footer.n_groups)])
-
-
-def _numbers(file: File, masks: Sequence[Mask | None]) -> BitMap:
-    """Numbers of the rows that are marked, group by group."""
-    found = BitMap()
-    for number, mask in enumerate(masks):
-        if mask is not None:
-            found |= BitMap((np.flatnonzero(mask) + number * file.footer.group_rows).astype(np.uint32))
-    return found
-
-
-def _file(
-    table: Table, entry: DataFile, keys: pa.Array, level: Level, dry_run: bool, entropy: Entropy
-) -> tuple[FileErased | None, DataFile | None]:
-    """Erase from one file; what was done, and its new entry if its bytes are others by now."""
-    path = Path(str(inside(table.folder, entry.path, DATA)))
-    with File(path) as file:
-        trailer, deleted = file.footer.trailer, file.footer.n_deleted()
-    now = replace(entry, erase_epoch=trailer.erase_epoch, root=trailer.root.hex(), deleted=deleted)
-    moved = now if now != entry else None  # an earlier erase was killed before it could say so
-    if level != "canonical":
-        with ignoring(CannotEraseInPlace):
-            return _in_place(path, now, keys, dry_run, entropy) or (None, moved)
-    with File(path) as file:
-        rows = len(_rows(file, keys))
-    if not rows and not deleted:
-        return None, moved
-    return _anew(table, path, now, keys, rows, dry_run, entropy)
-
-
-def _in_place(
-    path: Path, now: DataFile, keys: pa.Array, dry_run: bool, entropy: Entropy
-) -> tuple[FileErased, DataFile] | None:
-    plan = erase_file.plan(path, keys, nonces=entropy.take)
-    if plan is None:
-        return None
-    if not dry_run:
-        erase_file.run(plan)
-    one = FileErased(
-        now.path,
-        plan.rows,
-        IN_PLACE,
-        plan.data_blocks,
-        plan.bytes_written,
-        now.bytes,
-        now.root,
-        plan.root,
-        plan.epoch,
-    )
-    return one, replace(now, erase_epoch=plan.epoch, root=plan.root, deleted=plan.deleted)
-
-
-def _anew(
-    table: Table, path: Path, now: DataFile, keys: pa.Array, rows: int, dry_run: bool, entropy: Entropy
-) -> tuple[FileErased, DataFile | None]:
-    one = FileErased(
-        now.path,
-        rows,
-        ANEW,
-        -(-now.bytes // DISK_BLOCK),
-        now.bytes,
-        now.bytes,
-        now.root,
-        "",
-        now.erase_epoch + 1,
-    )
-    if dry_run:
-        return one, None
-    identity = entropy.take(16)
-    name = f"{DATA}/{identity.hex()}.hrc"
-    written = canonical.rewrite(
-        path, table.folder / name, keys, seed=int.from_bytes(entropy.take(8)), uuid=identity
-    )
-    table._log.store.sync(DATA)
-    new = replace(
-        now,
-        path=name,
-        bytes=written.bytes,
-        uuid=written.uuid,
-        erase_epoch=written.erase_epoch,
-        root=written.root,
-        deleted=now.deleted + rows,
-        staged_at=table.version,
-    )
-    blocks = -(-written.bytes // DISK_BLOCK)
-    one = replace(
-        one,
-        data_blocks=blocks,
-        bytes_written=written.bytes,
-        root_after=written.root,
-        epoch=written.erase_epoch,
-    )
-    return one, new
 
 
 def _commit(
@@ -394,3 +173,6 @@ def _commit(
         )
 
     return committing.publish(table, attempt)
+
+
+__all__ = ["LEVELS", "Erased", "FileErased", "Level", "erase", "suppress"]

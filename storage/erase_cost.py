@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pyarrow as pa
 
-from headrace.storage.erase import erase, kept_files, key_type
+from headrace.storage.erase import erase
 from headrace.storage.erasing import DISK_BLOCK
 from headrace.storage.errors import NoEraseKey
+from headrace.storage.held import kept_files, key_type
 from headrace.storage.manifest import DATA
 from headrace.storage.paths import inside
 from headrace.storage.reader import File

@@ -87,6 +87,7 @@ class Policy:
         approve_above: beyond so many persons an approver must have signed too, with another key.
         most_subjects: of one request.
         receipts: public keys of those who sign receipts, by key id.
+        ages_out: by place beyond the table, such as ``dead-letter topic``, after how many days it holds nothing old.
     """
 
     requesters: Mapping[str, str] = field(default_factory=dict)
@@ -94,6 +95,7 @@ class Policy:
     receipts: Mapping[str, str] = field(default_factory=dict)
     approve_above: int = 100
     most_subjects: int = 5_000_000
+    ages_out: Mapping[str, int] = field(default_factory=dict)
 
 
 _REQUEST = msgspec.json.Decoder(Request)

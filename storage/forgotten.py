@@ -9,7 +9,7 @@ keeps ids out of sight and out of byte scans, it is no secret from the table's o
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
@@ -28,6 +28,7 @@ from headrace.storage.paths import inside
 
 if TYPE_CHECKING:
     from headrace.storage.objects import Place
+    from headrace.storage.table import Table
 
 DIGEST_BYTES, SALT_BYTES = 16, 32
 NAME = "forgotten"
@@ -42,12 +43,17 @@ class Forgotten:
         digests: of the erased persons' keys, each ``DIGEST_BYTES`` long, one behind the other, ascending.
         rows: by file, a serialised roaring bitmap of the rows that are hidden and not yet erased.
         changed_at: the version that last added persons; files staged before it may still hold rows of theirs.
+        epochs: erase epoch and root by file, of files that were erased in place and that only older versions list, whose
+            manifests say what they were before; of side files of media 0 and their hash.
+        media: by digest in hex and side file, the bytes (offset, length) that hidden rows refer to, until they are zeros.
     """
 
     salt: bytes
     digests: bytes = b""
     rows: Mapping[str, bytes] = field(default_factory=dict)
     changed_at: int = 0
+    epochs: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    media: Mapping[str, Mapping[str, tuple[tuple[int, int], ...]]] = field(default_factory=dict)
 
     @cached_property
     def _known(self) -> frozenset[bytes]:
@@ -84,6 +90,42 @@ class Forgotten:
                 rows[now] = left.serialize()
         return replace(self, rows=rows)
 
+    def without(self, paths: Collection[str]) -> Forgotten:
+        """Files are gone, and with them what was hidden of theirs."""
+        return replace(
+            self,
+            rows={path: mine for path, mine in self.rows.items() if path not in paths},
+            epochs={path: epoch for path, epoch in self.epochs.items() if path not in paths},
+        )
+
+    def owing(self, rows: Mapping[object, Mapping[str, set[tuple[int, int]]]]) -> Forgotten:
+        """Rows of these persons refer to bytes of side files that have to become zeros."""
+        media = {digest: dict(mine) for digest, mine in self.media.items()}
+        for key, mine in rows.items():
+            held = media.setdefault(self.of(key).hex(), {})
+            for name, ranges in mine.items():
+                held[name] = tuple(sorted(ranges.union(held.get(name, ()))))
+        return replace(self, media=media)
+
+    def owed(self, keys: Iterable[object]) -> dict[str, tuple[tuple[int, int], ...]]:
+        """By side file, what rows of these persons referred to."""
+        found: dict[str, set[tuple[int, int]]] = {}
+        for key in keys if self.media else ():
+            for name, ranges in self.media.get(self.of(key).hex(), {}).items():
+                found.setdefault(name, set()).update(ranges)
+        return {name: tuple(sorted(ranges)) for name, ranges in found.items()}
+
+    def paid(self, keys: Iterable[object]) -> Forgotten:
+        """Those bytes are zeros by now."""
+        done = {self.of(key).hex() for key in keys} if self.media else set[str]()
+        return replace(
+            self, media={digest: mine for digest, mine in self.media.items() if digest not in done}
+        )
+
+    def at_epochs(self, epochs: Mapping[str, tuple[int, str]]) -> Forgotten:
+        """Files that only older versions list have these erase epochs and roots by now."""
+        return replace(self, epochs={**self.epochs, **epochs})
+
     def returning(self, keys: pa.Array) -> NDArray[np.bool_]:
         """bool[rows]: which of some keys are those of forgotten persons."""
         known = self._known
@@ -102,6 +144,12 @@ _FORGOTTEN = msgspec.msgpack.Decoder(Forgotten)
 def fresh() -> Forgotten:
     """Nobody is forgotten yet."""
     return Forgotten(os.urandom(SALT_BYTES))
+
+
+def of(table: Table) -> Forgotten:
+    """Who a table was told to forget, nobody if there was none."""
+    known = table.forgotten()
+    return fresh() if known is None else known
 
 
 def pack(forgotten: Forgotten) -> bytes:

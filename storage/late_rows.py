@@ -9,7 +9,7 @@ manifest. Where that cannot be done the commit is refused, and its rows have to 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,14 +52,18 @@ class LateRows:
 
 
 def _cleared(table: Table, entry: DataFile, known: Forgotten) -> DataFile:
-    from headrace.storage import erase_file  # here: only tables that have forgotten somebody need it
+    from headrace.storage import (  # here: only tables that have forgotten somebody need it
+        erase_file,
+        erase_media,
+    )
     from headrace.storage.reader import File
 
     path = inside(table.path, entry.path, DATA)
     with File(path) as file:
         persons = _persons(file, known)
-    if not len(persons):
-        return entry
+        trailer, deleted = file.footer.trailer, file.footer.n_deleted()
+    if not len(persons):  # of a file that was part of the table before, an erase may have taken them out
+        return replace(entry, erase_epoch=trailer.erase_epoch, root=trailer.root.hex(), deleted=deleted)
     try:
         plan = erase_file.plan(path, persons) if isinstance(path, Path) else None
     except CannotEraseInPlace:
@@ -69,9 +73,22 @@ def _cleared(table: Table, entry: DataFile, known: Forgotten) -> DataFile:
             f"{path}: {len(persons)} persons of it were forgotten since it was staged; nothing was committed; stage its rows again, "
             "which leaves them out"
         )
+    refer = erase_media.referred_to(table, entry, persons)
+    _refuse_shared(table, path, {name for sides in refer.values() for name in sides})
     erase_file.run(plan)
+    entry = erase_media.clear_staged(table, entry, refer, persons)
     _log.warning("%s: %d late rows of forgotten persons were erased before it was committed", path, plan.rows)
     return replace(entry, erase_epoch=plan.epoch, root=plan.root, deleted=plan.deleted)
+
+
+def _refuse_shared(table: Table, path: object, sides: Collection[str]) -> None:
+    """What rows of the table refer to as well is not this commit's to change."""
+    shared = sorted(side.path for file in table.files for side in file.media if side.path in sides)
+    if shared:
+        raise StagedTooLongAgo(
+            f"{path}: persons of it were forgotten since it was staged, and their media lie in {shared[0]}, which the table has "
+            "already; nothing was committed; stage its rows again, with media in a side file of their own"
+        )
 
 
 def _persons(file: File, known: Forgotten) -> pa.Array:

@@ -340,8 +340,8 @@ class Commit:
 
     @property
     def num_rows(self) -> int:
-        """Rows this commit added."""
-        return sum(file.rows for file in self.files)
+        """Rows this commit added, without those that were erased before it was published."""
+        return sum(file.rows - file.deleted for file in self.files)
 
     def attachment(self, name: str) -> bytes:
         """The bytes committed under ``name``.

@@ -111,8 +111,8 @@ class SubjectKey:
 
 def present(table: Table) -> pa.Array:
     """Every id that some file of a kept version still holds, hidden rows included, each once."""
-    from headrace.storage.erase import kept_files  # here: those who only make requests need no table
     from headrace.storage.erase_file import erase_key_of, keys_of
+    from headrace.storage.held import kept_files  # here: those who only make requests need no table
     from headrace.storage.manifest import DATA
     from headrace.storage.paths import inside
     from headrace.storage.reader import File

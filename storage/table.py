@@ -53,7 +53,7 @@ class Table:
         return Table, (self.path, self._manifest, self._suppression)
 
     def __repr__(self) -> str:
-        return f"Table({str(self.path)!r}, version={self.version}, rows={self.num_rows})"
+        return f"Table({str(self.path)!r}, version={self.version})"
 
     @property
     def folder(self) -> Path:
@@ -78,8 +78,12 @@ class Table:
 
     @property
     def num_rows(self) -> int:
-        """Rows of this version, without deleted ones."""
-        return self._manifest.n_rows
+        """Rows of this version that a scan gives: neither deleted nor hidden ones count."""
+        if self.forgotten() is None:
+            return self._manifest.n_rows
+        from headrace.storage.held import shown  # here: few tables have forgotten somebody
+
+        return shown(self)  # pyright: ignore[reportArgumentType]
 
     @property
     def erase_key(self) -> str | None:

@@ -3,20 +3,21 @@
 In the flow: ``headrace verify``, beside readers and writers, and the first step of ``repair``. A file's pages are hashed
 in the order they lie in, with large reads; its footer against the hash tree; its root against the manifest; each
 manifest against the one after it. All of it hangs from the hash of the newest manifest: who notes that hash elsewhere
-(``expect``) will see a table that was rolled back, which by itself looks like a sound older one.
+(``expect``) will see a table that was rolled back, which by itself looks like a sound older one. What an erasure changed since a
+manifest was written is accounted for in ``epochs``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from blake3 import blake3
 
-from headrace.storage import layout, leaves
+from headrace.storage import epochs, layout, leaves
 from headrace.storage.errors import CorruptFooter, CorruptManifest, NoSuchVersion, StorageError
 from headrace.storage.evolved import refuse_unreadable
 from headrace.storage.log import Log
@@ -37,6 +38,7 @@ from headrace.storage.reader import File
 from headrace.storage.scan import checked_file
 
 if TYPE_CHECKING:
+    from headrace.storage.receipts import Receipt
     from headrace.storage.table import Table
 
 READ_BYTES = 16 << 20
@@ -78,6 +80,7 @@ def verify(
     *,
     expect: tuple[int, str] | None = None,
     every_version: bool = False,
+    receipts: Sequence[Receipt] | None = None,
     on_progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Verified:
     """Look at everything.
@@ -86,6 +89,7 @@ def verify(
         table: moved on to the newest version.
         expect: a version and the hash that an earlier run found it to have.
         every_version: look at files of all kept versions, not of the newest alone.
+        receipts: of a register whose log holds; every erasure must be one that was signed there.
         on_progress: is told how many bytes of how many are read.
     """
     table.refresh()
@@ -95,6 +99,7 @@ def verify(
     if expect is not None:
         findings += _rolled_back(table._log, table.version, *expect)
     files = {file.path: file for file in table.files}
+    listed_now = set(files)
     if every_version:
         for manifest in manifests[1:]:
             if manifest.version < table._manifest.standing.closed_before:
@@ -104,21 +109,42 @@ def verify(
             except StorageError:
                 continue  # said above
             files = {file.path: file for file in listed} | files
+    later = epochs.told(table)
+    files = {
+        path: file if path in listed_now else epochs.as_told(file, later) for path, file in files.items()
+    }
     findings += _attachments(table, manifests)
+    as_files = [as_file for file in files.values() for as_file in _with_families(file)]
+    findings += [Finding(*wrong) for wrong in epochs.unsaid(table, as_files)]
+    if receipts is not None:
+        findings += [Finding(*wrong) for wrong in epochs.unsigned(table, manifests, receipts, later)]
     total, done = sum(size for file in files.values() for size in _sizes(file)), 0
     for file in files.values():
         for as_file in _with_families(file):
             findings += verify_file(table, as_file, is_family=as_file is not file)
             done += as_file.bytes
             on_progress(done, total)
-        for side in file.media:
-            findings += _side(table, side, MEDIA)
+    for side in _sides(table, files.values(), later):
+        findings += _side(table, side, MEDIA)
     names = {f"{DATA}/{name}" for name in table._log.store.names(DATA)}
     listed_names = {as_file.path for file in files.values() for as_file in _with_families(file)}
     head = digest(table._log.store.get(table._log.name(table.version)))
     return Verified(
         table.version, head, len(manifests), len(files), total, tuple(findings), len(names - listed_names)
     )
+
+
+def _sides(
+    table: Table, files: Iterable[DataFile], later: Mapping[str, tuple[int, str]]
+) -> Iterator[Attachment]:
+    """Side files of some files, each once, as the newest version knows it: an erasure writes zeros into them."""
+    found: dict[str, Attachment] = {}
+    for file in (*table.files, *files):
+        for side in file.media:
+            found.setdefault(side.path, side)
+    listed = {side.path for file in table.files for side in file.media}
+    for path, side in found.items():
+        yield replace(side, blake3=later[path][1]) if path in later and path not in listed else side
 
 
 def _sizes(file: DataFile) -> Iterator[int]:

@@ -8,9 +8,44 @@ CHANNELS = "tests/storage/test_erased_channels.py"
 LATE = "tests/storage/test_late_rows.py"
 REQUESTS = "tests/storage/test_requests.py"
 RECEIPTS = "tests/storage/test_receipts.py"
+HISTORY = "tests/storage/test_erase_history.py"
+MEDIA = "tests/storage/test_erase_media.py"
+EPOCHS = "tests/jobs/test_erase_epochs.py"
 JOB = "tests/jobs/test_erase_job.py"
 
 FORGETTING = (
+    Mutant(
+        "any receipt of a file accounts for whatever became of it",
+        "storage",
+        "storage/epochs.py",
+        "    return after in reached\n",
+        "    return after in reached or bool(steps)\n",
+        (f"{EPOCHS}::test_an_erasure_that_nobody_signed",),
+    ),
+    Mutant(
+        "media that somebody else refers to become zeros too",
+        "storage",
+        "storage/erase_media.py",
+        "        left = _without(ranges, _others(table, name, keys, entries))\n",
+        "        left = _without(ranges, [])\n",
+        (f"{MEDIA}::test_what_somebody_else_refers_to_stays",),
+    ),
+    Mutant(
+        "what hidden rows referred to is not noted",
+        "storage",
+        "storage/erase.py",
+        ".hiding(rows).owing(media)\n",
+        ".hiding(rows)\n",
+        (f"{MEDIA}::test_media_go_with_their_person",),
+    ),
+    Mutant(
+        "columns that an older version alone names are kept",
+        "storage",
+        "storage/held.py",
+        "        if families or media:\n",
+        "        if media:\n",
+        (f"{HISTORY}::test_columns_that_an_older_version_alone_names",),
+    ),
     Mutant(
         "an entry of a dictionary that nobody else uses is kept",
         "storage",

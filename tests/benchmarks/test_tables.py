@@ -29,8 +29,7 @@ WORDS = {
     },
     "take": {"take", "take wide"},
     "erase": {
-        "seconds",
-        "remains",
+        *("seconds", "remains", "reads", "suppressed"),
         *(f"{what} {how}" for what in ("pages", "bytes") for how in ("random", "clustered")),
     },
     "wide": {"open 10 of 1000", "open 10 of 20000"},

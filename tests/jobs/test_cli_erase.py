@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import typer
 
 from headrace import storage
 from headrace.jobs.cli_erase import register
+from headrace.jobs.erasing import ELSEWHERE
 from headrace.jobs.terminal import run
 from headrace.storage.register import Register
 from headrace.storage.signing import Signer
@@ -116,6 +118,27 @@ def test_nothing_is_claimed_of_topics_whose_retention_was_not_told(
     assert {one.state for one in Register(Path(".headrace/erasures")).receipts()[-1].reach} == {
         "out of scope"
     }
+
+
+def test_each_place_has_the_date_that_was_told_for_it(headrace: Verb, asked: Callable[..., Path]) -> None:
+    policy = Path(".headrace/erasures/policy.json")
+    told = {"dead-letter topic": 7, "Spark's local folders": 1, "a copy in the warehouse": 40}
+    policy.write_text(json.dumps(json.loads(policy.read_text()) | {"ages_out": told}))
+    headrace("run", "clicks", asked(IDS[3]), "--topics-days", 30)
+    receipt = Register(Path(".headrace/erasures")).receipts()[-1]
+    done = datetime.fromtimestamp(receipt.done_at_ms / 1e3, UTC)
+    until = {one.place: one.until for one in receipt.reach if one.state == "aged out"}
+    days = dict.fromkeys(ELSEWHERE, 30) | told
+    assert until == {
+        place: (done + timedelta(days=after)).date().isoformat() for place, after in days.items()
+    }
+    headrace("run", "clicks", asked(IDS[4]))
+    left = {
+        one.place
+        for one in Register(Path(".headrace/erasures")).receipts()[-1].reach
+        if one.state == "aged out"
+    }
+    assert left == set(told), "nothing is claimed of the others"
 
 
 def test_no_id_stands_anywhere_but_where_it_was_given(headrace: Verb, asked: Callable[..., Path]) -> None:
