@@ -127,11 +127,7 @@ def number(leaves: Any, leaf: Leaf, *, by_frequency: bool = False, by_first_use:
         patterns = arrays.numbers(encoded.dictionary, np.dtype(f"u{numbers.itemsize}"))
         entries = patterns.view(numbers.dtype)
         indices = arrays.numbers(encoded.indices, np.dtype(np.int32))
-<<<<<<< HEAD
-        order = ascending(patterns)
-=======
-        order = None if by_first_use else np.argsort(patterns)
->>>>>>> room/erase
+        order = None if by_first_use else ascending(patterns)
     if by_frequency:
         order = np.argsort(-np.bincount(indices, minlength=len(entries)), kind="stable")
     if order is None:
