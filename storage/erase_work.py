@@ -191,8 +191,9 @@ class Work:
         """Of files that the newest version lists: the new entries, and those they stand for."""
         added, old = list[DataFile](), list[DataFile]()
         for file in self.table.files:
-            new = self.replaced.get(file.path, file)
-            new = replace(new, media=tuple(self.sides.get(side.path, side) for side in new.media))
+            media = tuple(self.sides.get(side.path, side) for side in file.media)
+            # Columns may have been joined since it was erased; rows are where they were.
+            new = replace(self.replaced.get(file.path, file), families=file.families, media=media)
             if new != file:
                 added.append(new)
                 old.append(file)

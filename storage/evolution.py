@@ -23,7 +23,6 @@ from headrace.storage.evolved import widens
 from headrace.storage.log import Change
 from headrace.storage.logical import stored_schema
 from headrace.storage.manifest import DATA, Commit, DataFile, Family, Standing
-from headrace.storage.scan import checked_file
 
 if TYPE_CHECKING:
     from headrace.storage.table import Table
@@ -246,13 +245,13 @@ def _shaped(table: Table, edits: Sequence[Edit]) -> Shape:
 
 
 def _families(table: Table, shape: Shape, adds: Sequence[Add], entry: DataFile) -> tuple[Family, ...]:
-    """New columns of one file, as a file of as many rows; rows that are deleted there are null here."""
+    """New columns of one file, as a file of as many rows; rows that are deleted or hidden there are null here."""
     from headrace.storage.writer import Writer
 
     schema = pa.schema([pa.field(shape.stored(add.name), add.type) for add in adds])
-    with checked_file(table.path, entry, table.schema, []) as base:
+    with table._scan((entry,), [])._open(entry, []) as base:
         size, n_groups = base.footer.group_rows, base.footer.n_groups
-        deleted = [base.footer.deleted(group) for group in range(n_groups)]
+        deleted = [base.gone(group) for group in range(n_groups)]
     reads = None
     if all(add.reads is not None for add in adds):
         reads = list(dict.fromkeys(name for add in adds for name in add.reads or ()))

@@ -149,7 +149,7 @@ def fresh() -> Forgotten:
 def of(table: Table) -> Forgotten:
     """Who a table was told to forget, nobody if there was none."""
     known = table.forgotten()
-    return fresh() if known is None else known
+    return fresh() if known is None else known  # pyright: ignore[reportReturnType]
 
 
 def pack(forgotten: Forgotten) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ class Wide(Runner):
         self.rng = np.random.default_rng(args["seed"])
         self.everyone = self.rng.permutation(args["rows"] // 10) + (1 << 60)
         self.folder = Path(args["files"], "erasing-wide")
-        self.asked: list[int] = []
+        self.asked = self.everyone[:0]
 
     def prepare(self) -> None:
         if not self.folder.exists():
@@ -37,7 +38,7 @@ class Wide(Runner):
             name: self.rng.integers(0, 100, BATCH_ROWS).astype(np.float32) for name in names
         }  # the same in every batch
 
-        def batches() -> object:
+        def batches() -> Iterator[pa.RecordBatch]:
             for start in range(0, self.args["rows"], BATCH_ROWS):
                 n = min(BATCH_ROWS, self.args["rows"] - start)
                 users = self.rng.choice(self.everyone, n)

@@ -115,3 +115,38 @@ def test_a_file_that_was_compacted_while_it_was_written_anew(
     erase.erase(table, [BOB], level="canonical")
     nowhere(table, ANN, BOB)
     assert table.num_rows == 0
+
+
+@pytest.mark.parametrize("level", ["erased", "canonical"])
+def test_columns_that_come_while_rows_are_hidden(tmp_path: Path, level: erase.Level) -> None:
+    table = storage.write(tmp_path / "t", rows(ANN, BOB, CY), erase_key="user")
+    erase.suppress(table, [BOB])
+    evolve(table, [Add("again", pa.int64(), lambda batch: batch["user"], ("user",))])
+    shown = storage.open(table.path).to_table()
+    assert shown["again"].to_pylist() == shown["user"].to_pylist() == [ANN] * 10 + [CY] * 10
+    erase.erase(table, [BOB], level=level)
+    nowhere(table, BOB)
+    assert table.to_table()["again"].to_pylist() == [ANN] * 10 + [CY] * 10
+    assert verify(table, every_version=True).findings == ()
+
+
+@pytest.mark.parametrize("level", ["erased", "canonical"])
+def test_columns_that_come_while_somebody_is_erased(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: erase.Level
+) -> None:
+    table = storage.write(tmp_path / "t", rows(ANN, BOB, CY), erase_key="user")
+    commit, left = erase._commit, [1]
+
+    def meanwhile(*given: object, **named: object) -> object:
+        if named and left:
+            left.pop()
+            add = Add("again", pa.int64(), lambda batch: batch["user"], ("user",))
+            evolve(storage.open(table.path), [add])
+        return commit(*given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(erase, "_commit", meanwhile)
+    erase.erase(table, [BOB], level=level)
+    nowhere(table, BOB)
+    shown = storage.open(table.path).to_table()
+    assert shown["again"].to_pylist() == shown["user"].to_pylist() == [ANN] * 10 + [CY] * 10
+    assert verify(table).findings == ()
