@@ -144,6 +144,7 @@ class _Watch:
                     time.sleep(LOOK_EVERY_S)
         except KeyboardInterrupt:
             console.print("ending after the running batch …")
+            self._stop_file.touch()  # the job need not wait until all that was sent is acknowledged
             self._feed.stop()
         finally:
             self._stop_file.touch()

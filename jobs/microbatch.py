@@ -121,8 +121,9 @@ class MicroBatch:
 
     def request_stop(self) -> None:
         """Return once no batch is in work; none that comes after does anything."""
+        self._stopping = True  # before the wait: the next batch may be quicker to the lock
         with self._one_at_a_time:
-            self._stopping = True
+            pass
 
     def _process(self, messages: DataFrame, batch_id: int) -> None:
         query_id = self._session.sparkContext.getLocalProperty("sql.streaming.queryId")

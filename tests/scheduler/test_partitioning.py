@@ -85,9 +85,12 @@ def test_a_shuffle_is_cut_by_what_it_cost(spark: SparkSession, groups: Any) -> N
 
     def run() -> None:
         words = (
-            spark.range(0, 30_000, 1, 2).selectExpr("id", "uuid() AS word").groupBy("word").agg({"id": "max"})
+            spark.range(0, 120_000, 1, 2)
+            .selectExpr("id", "uuid() AS word")
+            .groupBy("word")
+            .agg({"id": "max"})
         )
-        words.selectExpr(f"sum({SLOW.replace('1000', '150').replace('id', 'length(word)')})").collect()
+        words.selectExpr(f"sum({SLOW.replace('1000', '40').replace('id', 'length(word)')})").collect()
 
     before = spark.conf.get("spark.sql.shuffle.partitions")
     advisory = spark.conf.get("spark.sql.adaptive.advisoryPartitionSizeInBytes")
