@@ -21,12 +21,14 @@ pytestmark = [pytest.mark.spark, pytest.mark.broker]
 
 
 def start(root: Path, *arguments: str) -> subprocess.Popen[str]:
+    """A demo that hears Ctrl-C, even where these tests are a shell's job in the background, which would not."""
     return subprocess.Popen(
         [sys.executable, "-m", "headrace.jobs.cli", "demo", "--root", str(root), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, "COLUMNS": "200"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
