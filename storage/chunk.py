@@ -31,8 +31,8 @@ from headrace.storage.statistics import of_page
 from headrace.storage.typecode import is_list
 
 MAX_BLOCKS = 64
-SMALL_ENTRIES_BYTES = 1 << 14
-"""Dictionaries that are too small to be worth sharing between row groups."""
+SMALL_ENTRIES_BYTES = 1 << 12
+"""Dictionaries that are not worth sharing between row groups: reading one of a disk block costs little more than its share."""
 COUNT_ALL = 1 << 16
 WIDE_BYTES = 5
 REPLAN = 1.05
