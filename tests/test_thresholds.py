@@ -64,7 +64,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "rich": ("jobs/*.py",),
     "crc32c": ("streaming/producer.py", "streaming/source.py"),
     "cryptography": ("storage/signing.py",),
-    "pyroaring": ("storage/forgotten.py", "storage/erase.py", "storage/late_rows.py", "storage/reader.py"),
+    "pyroaring": ("storage/forgotten.py", "storage/erase.py", "storage/held.py", "storage/reader.py"),
     "obstore": ("storage/objects.py",),
     "fsspec": ("storage/objects.py",),
 }
