@@ -44,8 +44,8 @@ ENCODED = (
     _mutant(
         "a running sum goes on in the lane beside its own",
         "encodings/delta.py",
-        "above = at - np.uint64(16)",
-        "above = at - np.uint64(15)",
+        "add_rows(out, at, differences, step, whole)",
+        "add_rows(out, at + np.uint64(1), differences, step, whole)",
         f"{INTEGERS}::test_long_streams",
     ),
     _mutant(
