@@ -117,7 +117,10 @@ def decode_arrow(value: bytes, contract: Contract, *, max_bytes: int = 64 * MAX_
         return _failed(contract, "bad_arrow")  # or batches cut off at the end would not be missed
     try:
         messages = pa.ipc.MessageReader.open_stream(pa.py_buffer(value))
-        schema = pa.ipc.read_schema(messages.read_next_message())
+        first = messages.read_next_message()
+        if first.type != "schema":  # the library would read any other header as one, wherever that leads
+            return _failed(contract, "bad_arrow")
+        schema = pa.ipc.read_schema(first)
         wrong = _wrong_schema(schema, contract)
         if wrong is not None:
             return _failed(contract, wrong)

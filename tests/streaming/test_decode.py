@@ -508,6 +508,21 @@ def test_compressed_arrow_is_refused() -> None:
     assert pa.default_memory_pool().max_memory() <= max(peak, before + 4096)
 
 
+@pytest.mark.parametrize("kind", [0, 2, 3, 4, 5, 9, 127, 255])
+def test_a_stream_that_begins_with_no_schema_is_refused(kind: int) -> None:
+    """Read as a schema, another header's fields end the process."""
+    good = encode_arrow(
+        pa.RecordBatch.from_pylist([{"id": "e1", "items": [1, 2], "words": ["a"]}] * 3, CONTRACT.schema)
+    )
+    header_type = 29
+    assert good[header_type] == 1, "Schema, in the flatbuffer of the first message"
+    message = bytearray(good)
+    message[header_type] = kind
+    for at, byte in ((212, 127), (675, 194), (771, 1)):  # together with these it did
+        message[at] = byte
+    assert arrow_reason(bytes(message), CONTRACT) == "bad_arrow"
+
+
 @settings(max_examples=80, deadline=None)
 @given(data=st.data())
 def test_mutated_arrow_messages_never_pass_unchecked(data: st.DataObject) -> None:
