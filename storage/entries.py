@@ -99,8 +99,8 @@ def worth_counting(leaves: Any) -> bool:
 
 def _n_distinct(few: NDArray[Any]) -> int:
     """By sorting, which is quicker for a few values than to look for equals."""
-    ascending = np.sort(few.view(f"u{few.itemsize}"))
-    return 1 + int(np.count_nonzero(ascending[1:] != ascending[:-1]))
+    patterns = np.sort(few.view(f"u{few.itemsize}"))
+    return 1 + int(np.count_nonzero(patterns[1:] != patterns[:-1]))
 
 
 def number(leaves: Any, leaf: Leaf, *, by_frequency: bool = False, by_first_use: bool = False) -> Numbered:

@@ -22,7 +22,6 @@ from pyroaring import BitMap
 from headrace.storage import committing, erase_media, forgotten, held
 from headrace.storage.compaction import compact
 from headrace.storage.entropy import Entropy
-from headrace.storage.erase_media import Range
 from headrace.storage.erase_work import Work
 from headrace.storage.erased import HIDDEN, LEVELS, Erased, FileErased, Level
 from headrace.storage.errors import PlanOutdated
@@ -56,16 +55,14 @@ def suppress(
     for _ in range(_TRIES):
         base = table.refresh()._manifest
         known = forgotten.of(table)
-        rows, media = dict[str, BitMap](), dict[object, dict[str, set[Range]]]()
+        rows = dict[str, BitMap]()
         for entry in held.kept_files(table):
             with File(inside(table.path, entry.path, DATA)) as file:
                 mine = held.rows_of(file, keys)
             if len(mine):
                 rows[entry.path] = mine
-                for person, sides in erase_media.referred_to(table, entry, keys).items():
-                    for name, ranges in sides.items():
-                        media.setdefault(person, {}).setdefault(name, set()).update(ranges)
-        after = known.with_persons(keys.to_pylist(), base.version + 1).hiding(rows).owing(media)
+                known = known.owing(erase_media.referred_to(table, entry, keys))
+        after = known.with_persons(keys.to_pylist(), base.version + 1).hiding(rows)
         try:
             commit = _commit(table, base, (), (), after, clock_ms)
         except PlanOutdated:

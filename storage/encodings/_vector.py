@@ -6,6 +6,7 @@ instead. A kernel that calls one says so: ``@kernel_with(register)``. numba keep
 so whoever edits this file touches theirs too.
 """
 
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -29,10 +30,9 @@ def look_up_four(table: Array, codes: Array, at: Index, out: Array, to: Index) -
         out[int(to) + i] = table[codes[int(at) + i]]
 
 
+@cache
 def register() -> None:
-    """Have numba compile the functions above as they are written below; called once, before the first kernel that uses one."""
-    if _registered:
-        return
+    """Have numba compile the functions above as they are written below; before the first kernel that uses one."""
     from llvmlite import ir
     from numba import types
     from numba.core import cgutils
@@ -97,8 +97,3 @@ def register() -> None:
     @overload(look_up_four, strict=False)
     def _look_up_four(table: Any, codes: Any, at: Any, out: Any, to: Any) -> Any:
         return lambda table, codes, at, out, to: four_entries(table, codes, at, out, to)
-
-    _registered.append(True)
-
-
-_registered: list[bool] = []

@@ -27,18 +27,18 @@ def _rank(numbers: Array, counts: Array, order: Array, other: Array) -> None:
     """uint[n] -> uint32[n] in ``order``. counts: uint32[passes, 2048] of zeros; other: uint32[n], overwritten."""
     n = np.uint64(len(numbers))
     passes = len(counts)
-    keep = np.uint64((1 << 11) - 1)
+    keep = np.uint64((1 << _DIGIT) - 1)
     for i in range(n):
         order[i] = i
         value = np.uint64(numbers[i])
         for at in range(passes):
-            counts[at, (value >> np.uint64(11 * at)) & keep] += np.uint32(1)
+            counts[at, (value >> np.uint64(_DIGIT * at)) & keep] += np.uint32(1)
     for at in range(passes):
-        shift = np.uint64(11 * at)
+        shift = np.uint64(_DIGIT * at)
         if counts[at, (np.uint64(numbers[0]) >> shift) & keep] == n:
             continue
         start = np.uint32(0)
-        for place in range(1 << 11):
+        for place in range(1 << _DIGIT):
             size = counts[at, place]
             counts[at, place] = start
             start += size

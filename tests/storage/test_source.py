@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,27 +34,10 @@ from headrace.storage.reader import File
 from headrace.storage.source import REMOTE_GAP_BYTES, TAIL_BYTES, Source, open_source
 from headrace.storage.writer import Writer
 
-from .fake_s3 import FakeS3, fake_s3
+from .fake_s3 import FakeS3
 
 BYTES = np.random.default_rng(7).bytes(TAIL_BYTES * 3)
 ROWS = pa.table({"user": [1, 2, 3], "items": [[7, 9], [], [4]], "word": ["a", None, "b"]})
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[FakeS3]:
-    with fake_s3() as s3:
-        yield s3
-
-
-@pytest.fixture
-def s3(server: FakeS3, monkeypatch: pytest.MonkeyPatch) -> FakeS3:
-    """The server, empty, and this process's environment leading to it."""
-    server.objects.clear()
-    server.requests.clear()
-    server.fail_next = server.forget_answers = 0
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    return server
 
 
 def everywhere(data: bytes, folder: Path) -> list[Callable[[], Source]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -22,27 +22,10 @@ from headrace.storage.repair import repair
 from headrace.storage.table import Table
 from headrace.storage.verify import verify
 
-from .fake_s3 import FakeS3, fake_s3
+from .fake_s3 import FakeS3
 
 HERE = "s3://shop/tables/t"
 SCHEMA = pa.schema([("user", pa.int64()), ("q", pa.float64())])
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[FakeS3]:
-    with fake_s3() as s3:
-        yield s3
-
-
-@pytest.fixture
-def s3(server: FakeS3, monkeypatch: pytest.MonkeyPatch) -> FakeS3:
-    """The server, empty, and this process's environment leading to it."""
-    server.objects.clear()
-    server.requests.clear()
-    server.fail_next = server.forget_answers = 0
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    return server
 
 
 def rows(*users: int) -> pa.Table:
