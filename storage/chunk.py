@@ -19,7 +19,7 @@ from headrace.storage import arrays, page, select
 from headrace.storage.decode_cost import GATHER_NS
 from headrace.storage.encodings.contract import Array
 from headrace.storage.encodings.sequence import Edits
-from headrace.storage.entries import SAMPLE, Entries, FileEntries, countable, number, worth_counting
+from headrace.storage.entries import SAMPLE, Entries, FileEntries, Order, countable, number, worth_counting
 from headrace.storage.errors import SchemaMismatch
 from headrace.storage.exact import plain
 from headrace.storage.flatten import Cuts, Flat, Rows, leaf_flats, page_cuts, split
@@ -34,6 +34,8 @@ MAX_BLOCKS = 64
 SMALL_ENTRIES_BYTES = 1 << 12
 """Dictionaries that are not worth sharing between row groups: reading one of a disk block costs little more than its share."""
 COUNT_ALL = 1 << 16
+_ORDERS: dict[str, Order] = {"size": "frequency", "compliance": "first use"}
+"""By profile, of a dictionary's numbers."""
 WIDE_BYTES = 5
 REPLAN = 1.05
 """A plan that needs so much more per value than where it was made is made anew."""
@@ -291,13 +293,12 @@ class ColumnWriter:
             # Of a few values nothing follows for the next row group.
             self._coded = False if len(leaves) >= SAMPLE else None
             return direct, None
-        by_frequency = profile.name == "size" and not self.type.is_ordered
-        by_first_use = profile.name == "compliance" and not self.type.is_ordered
+        by: Order = "value" if self.type.is_ordered else _ORDERS.get(profile.name, "value")
         if self.file_entries is not None:
             shared = self.file_entries.add(leaves)
             if shared is not None:
                 return [Flat(page.CODES, shared, cuts, "codes", page.FILE_DICTIONARY)], None
-        numbered = number(leaves, self.type.leaf, by_frequency=by_frequency, by_first_use=by_first_use)
+        numbered = number(leaves, self.type.leaf, by)
         codes = Flat(page.CODES, numbered.codes, cuts, "codes")
         entries = self.entries_body(numbered.entries)
         if self._coded is None or len(numbered.entries) * 2 > len(leaves):
@@ -316,9 +317,7 @@ class ColumnWriter:
                 and len(entries) > SMALL_ENTRIES_BYTES
                 and numbered.shared()
             ):
-                self.file_entries = FileEntries(
-                    self.type.leaf, by_frequency=by_frequency, by_first_use=by_first_use
-                )
+                self.file_entries = FileEntries(self.type.leaf, by)
                 shared = self.file_entries.add(leaves, numbered)
                 if shared is not None:
                     return [Flat(page.CODES, shared, cuts, "codes", page.FILE_DICTIONARY)], None

@@ -8,7 +8,7 @@ is never given out: it means erased. Encoding codes and entries is not done here
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +26,9 @@ SHARED = 0.15
 FILE_ENTRIES = 1 << 22  # a dictionary that every reader of a page must load has an end
 
 Codes: TypeAlias = "NDArray[np.uint32]"
+Order = Literal["value", "frequency", "first use"]
+"""Of numbers: ascending by bit pattern; the most frequent first, which makes codes of few distinct bytes, for a general-purpose
+compressor behind them; or as strings are, so that what one person alone has lies together where their rows do."""
 Entries: TypeAlias = Any
 """Distinct values: a numpy array for fixed-width leaves, an Arrow array for strings and binary."""
 
@@ -58,16 +61,14 @@ class Known:
         self._table = Distinct()
         self._codes = np.zeros(1, np.uint32)  # of each of the table's numbers
 
-    def add(
-        self, numbers: NDArray[Any], *, by_frequency: bool = False, by_first_use: bool = False
-    ) -> tuple[NDArray[Any], Codes]:
+    def add(self, numbers: NDArray[Any], by: Order = "value") -> tuple[NDArray[Any], Codes]:
         """The values that had no code, in the order of those that they get, as `number` orders them, and all codes."""
         table, first = self._table, len(self._codes)
         found = table.assign(numbers)
         fresh = table.entries(numbers.dtype, first - 1)
-        if by_first_use:
+        if by == "first use":
             order = np.arange(len(fresh))
-        elif by_frequency:
+        elif by == "frequency":
             order = np.argsort(-np.bincount(found, minlength=first + len(fresh))[first:], kind="stable")
         else:
             order = ascending(fresh.view(f"u{fresh.itemsize}"))
@@ -103,14 +104,13 @@ def _n_distinct(few: NDArray[Any]) -> int:
     return 1 + int(np.count_nonzero(patterns[1:] != patterns[:-1]))
 
 
-def number(leaves: Any, leaf: Leaf, *, by_frequency: bool = False, by_first_use: bool = False) -> Numbered:
-    """Number the distinct values: numbers ascending by bit pattern, strings by first use, or the most frequent first.
+def number(leaves: Any, leaf: Leaf, by: Order = "value") -> Numbered:
+    """Number the distinct values, strings by first use unless the most frequent come first.
 
     Args:
         leaves: an Arrow array without nulls, or numbers as numpy.
         leaf: their type.
-        by_frequency: True makes codes of few distinct bytes, for a general-purpose compressor behind them.
-        by_first_use: True numbers numbers as strings are, so that what one person alone has lies together where their rows do.
+        by: what numbers are in the order of.
     """
     order = None
     if leaf.dtype is None:
@@ -121,14 +121,14 @@ def number(leaves: Any, leaf: Leaf, *, by_frequency: bool = False, by_first_use:
         numbers = leaves if isinstance(leaves, np.ndarray) else arrays.numbers(leaves, leaf.dtype)
         if preferred():
             known = Known()
-            return Numbered(*known.add(numbers, by_frequency=by_frequency, by_first_use=by_first_use), known)
+            return Numbered(*known.add(numbers, by), known)
         # Bit patterns, so that NaNs and zeros of both signs keep theirs.
         encoded = _arrow(np.ascontiguousarray(numbers).view(f"u{numbers.itemsize}")).dictionary_encode()
         patterns = arrays.numbers(encoded.dictionary, np.dtype(f"u{numbers.itemsize}"))
         entries = patterns.view(numbers.dtype)
         indices = arrays.numbers(encoded.indices, np.dtype(np.int32))
-        order = None if by_first_use else ascending(patterns)
-    if by_frequency:
+        order = None if by == "first use" else ascending(patterns)
+    if by == "frequency":
         order = np.argsort(-np.bincount(indices, minlength=len(entries)), kind="stable")
     if order is None:
         return Numbered(entries, indices.astype(np.uint32) + np.uint32(1))
@@ -142,13 +142,14 @@ def number(leaves: Any, leaf: Leaf, *, by_frequency: bool = False, by_first_use:
 class FileEntries:
     """A dictionary over the row groups of one column: new values get the next codes, known ones keep theirs."""
 
-    def __init__(self, leaf: Leaf, *, by_frequency: bool = False, by_first_use: bool = False) -> None:
+    def __init__(self, leaf: Leaf, by: Order = "value") -> None:
         """
         Args:
             leaf: type of the values.
-            by_frequency, by_first_use: as for `number`, among the values that come together.
+            by: as for `number`, among the values that come together.
         """
-        self._leaf, self._by_frequency, self._by_first_use = leaf, by_frequency, by_first_use
+        self._leaf = leaf
+        self._by: Order = by
         self._parts: list[Entries] = []
         self._known: Known | None = None
         self.n_entries = 0
@@ -168,9 +169,7 @@ class FileEntries:
             return self._added(
                 leaves if isinstance(leaves, np.ndarray) else arrays.numbers(leaves, self._leaf.dtype)
             )
-        numbered = number(
-            leaves, self._leaf, by_frequency=self._by_frequency, by_first_use=self._by_first_use
-        )
+        numbered = number(leaves, self._leaf, self._by)
         found = self._found(numbered.entries)
         if found is None:
             return None
@@ -210,10 +209,8 @@ class FileEntries:
         if self._known is None:
             self._known = Known()
             for part in self._parts:
-                self._known.add(part, by_frequency=True)  # each came once: they stay in their order
-        fresh, codes = self._known.add(
-            numbers, by_frequency=self._by_frequency, by_first_use=self._by_first_use
-        )
+                self._known.add(part, "first use")  # each came once: they stay in their order
+        fresh, codes = self._known.add(numbers, self._by)
         if self.n_entries + len(fresh) > FILE_ENTRIES:
             self._known = None
             return None

@@ -34,8 +34,8 @@ FORGETTING = (
         "what hidden rows referred to is not noted",
         "storage",
         "storage/erase.py",
-        ".hiding(rows).owing(media)\n",
-        ".hiding(rows)\n",
+        "known = known.owing(erase_media.referred_to(table, entry, keys))",
+        "erase_media.referred_to(table, entry, keys)",
         (f"{MEDIA}::test_media_go_with_their_person",),
     ),
     Mutant(

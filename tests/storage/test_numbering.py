@@ -85,10 +85,10 @@ def test_kernels_number_values_as_arrow_does(
     made: list[list[bytes]] = []
     # The last way: kernels are loaded, and unloaded, while a file is being written.
     for way in ((False,) * 4, (True,) * 4, (False, True, False, True)):
-        shared, steps = FileEntries(leaf, by_frequency=by_frequency), []
+        shared, steps = FileEntries(leaf, "frequency" if by_frequency else "value"), []
         for chunk, compiled in zip(chunks, way, strict=True):
             monkeypatch.setattr(_jit, "_preferred", compiled)
-            numbered = number(chunk, leaf, by_frequency=by_frequency)
+            numbered = number(chunk, leaf, "frequency" if by_frequency else "value")
             assert numbered.entries[numbered.codes - 1].tobytes() == chunk.tobytes()
             codes = shared.add(chunk)
             assert codes is not None
