@@ -9,7 +9,7 @@ and so is a page of which many rows are wanted.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -34,7 +34,7 @@ from headrace.storage.page import (
     VALUES,
 )
 from headrace.storage.page_read import Mask, row_validity
-from headrace.storage.page_streams import Page
+from headrace.storage.page_streams import Entries, Page
 from headrace.storage.views import Piece, Views, is_sequence, join, pick
 
 DENSE = 4
@@ -124,7 +124,7 @@ def _sparse(reader: ChunkReader, page: Page, rows: Rows, counter: Counter) -> Pi
         valid = mask[rows]
         at = (np.cumsum(mask) - 1)[rows[valid]]
     if not type_.is_list:
-        array = _leaf(reader, page, n_valid, at, valid, len(rows), leaf, counter, LENGTHS)
+        array = _Wanted(page, n_valid, at, valid, len(rows), counter).values(reader, LENGTHS)
         page.done()
         return array
     if type_.size is not None:
@@ -140,7 +140,7 @@ def _sparse(reader: ChunkReader, page: Page, rows: Rows, counter: Counter) -> Pi
     items = positions(ends[at], sizes)
     if len(items) * DENSE > page.n_items:
         return None
-    child = _leaf(reader, page, page.n_items, items, None, len(items), leaf, counter, ITEM_LENGTHS)
+    child = _Wanted(page, page.n_items, items, None, len(items), counter).values(reader, ITEM_LENGTHS)
     page.done()
     if valid is None:
         spread = sizes
@@ -157,92 +157,76 @@ def positions(starts: Rows, sizes: Rows) -> Rows:
     return np.repeat(starts - (ends - sizes), sizes) + np.arange(int(ends[-1]) if len(ends) else 0)
 
 
-def _leaf(
-    reader: ChunkReader,
-    page: Page,
-    n: int,
-    at: Rows,
-    valid: Mask | None,
-    n_all: int,
-    leaf: Leaf,
-    counter: Counter,
-    lengths_role: int,
-) -> pa.Array:
-    """Flat values at some positions of a page's n, spread over ``n_all`` slots where ``valid``."""
-    if CODES in page.streams:
-        return _coded(reader, page, n, at, valid, n_all, leaf, counter)
-    if leaf.dtype is None:
-        return _text(page, n, at, valid, n_all, leaf, counter, lengths_role)
-    page.claim("values", n_all * leaf.dtype.itemsize)
-    out = np.empty(len(at), leaf.dtype)
-    counter.blocks += page.take(VALUES, n, at, out)
-    return arrays.fixed(out, valid, n_all, leaf)
+class _Wanted(NamedTuple):
+    """Flat values of a page, some of its ``n``, that will lie in ``n_all`` slots of an array, where ``valid``."""
 
+    page: Page
+    n: int
+    at: Rows
+    valid: Mask | None
+    n_all: int
+    counter: Counter
 
-def _coded(
-    reader: ChunkReader,
-    page: Page,
-    n: int,
-    at: Rows,
-    valid: Mask | None,
-    n_all: int,
-    leaf: Leaf,
-    counter: Counter,
-) -> pa.Array:
-    codes = np.empty(len(at), np.uint32)
-    counter.blocks += page.take(CODES, n, at, codes)
-    entries = reader.dictionaries.of(page)
-    top = int(codes.max(initial=0))
-    if top > len(entries):
-        page.place.fail("dictionary code", f"at most {len(entries)}", top)
-    kept = codes > 0  # 0 is an erased value, which reads as null
-    if not kept.all():
-        if valid is None:
-            valid = kept
+    def values(self, reader: ChunkReader, lengths_role: int) -> pa.Array:
+        """Those values, however the page holds them."""
+        leaf = reader.column.type.leaf
+        if CODES in self.page.streams:
+            return self._coded(reader.dictionaries.of(self.page), leaf)
+        if leaf.dtype is None:
+            return self._text(leaf, lengths_role)
+        self.page.claim("values", self.n_all * leaf.dtype.itemsize)
+        out = np.empty(len(self.at), leaf.dtype)
+        self._take(VALUES, self.n, self.at, out)
+        return arrays.fixed(out, self.valid, self.n_all, leaf)
+
+    def _take(self, role: int, n: int, at: Rows, out: NDArray[Any]) -> None:
+        self.counter.blocks += self.page.take(role, n, at, out)
+
+    def _coded(self, entries: Entries, leaf: Leaf) -> pa.Array:
+        codes, valid = np.empty(len(self.at), np.uint32), self.valid
+        self._take(CODES, self.n, self.at, codes)
+        top = int(codes.max(initial=0))
+        if top > len(entries):
+            self.page.place.fail("dictionary code", f"at most {len(entries)}", top)
+        kept = codes > 0  # 0 is an erased value, which reads as null
+        if not kept.all():
+            if valid is None:
+                valid = kept
+            else:
+                valid[np.flatnonzero(valid)[~kept]] = False
+            codes = codes[kept]
+        if leaf.dtype is not None:
+            out = np.empty(len(codes), leaf.dtype)
+            look_up(entries.table, codes, out)
+            return arrays.fixed(out, valid, self.n_all, leaf)
+        self.page.claim("dictionary strings", entries.longest * len(codes))
+        rows = codes.astype(np.int32) - np.int32(1)
+        if valid is not None:
+            rows = arrays.spread(rows, valid, self.n_all)
+        return entries.values.take(arrays.indices(rows, valid))
+
+    def _text(self, leaf: Leaf, lengths_role: int) -> pa.Array:
+        lengths = self.page.stream(lengths_role, _U32, self.n)
+        self.counter.add(self.n)
+        ends = np.zeros(self.n + 1, np.int64)
+        np.cumsum(lengths, out=ends[1:])
+        total = int(ends[-1])
+        if self.page.count(BYTES) != total:
+            self.page.place.fail("values in stream 4", total, self.page.count(BYTES))
+        sizes = lengths[self.at].astype(np.int64)
+        places = positions(ends[self.at], sizes)
+        if len(places) * DENSE > total:
+            text: NDArray[Any] = self.page.stream(BYTES, _U8, total)[places]
+            self.counter.add(total)
         else:
-            valid[np.flatnonzero(valid)[~kept]] = False
-        codes = codes[kept]
-    if leaf.dtype is not None:
-        out = np.empty(len(codes), leaf.dtype)
-        look_up(entries.table, codes, out)
-        return arrays.fixed(out, valid, n_all, leaf)
-    page.claim("dictionary strings", entries.longest * len(codes))
-    rows = codes.astype(np.int32) - np.int32(1)
-    if valid is not None:
-        rows = arrays.spread(rows, valid, n_all)
-    return entries.values.take(arrays.indices(rows, valid))
-
-
-def _text(
-    page: Page,
-    n: int,
-    at: Rows,
-    valid: Mask | None,
-    n_all: int,
-    leaf: Leaf,
-    counter: Counter,
-    lengths_role: int,
-) -> pa.Array:
-    lengths = page.stream(lengths_role, _U32, n)
-    counter.add(n)
-    ends = np.zeros(n + 1, np.int64)
-    np.cumsum(lengths, out=ends[1:])
-    total = int(ends[-1])
-    if page.count(BYTES) != total:
-        page.place.fail("values in stream 4", total, page.count(BYTES))
-    sizes = lengths[at].astype(np.int64)
-    places = positions(ends[at], sizes)
-    if len(places) * DENSE > total:
-        text: NDArray[Any] = page.stream(BYTES, _U8, total)[places]
-        counter.add(total)
-    else:
-        text = np.empty(len(places), np.uint8)
-        counter.blocks += page.take(BYTES, total, places, text)
-    buffers = [arrays.bitmap(valid), arrays.offsets(lengths[at], valid, n_all), pa.py_buffer(text)]
-    array = pa.Array.from_buffers(leaf.arrow, n_all, buffers)
-    if pa.types.is_string(leaf.arrow):
-        try:
-            array.validate(full=True)
-        except pa.ArrowInvalid as error:
-            page.place.fail("text", "UTF-8", error)
-    return array
+            text = np.empty(len(places), np.uint8)
+            self._take(BYTES, total, places, text)
+        offsets = arrays.offsets(lengths[self.at], self.valid, self.n_all)
+        buffers = [arrays.bitmap(self.valid), offsets, pa.py_buffer(text)]
+        array = pa.Array.from_buffers(leaf.arrow, self.n_all, buffers)
+        if pa.types.is_string(leaf.arrow):
+            try:
+                array.validate(full=True)
+            except pa.ArrowInvalid as error:
+                self.page.place.fail("text", "UTF-8", error)
+        return array
