@@ -118,7 +118,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    """One local session, ordered by our scheduler, for every test that needs Spark; loopback only, no user interface."""
+    """One local session, ordered by our scheduler, for every test that needs Spark; loopback only."""
     from pyspark.sql import SparkSession
 
     from headrace import scheduler
@@ -129,7 +129,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     builder = (
         SparkSession.builder.master("local[2]")
         .appName("headrace-tests")
-        .config("spark.ui.enabled", "false")
+        .config("spark.ui.port", "0")  # it serves the metrics
         .config("spark.ui.showConsoleProgress", "false")
         .config("spark.driver.host", "127.0.0.1")
         .config("spark.driver.bindAddress", "127.0.0.1")

@@ -47,6 +47,7 @@ final class Gauges {
         (Gauge<Double>)
             () -> {
               synchronized (on.scheduler()) {
+                on.pool().refresh(); // where nobody asks for an order, nobody else settles what has ended
                 return read.applyAsDouble(on.pool().queue());
               }
             });
