@@ -16,15 +16,18 @@ import pyarrow as pa
 import pytest
 
 import headrace.storage as storage
+from headrace.storage import stores
 from headrace.storage.collecting import collect
 from headrace.storage.compaction import compact
 from headrace.storage.errors import ClockDoubtful
+from headrace.storage.log import Log
+from headrace.storage.manifest import Manifest
 from headrace.storage.verify import verify
 
 from .crowd import SCHEMA, consistent
 
 PROCESSES, WRITERS = 4, 4
-COMMITS = 12  # of a hundred in the soak
+COMMITS = 100
 KILLS = 25
 
 
@@ -66,6 +69,30 @@ def test_many_writers_compactors_and_readers(iteration: int, tmp_path: Path) -> 
     assert all(report["reads"] for report in reports)
     assert any(report["races"] for report in reports), "they did meet"
     assert any(report["compactions"] for report in reports)
+
+
+def test_whoever_keeps_the_turn_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer that was stopped while it had its turn, or died: the next ones go on, at once or after a moment."""
+    monkeypatch.setattr(stores, "TURN_S", 0.1)
+    table, other = storage.create(tmp_path / "t", SCHEMA), storage.open(tmp_path / "t")
+    keep, waited = Log.publish, list[float]()
+
+    def beaten(log: Log, manifest: Manifest) -> bool:
+        monkeypatch.setattr(Log, "publish", keep)
+        other.append(pa.table({"writer": [1], "number": [len(waited)]}))
+        return log.publish(manifest)
+
+    def append(number: int) -> None:
+        monkeypatch.setattr(Log, "publish", beaten)
+        began = time.monotonic()
+        table.append(pa.table({"writer": [0], "number": [number]}))
+        waited.append(time.monotonic() - began)
+
+    with table._log.store.turn("_manifest"):
+        append(0)
+    append(1)
+    assert waited[0] >= 0.1
+    assert consistent(storage.open(tmp_path / "t")) == {0: 2, 1: 2}
 
 
 FIRST_AT_ONCE = """
@@ -198,6 +225,7 @@ COLLECTS = """
 import sys
 from datetime import timedelta
 import headrace.storage as storage
+from headrace.storage import stores
 from headrace.storage.collecting import collect
 from headrace.storage.errors import ClockDoubtful
 try:
