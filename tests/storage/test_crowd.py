@@ -128,7 +128,6 @@ from headrace.storage.collecting import collect
 table = storage.open(sys.argv[1])
 last = table.last_commit("q")
 number = last.key[1] + 1 if last else 0
-print("ready", flush=True)
 while True:
     staged = table.stage([pa.record_batch({"writer": [0], "number": [number]})])
     table.commit([staged], key=("q", number), attachments={"m": str(number).encode()})
@@ -141,29 +140,36 @@ while True:
 """
 
 
-def kills(path: Path, n: int, seed: int) -> None:
-    """Kill a writer ``n`` times at any moment; after each, everything it acknowledged is there, each once."""
+def kills(path: Path, n: int, seed: int) -> int:
+    """Kill a writer ``n`` times, at any moment of what follows a few of its commits; returns how many commits there were.
+
+    After each kill everything it acknowledged is there, each once.
+    """
     storage.create(path, SCHEMA)
-    draw = random.Random(seed)
+    draw, held = random.Random(seed), 0
     for _ in range(n):
         command = [sys.executable, "-c", KILLED, str(path)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
             assert writer.stdout is not None
-            assert writer.stdout.readline() == "ready\n"
-            time.sleep(draw.uniform(0.0, 0.15))
+            said = [writer.stdout.readline() for _ in range(1 + draw.randrange(8))]
+            time.sleep(draw.uniform(0.0, 0.05))
             writer.send_signal(signal.SIGKILL)
-            said = writer.stdout.read().split("\n")[:-1]
+            said += writer.stdout.readlines()
         assert writer.returncode == -signal.SIGKILL
+        whole = [int(line) for line in said if line.endswith("\n")]
+        assert whole == list(range(held, held + len(whole)))
         table = storage.open(path)
-        held = consistent(table).get(0, 0)
-        assert held >= (int(said[-1]) + 1 if said else 0)
+        before, held = held, consistent(table).get(0, 0)
+        assert before + len(whole) <= held <= before + len(whole) + 1
         assert not verify(table).findings
         last = table.last_commit("q")
-        assert held == (last.key[1] + 1 if last and last.key else 0)
+        assert last is not None
+        assert last.key == ("q", held - 1)
+    return held
 
 
 def test_a_writer_is_killed(tmp_path: Path) -> None:
-    kills(tmp_path / "t", KILLS, seed=3)
+    assert kills(tmp_path / "t", KILLS, seed=3) >= KILLS
     table = storage.open(tmp_path / "t")
     table.append(pa.table({"writer": [1], "number": [0]}))
     compact(table)
