@@ -223,6 +223,8 @@ def test_versions_expire_by_age_and_every_doubt_keeps_them(tmp_path: Path) -> No
     assert horizon("one behind", [0, 8 * DAY, -10 * YEAR, 9 * DAY, 10 * DAY], 12 * DAY) == 1
     with pytest.raises(ClockDoubtful, match="set the clock"):
         horizon("ten years on", steps, 10 * YEAR)
+    with pytest.raises(ClockDoubtful, match=r"version 3 is .* past those before it"):
+        horizon("ten years on, as somebody's who wrote", [0, DAY, 10 * YEAR], 10 * YEAR + DAY)
 
 
 FAKETIME = next((str(found) for found in Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), None)
@@ -258,3 +260,50 @@ def test_a_machine_whose_clock_has_jumped_removes_nothing_early(jump: str, tmp_p
     )
     assert done.stdout.strip() in ("1", "doubtful")
     assert storage.open(table.path, 1).version == 1
+
+
+JUMPS = """
+import sys, time
+from datetime import timedelta
+from pathlib import Path
+import pyarrow as pa
+import headrace.storage as storage
+from headrace.storage import durable
+from headrace.storage.collecting import collect
+from headrace.storage.errors import ClockDoubtful
+path, clock = sys.argv[1], Path(sys.argv[2])
+keep, jumps = durable.publish_exclusive, ["+1h", "-1h", "+10y", "-10y"]
+def publish(temporary, final):
+    before = time.time()
+    clock.write_text(jumps[int(final.stem) % len(jumps)])
+    assert abs(time.time() - before) > 1000, "the clock did not jump"
+    keep(temporary, final)
+durable.publish_exclusive = publish
+table = storage.open(path)
+for number in range(8):
+    staged = table.stage([pa.record_batch({"writer": [0], "number": [number]})])
+    table.commit([staged], key=("q", number))
+    try:
+        assert collect(table, older_than=timedelta(days=1), dry_run=True).horizon == 1
+    except ClockDoubtful:
+        pass
+"""
+
+
+@pytest.mark.skipif(FAKETIME is None, reason="needs libfaketime")
+def test_the_clock_jumps_back_and_forth_in_the_middle_of_commits(tmp_path: Path) -> None:
+    table, clock = storage.create(tmp_path / "t", SCHEMA), tmp_path / "clock"
+    clock.write_text("+0")
+    faked = {"LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1"}
+    subprocess.run(
+        [sys.executable, "-c", JUMPS, str(table.path), str(clock)],
+        env={**os.environ, **faked},
+        check=True,
+        timeout=120,
+    )
+    found = storage.open(table.path)
+    assert [commit.key and commit.key[1] for commit in found.history()] == [*range(7, -1, -1), None]
+    assert found.to_table()["number"].to_pylist() == list(range(8))
+    times = [commit.committed_at_ms for commit in found.history()]
+    assert max(times) - min(times) > 10 * YEAR, "what was written down did jump"
+    assert collect(found, older_than=timedelta(minutes=1), dry_run=True).horizon == 1
