@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from headrace.storage.table import Table
 
 SKEW = timedelta(hours=26)  # by which clocks of writers may differ: a wrong time zone and a little more
-IDLE = timedelta(days=400)  # a table that nobody wrote to for longer, or a clock that is wrong
+IDLE = timedelta(days=400)  # a table that nobody wrote to for longer, or a clock that is, or was, wrong
 _SEEN = ".seen.json"
 
 
@@ -154,11 +154,9 @@ def _by_age(table: Table, older_than: timedelta, now: int) -> int:
     latest = max((found.committed_at_ms for found in kept if found.committed_at_ms <= now), default=None)
     if latest is None:
         return kept[-1].version  # our clock is behind all writers'
-    if now - latest > IDLE / timedelta(milliseconds=1):
-        raise ClockDoubtful(
-            f"{table.path}: this machine's clock is {(now - latest) / 86_400_000:.0f} days past the newest commit; if that "
-            "is right, say how many versions to keep instead of an age; else set the clock; nothing was removed"
-        )
+    idle = IDLE / timedelta(milliseconds=1)
+    if now - latest > idle:
+        raise _doubtful(table, "this machine's clock is", now - latest, "the newest commit")
     limit = now - (older_than + SKEW) / timedelta(milliseconds=1)
     since, horizon = 0, kept[-1].version
     for found in reversed(kept):  # from the oldest on; no version counts as older than the one before it
@@ -166,11 +164,21 @@ def _by_age(table: Table, older_than: timedelta, now: int) -> int:
         noted = max(found.committed_at_ms, put or 0)
         if noted > now:
             break  # from a clock that is ahead of ours, or ours went back: from here on nothing is certain
+        if since and noted - since > idle:
+            # Whoever wrote it may have had the wrong clock that this machine has.
+            raise _doubtful(table, f"version {found.version} is", noted - since, "those before it")
         since = max(since, noted)
         if since > limit:
             break
         horizon = found.version
     return horizon
+
+
+def _doubtful(table: Table, what: str, ms: float, since: str) -> ClockDoubtful:
+    return ClockDoubtful(
+        f"{table.path}: {what} {ms / 86_400_000:.0f} days past {since}; if that is right, say how many versions to keep "
+        "instead of an age; else set the clock; nothing was removed"
+    )
 
 
 def names_of(file: DataFile) -> Iterator[str]:

@@ -13,6 +13,7 @@ import random
 import time
 import uuid as uuids
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from headrace.storage import manifest as manifests
@@ -28,7 +29,7 @@ from headrace.storage.errors import (
 from headrace.storage.evolved import refuse_unreadable
 from headrace.storage.late_rows import LateRows
 from headrace.storage.log import Change
-from headrace.storage.manifest import ATTACHMENTS, DATA, Attachment, Commit, DataFile, Fence, Manifest
+from headrace.storage.manifest import ATTACHMENTS, DATA, FOLDER, Attachment, Commit, DataFile, Fence, Manifest
 from headrace.storage.paths import inside
 from headrace.storage.scan import checked_file
 
@@ -52,23 +53,29 @@ def transaction() -> str:
 def publish(table: Table, attempt: Callable[[], Change | Commit]) -> Commit:
     """Try until a version is published, or ``attempt`` has another answer.
 
+    Who was beaten to a number waits for its turn among those that were, where the store has turns: each of them would
+    sync a manifest in vain as often as the others succeed. Who comes anew does not wait and may be faster still.
+
     Args:
         table: is moved on to the newest version before each attempt, and to the published one.
         attempt: says what to change in the table as it is then, or raises.
     """
     tries = 0
-    while True:
-        table.refresh()
-        change = attempt()
-        if isinstance(change, Commit):
-            return change
-        following = table._log.following(table._manifest, change)
-        if table._log.publish(following):
-            table._show(following)
-            return manifests.commit_of(following, table.path)
-        tries += 1
-        if tries > _PATIENCE:
-            time.sleep(random.uniform(0, 0.002 * min(tries, 50)))
+    with ExitStack() as beaten:
+        while True:
+            table.refresh()
+            change = attempt()
+            if isinstance(change, Commit):
+                return change
+            following = table._log.following(table._manifest, change)
+            if table._log.publish(following):
+                table._show(following)
+                return manifests.commit_of(following, table.path)
+            tries += 1
+            if tries == 1:
+                beaten.enter_context(table._log.store.turn(FOLDER))
+            if tries > _PATIENCE:
+                time.sleep(random.uniform(0, 0.002 * min(tries, 50)))
 
 
 def append(

@@ -15,6 +15,7 @@ import dataclasses
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -232,12 +233,14 @@ def _rewritten(
         how = {**how, "cluster_by": column}
     done: list[DataFile] = []
     batches = (
-        table._scan(part.files) if order is None else _ordered(table, part, str(column), order, memory_bytes)
+        iter(table._scan(part.files))
+        if order is None
+        else _ordered(table, part, str(column), order, memory_bytes)
     )
     told = order is not None and order.descending and column not in (table.erase_key, *table.personal)
     with ExitStack() as stack:
         current, rows, values, last = None, 0, list[float | None](), None
-        for batch in batches:
+        for batch in _ahead(batches):
             at = 0
             while at < batch.num_rows:
                 if current is None:
@@ -259,6 +262,23 @@ def _rewritten(
     table._log.store.sync(DATA)
     media = tuple(dict.fromkeys(side for file in part.files for side in file.media))
     return [dataclasses.replace(file, media=media) for file in done] if media else done
+
+
+def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """``batches``, a row group of which is read while the one before is written."""
+
+    def group() -> list[pa.RecordBatch]:
+        found, rows = list[pa.RecordBatch](), 0
+        while rows < GROUP_ROWS and (batch := next(batches, None)) is not None:
+            found.append(batch)
+            rows += batch.num_rows
+        return found
+
+    with ThreadPoolExecutor(1, "headrace-compact") as reader:
+        following = reader.submit(group)
+        while found := following.result():
+            following = reader.submit(group)
+            yield from found
 
 
 def _closed(staged: object, order: Order | None, values: tuple[float | None, ...]) -> DataFile:

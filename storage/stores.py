@@ -8,7 +8,10 @@ is removed because an outcome is unknown: who asked decides, by reading back. Ro
 
 from __future__ import annotations
 
+import fcntl
 import os
+import random
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +19,9 @@ from pathlib import Path
 
 from headrace.storage import durable
 from headrace.storage.objects import ObjectPath, Place
+
+TURN_S = 1.0
+"""How long a writer that was beaten waits for its turn."""
 
 
 class Store(ABC):
@@ -86,6 +92,15 @@ class Store(ABC):
         durable.make_dir(self.root / folder)
 
     @contextmanager
+    def turn(self, folder: str) -> Iterator[None]:
+        """Be the only writer that has the turn of a folder, if that can be had soon.
+
+        Saves vain work and promises nothing: whoever waited too long, or lies in a store without turns, goes on as if
+        it had it.
+        """
+        yield
+
+    @contextmanager
     def staged(self, name: str) -> Iterator[Path]:
         """A local path to write a new file at, which lies under ``name`` afterwards; its folder is yet to be synced.
 
@@ -137,6 +152,24 @@ class PosixStore(Store):
     def prune(self, folder: str) -> None:
         with suppress(OSError):
             (self.root / folder).rmdir()
+
+    @contextmanager
+    def turn(self, folder: str) -> Iterator[None]:
+        fd = os.open(self.root / folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            give_up = time.monotonic() + TURN_S  # its holder may have been stopped
+            while time.monotonic() < give_up:
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    time.sleep(random.uniform(0.001, 0.005))
+                except OSError:  # a file system without locks
+                    break
+                else:
+                    break
+            yield
+        finally:
+            os.close(fd)
 
     def names(self, folder: str) -> list[str]:
         try:

@@ -13,6 +13,22 @@ VERIFY = "tests/storage/test_verify.py"
 
 KEEPING = (
     Mutant(
+        "a clock that is wrong is believed because a writer had it too",
+        "storage",
+        "storage/collecting.py",
+        "        if since and noted - since > idle:\n",
+        "        if False:\n",
+        (f"{CROWD}::test_versions_expire_by_age_and_every_doubt_keeps_them",),
+    ),
+    Mutant(
+        "files of a compaction are removed though it may have been published",
+        "storage",
+        "storage/compaction.py",
+        "        except PlanOutdated:\n",
+        "        except (PlanOutdated, OSError):\n",
+        ("tests/storage/test_upkeep_in_stores.py::test_a_thousand_ambiguous_puts",),
+    ),
+    Mutant(
         "a filter of an evolved table compares codes",
         "storage",
         "storage/evolved.py",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -215,45 +217,85 @@ def test_every_request_fails_in_turn(operation: str, how: str) -> None:
     assert 5 <= at < 399, "every request was reached"
 
 
-def test_requests_that_lie() -> None:
-    """Keyed batches, with compaction and collection between them, where a third of all puts lie about their outcome."""
-    lying(5, 40)
+def test_a_thousand_ambiguous_puts() -> None:
+    lying(5, 1000)
 
 
-def lying(seed: int, batches: int) -> None:
-    store, draw, honest = MemoryStore(), random.Random(seed), ObstorePath.create
-    storage.create((store, "t"), SCHEMA)
+class Lying:
+    """Stands in for every PUT of a store: half of the answers are errors, of requests that were done, were not, or are yet to be.
 
-    def create(self: ObstorePath, data: bytes) -> None:
-        kind = draw.choice(["fine"] * 4 + ["before", "after"])
-        if kind != "before":
-            honest(self, data)
-        if kind != "fine":
-            raise SourceFailed("the store did not answer")
+    Attributes:
+        lies: how many answers were errors.
+    """
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ObstorePath, "create", create)
-        for batch in range(batches):
-            _until_it_goes_through(
-                lambda batch=batch: _commit(storage.open((store, "t")), batch)  # type: ignore[misc]
-            )
-            if batch % 8 == 7:
-                _until_it_goes_through(lambda: compact(storage.open((store, "t")), cluster_by="user"))
-                _until_it_goes_through(lambda: collect(storage.open((store, "t")), keep_versions=2))
-    found = storage.open((store, "t"))
-    assert users(found) == list(range(batches))
-    assert not verify(found, every_version=True).findings
+    def __init__(self, patch: pytest.MonkeyPatch, seed: int) -> None:
+        self.lies, self.draw = 0, random.Random(seed)
+        self.late: list[Callable[[], object]] = []
+        for name in ("create", "put"):
+            patch.setattr(ObstorePath, name, self._lying(getattr(ObstorePath, name)))
+
+    def _lying(self, honest: Callable[..., None]) -> Callable[..., None]:
+        def call(place: ObstorePath, what: Any) -> None:
+            if len(self.late) > 3:
+                self.settle()
+            kind = self.draw.choice(["fine"] * 3 + ["before", "after", "late"])
+            if kind == "late" and isinstance(what, bytes):
+                self.late.append(lambda: honest(place, what))
+            elif kind in ("fine", "after"):
+                honest(place, what)
+            if kind != "fine":
+                self.lies += 1
+                raise SourceFailed("the store did not answer")
+
+        return call
+
+    def settle(self) -> None:
+        """Let everything that is late happen."""
+        while self.late:
+            with suppress(FileExistsError):
+                self.late.pop(0)()
 
 
 def _commit(table: Table, batch: int) -> None:
     table.commit([table.stage(rows(batch).to_batches())], key=("q", batch))
 
 
-def _until_it_goes_through(act: Callable[[], object]) -> None:
-    for _ in range(60):
-        try:
-            act()
-        except (CommitUnknown, SourceFailed, OSError):
-            continue
-        return
-    raise AssertionError("never went through")
+def lying(seed: int, lies: int) -> int:
+    """Commit keyed batches, compact and collect, until so many PUTs were answered wrongly; returns how many batches.
+
+    Raises:
+        AssertionError: a version that is kept refers to something that is gone, or a batch is missing or there twice.
+    """
+    store, batch = MemoryStore(), 0
+    storage.create((store, "t"), SCHEMA)
+
+    def through(act: Callable[[Table], object]) -> None:
+        for _ in range(60):
+            try:
+                act(storage.open((store, "t")))
+            except (CommitUnknown, SourceFailed, OSError):
+                nothing_is_missing()
+            else:
+                nothing_is_missing()
+                return
+        raise AssertionError("never went through")
+
+    def nothing_is_missing() -> None:
+        there = {found["path"].removeprefix("t/") for page in store.list("t/") for found in page}
+        for commit in storage.open((store, "t")).history():
+            files = {file.path for file in storage.open((store, "t"), commit.version).files}
+            assert files <= there, (commit.version, files - there)
+
+    with pytest.MonkeyPatch.context() as patch:
+        faults = Lying(patch, seed)
+        while faults.lies < lies:
+            through(partial(_commit, batch=batch))
+            batch += 1
+            if batch % 8 == 0:
+                through(lambda table: compact(table, cluster_by="user"))
+                through(lambda table: collect(table, keep_versions=2))
+        faults.settle()
+    found = storage.open((store, "t"))
+    assert users(found) == list(range(batch))
+    assert not verify(found, every_version=True).findings
+    return batch
