@@ -13,17 +13,29 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from headrace.storage.beginning import create, write
     from headrace.storage.errors import StorageError
-    from headrace.storage.manifest import Commit, DataFile
+    from headrace.storage.manifest import Commit, DataFile, Retention
     from headrace.storage.opening import open
     from headrace.storage.reader import read_file
     from headrace.storage.scan import Scan
     from headrace.storage.table import Table
 
-__all__ = ["Commit", "DataFile", "Scan", "StorageError", "Table", "create", "open", "read_file", "write"]
+__all__ = [
+    "Commit",
+    "DataFile",
+    "Retention",
+    "Scan",
+    "StorageError",
+    "Table",
+    "create",
+    "open",
+    "read_file",
+    "write",
+]
 
 _MODULES = {
     "Commit": "manifest",
     "DataFile": "manifest",
+    "Retention": "manifest",
     "Scan": "scan",
     "StorageError": "errors",
     "Table": "table",
