@@ -31,6 +31,7 @@ from headrace.jobs.cli_tables import DryRun, progress
 from headrace.jobs.erasing import Office, key_kind
 from headrace.jobs.terminal import say
 from headrace.storage.committing import now_ms
+from headrace.storage.erased import WAITING
 from headrace.storage.receipts import Head, Receipt, check_proof
 from headrace.storage.register import Case, Register
 from headrace.storage.signing import Signer, key_id, parse_key
@@ -72,6 +73,7 @@ def _plan(office: Office, asked: Path, as_json: bool) -> None:
         "rows": found.rows,
         "bytes": found.bytes_written,
         "files": files,
+        "files_waiting": found.waiting,
         "dry_run": True,
     }
     say(
@@ -81,6 +83,11 @@ def _plan(office: Office, asked: Path, as_json: bool) -> None:
             f"would erase {found.rows:,} rows of {found.subjects} of {len(judged.subjects)} persons from {len(files)} files, "
             f"writing {found.bytes_written:,} bytes; level {judged.level}\n"
             + (grid(files) if files else "nothing is there")
+            + (
+                f"\n{found.waiting} files are in no version and are not looked into: {WAITING}"
+                if found.waiting
+                else ""
+            )
         ),
     )
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from headrace.storage.beginning import create, write
     from headrace.storage.errors import StorageError
-    from headrace.storage.manifest import Commit, DataFile, Retention
+    from headrace.storage.manifest import Commit, DataFile
     from headrace.storage.opening import open
+    from headrace.storage.parting import Retention
     from headrace.storage.reader import read_file
     from headrace.storage.scan import Scan
     from headrace.storage.table import Table
@@ -35,7 +36,7 @@ __all__ = [
 _MODULES = {
     "Commit": "manifest",
     "DataFile": "manifest",
-    "Retention": "manifest",
+    "Retention": "parting",
     "Scan": "scan",
     "StorageError": "errors",
     "Table": "table",

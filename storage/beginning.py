@@ -21,8 +21,9 @@ from headrace.storage.committing import now_ms
 from headrace.storage.errors import SchemaMismatch, TableExists
 from headrace.storage.log import Log
 from headrace.storage.logical import stored_schema
-from headrace.storage.manifest import DATA, FOLDER, DataFile, Manifest, PartitionBy, Retention, Standing
+from headrace.storage.manifest import DATA, FOLDER, DataFile, Manifest, Standing
 from headrace.storage.objects import Location, Place, place
+from headrace.storage.parting import PartitionBy, Retention
 from headrace.storage.partition import checked, parse
 from headrace.storage.paths import inside
 from headrace.storage.storing import Storing

@@ -23,6 +23,7 @@ from blake3 import blake3
 
 from headrace.storage.errors import CorruptManifest, UnsupportedFeature
 from headrace.storage.objects import Place
+from headrace.storage.parting import PartitionBy, Retention
 from headrace.storage.paths import inside
 
 FORMAT = 1
@@ -150,27 +151,6 @@ class Fence:
     query_id: str
     epoch: int
     holder: str
-
-
-@dataclass(frozen=True)
-class PartitionBy:
-    """A column whose values, or whose hashes modulo ``buckets``, part the rows into files."""
-
-    column: str
-    buckets: int | None = None
-
-
-@dataclass(frozen=True)
-class Retention:
-    """How long rows may be kept: the column that names their class, the one their period begins at, and days by class.
-
-    Deletion days are grouped by ``every_days``, so that files are not many; a row outlives its period by less than a day and that.
-    """
-
-    column: str
-    since: str
-    days: Mapping[str, int]
-    every_days: int = 1
 
 
 @dataclass(frozen=True)

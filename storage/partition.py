@@ -16,7 +16,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from headrace.storage.errors import SchemaMismatch, UnsupportedType, no_such_column
-from headrace.storage.manifest import PartitionBy
+from headrace.storage.parting import PartitionBy
 from headrace.storage.predicate import AnyOf
 
 Value: TypeAlias = "str | int | bool | None"

@@ -32,7 +32,8 @@ from headrace.storage.errors import (
     no_such_column,
 )
 from headrace.storage.log import Change
-from headrace.storage.manifest import Commit, DataFile, Retention
+from headrace.storage.manifest import Commit, DataFile
+from headrace.storage.parting import Retention
 
 if TYPE_CHECKING:
     from headrace.storage.table import Table

@@ -26,8 +26,9 @@ from headrace.storage.errors import BadLocation, SchemaMismatch, no_such_column
 from headrace.storage.layout import GROUP_ROWS
 from headrace.storage.listing import Listing
 from headrace.storage.log import Log
-from headrace.storage.manifest import Attachment, Commit, DataFile, Manifest, PartitionBy, Retention
+from headrace.storage.manifest import Attachment, Commit, DataFile, Manifest
 from headrace.storage.objects import Place
+from headrace.storage.parting import PartitionBy, Retention
 from headrace.storage.predicate import Filter, parse_filter, tuples_of
 from headrace.storage.prefetch import MEMORY_BYTES
 from headrace.storage.scan import Scan

@@ -14,7 +14,7 @@ from headrace.storage import erase, retention
 from headrace.storage.compaction import compact
 from headrace.storage.errors import ClockDoubtful, NoSuchVersion, StorageError
 from headrace.storage.evolution import Drop, Rename, evolve
-from headrace.storage.manifest import Retention
+from headrace.storage.parting import Retention
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 DAYS = Retention("kind", "at", {"short": 7, "long": 365})
