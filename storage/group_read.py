@@ -292,11 +292,10 @@ class ColumnRows:
 
         def part(piece: Piece, start: int, end: int) -> Piece:
             """Of a piece that begins at row ``start``: rows ``first`` up to ``end``."""
-            if left is not None:
-                return cut(
-                    piece, *(left.before(row) - left.before(start) for row in (max(first, start), end))
-                )
-            return cut(piece, max(first - start, 0), end - start)
+            if left is None:
+                return cut(piece, max(first - start, 0), end - start)
+            begin = left.before(start)
+            return cut(piece, left.before(max(first, start)) - begin, left.before(end) - begin)
 
         parts: list[Piece] = []
         if self._kept is not None and self._kept[0] == lo:
