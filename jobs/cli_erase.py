@@ -1,4 +1,4 @@
-"""Verbs that carry erasures out and show them: ``erase advise|plan|run|status|verify|receipt|verify-receipt``.
+"""Verbs that carry erasures out and show them: ``erase advise|expire|plan|run|status|verify|receipt|verify-receipt``.
 
 The verbs that come before, which make and approve requests, are in ``cli_erase_requests``; what a request goes through is
 ``erasing``. Nothing that is printed repeats an id.
@@ -31,6 +31,7 @@ from headrace.jobs.cli_tables import DryRun, progress
 from headrace.jobs.erasing import Office, key_kind
 from headrace.jobs.terminal import say
 from headrace.storage.committing import now_ms
+from headrace.storage.erased import WAITING
 from headrace.storage.receipts import Head, Receipt, check_proof
 from headrace.storage.register import Case, Register
 from headrace.storage.signing import Signer, key_id, parse_key
@@ -72,6 +73,7 @@ def _plan(office: Office, asked: Path, as_json: bool) -> None:
         "rows": found.rows,
         "bytes": found.bytes_written,
         "files": files,
+        "files_waiting": found.waiting,
         "dry_run": True,
     }
     say(
@@ -81,6 +83,11 @@ def _plan(office: Office, asked: Path, as_json: bool) -> None:
             f"would erase {found.rows:,} rows of {found.subjects} of {len(judged.subjects)} persons from {len(files)} files, "
             f"writing {found.bytes_written:,} bytes; level {judged.level}\n"
             + (grid(files) if files else "nothing is there")
+            + (
+                f"\n{found.waiting} files are in no version and are not looked into: {WAITING}"
+                if found.waiting
+                else ""
+            )
         ),
     )
 
@@ -144,7 +151,10 @@ def advise(
 
     if not 0 < share <= 1:
         raise typer.BadParameter(f"expected a share above 0 and up to 1, got {share}")
-    costs = compare(storage.open(table), share)
+    from headrace.storage.retention import standing
+
+    opened = storage.open(table)
+    costs, holdings = compare(opened, share), [dataclasses.asdict(one) for one in standing(opened)]
     rows = [
         {
             "layout": cost.layout,
@@ -158,12 +168,47 @@ def advise(
         for cost in costs
     ]
     best = costs[0]
+    kept = (
+        f"{grid([_holding(one) for one in holdings])}\nwhole files of these go at their day, for which nothing is read or written anew: "
+        "headrace erase expire TABLE"
+        if holdings
+        else "no retention is declared: with retention=Retention(...) at a table's making, files of rows that end together go whole"
+    )
     say(
-        rows,
+        {"costs": rows, "retention": holdings},
         as_json,
         lambda: (
             f"{grid(rows)}\nleast is written with {best.runs} runs a year and rows {best.layout}; hide at once, erase before the "
-            "deadline\nrows come side by side by headrace compact TABLE --cluster-by KEY"
+            f"deadline\nrows come side by side by headrace compact TABLE --cluster-by KEY\n{kept}"
+        ),
+    )
+
+
+def _holding(one: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "class": one["name"] or "none",
+        "days": one["days"] or "no limit",
+        "files": one["files"],
+        "rows": one["rows"],
+        "MB": round(one["bytes"] / 1e6, 1),
+        "rows_due": one["due_rows"],
+        "next_on": one["next_on"] or "",
+    }
+
+
+@app.command()
+def expire(table: Where, dry_run: DryRun = False, as_json: Json = False) -> None:
+    """Remove the files whose rows have all outlived the period of their retention class; no other file is touched."""
+    from headrace.storage.retention import expire as remove
+
+    found = dataclasses.asdict(remove(storage.open(table), dry_run=dry_run))
+    say(
+        found,
+        as_json,
+        lambda: (
+            f"{'would remove' if dry_run else 'removed'} {len(found['files'])} files with {found['rows']} rows, "
+            f"{found['bytes'] / 1e6:.1f} MB"
+            + (f"; versions before {found['closed_before']} are closed" if found["version"] else "")
         ),
     )
 

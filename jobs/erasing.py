@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Literal
 
 from headrace import storage
 from headrace.jobs.forgetting import forget_in_learners
@@ -17,7 +18,7 @@ from headrace.storage.committing import now_ms
 from headrace.storage.epochs import unsaid
 from headrace.storage.erase import erase, suppress
 from headrace.storage.erase_requests import Request
-from headrace.storage.erased import Erased
+from headrace.storage.erased import IN_PLACE, REMOVED, WAITING, Erased
 from headrace.storage.errors import EraseUnfinished
 from headrace.storage.held import kept_files, key_type
 from headrace.storage.receipts import OUT_OF_SCOPE, Reach, Receipt, Touched
@@ -151,7 +152,7 @@ class Office:
                 rows=done.rows,
                 files=files,
                 versions_closed=tuple(closed),
-                reach=(*reach, *self._elsewhere(now), *OUT_OF_SCOPE),
+                reach=(*reach, *_waiting(done.waiting), *self._elsewhere(now), *OUT_OF_SCOPE),
                 requested_at_ms=request.issued_at_ms,
                 deadline_ms=request.deadline_ms,
                 done_at_ms=now,
@@ -162,6 +163,14 @@ class Office:
     def _elsewhere(self, now: int) -> tuple[Reach, ...]:
         days = dict.fromkeys(ELSEWHERE, self.topics_days) | dict(self.register.policy().ages_out)
         return tuple(_aged_out(place, after, now) for place, after in days.items())
+
+
+def _waiting(files: int) -> tuple[Reach, ...]:
+    return (
+        (Reach("files that are in no version", "approximate", note=f"{files} of them: {WAITING}"),)
+        if files
+        else ()
+    )
 
 
 def _aged_out(place: str, days: int | None, now: int) -> Reach:
@@ -181,11 +190,14 @@ def key_kind(table: storage.Table) -> Kind:
     return kind_of(key_type(table))
 
 
+_HOW: dict[str, Literal["in place", "removed"]] = {IN_PLACE: "in place", REMOVED: "removed"}
+
+
 def _touched(done: Erased) -> list[Touched]:
     return [
         Touched(
             file.path,
-            "in place" if file.how == "in place" else "rewritten",
+            _HOW.get(file.how, "rewritten"),
             file.rows,
             file.data_blocks,
             file.bytes_written,

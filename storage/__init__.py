@@ -15,15 +15,28 @@ if TYPE_CHECKING:
     from headrace.storage.errors import StorageError
     from headrace.storage.manifest import Commit, DataFile
     from headrace.storage.opening import open
+    from headrace.storage.parting import Retention
     from headrace.storage.reader import read_file
     from headrace.storage.scan import Scan
     from headrace.storage.table import Table
 
-__all__ = ["Commit", "DataFile", "Scan", "StorageError", "Table", "create", "open", "read_file", "write"]
+__all__ = [
+    "Commit",
+    "DataFile",
+    "Retention",
+    "Scan",
+    "StorageError",
+    "Table",
+    "create",
+    "open",
+    "read_file",
+    "write",
+]
 
 _MODULES = {
     "Commit": "manifest",
     "DataFile": "manifest",
+    "Retention": "parting",
     "Scan": "scan",
     "StorageError": "errors",
     "Table": "table",

@@ -21,8 +21,9 @@ from headrace.storage.committing import now_ms
 from headrace.storage.errors import SchemaMismatch, TableExists
 from headrace.storage.log import Log
 from headrace.storage.logical import stored_schema
-from headrace.storage.manifest import DATA, FOLDER, DataFile, Manifest, PartitionBy, Standing
+from headrace.storage.manifest import DATA, FOLDER, DataFile, Manifest, Standing
 from headrace.storage.objects import Location, Place, place
+from headrace.storage.parting import PartitionBy, Retention
 from headrace.storage.partition import checked, parse
 from headrace.storage.paths import inside
 from headrace.storage.storing import Storing
@@ -36,6 +37,7 @@ def create(
     erase_key: str | None = None,
     personal: Collection[str] = (),
     partition_by: Sequence[str | PartitionBy] = (),
+    retention: Retention | None = None,
     clock_ms: Callable[[], int] = now_ms,
 ) -> Table:
     """Make an empty table, version 1; arguments as for ``write``.
@@ -45,7 +47,7 @@ def create(
         UnsupportedType: the store cannot hold a column.
         SchemaMismatch: ``erase_key`` or ``personal`` names no column.
     """
-    return _publish_first(_planned(path, schema, erase_key, personal, partition_by), (), clock_ms)
+    return _publish_first(_planned(path, schema, erase_key, personal, partition_by, retention), (), clock_ms)
 
 
 def _planned(
@@ -54,6 +56,7 @@ def _planned(
     erase_key: str | None,
     personal: Collection[str],
     partition_by: Sequence[str | PartitionBy],
+    retention: Retention | None,
 ) -> Table:
     """A table that can be staged into, but that no reader finds before its first manifest is published.
 
@@ -64,9 +67,12 @@ def _planned(
     lacking = sorted({*personal, *([erase_key] if erase_key else [])} - set(stored.names))
     if lacking:
         raise SchemaMismatch(f"erase key and personal columns must be columns, {lacking} are not")
-    by = checked(
-        [parse(part) for part in partition_by], stored, {*personal, *([erase_key] if erase_key else [])}
-    )
+    of_persons = {*personal, *([erase_key] if erase_key else [])}
+    by = checked([parse(part) for part in partition_by], stored, of_persons)
+    if retention is not None:
+        from headrace.storage.retention import checked as kept  # here: few tables declare any
+
+        kept(retention, stored, of_persons)
     log = Log(root)
     for folder in (root / DATA, root / FOLDER):
         durable.make_dir(folder)
@@ -92,7 +98,7 @@ def _planned(
         n_rows=0,
         committed_at_ms=0,
         root=manifests.files_root("", (), ()),
-        standing=Standing(partition_by=by),
+        standing=Standing(partition_by=by, retention=retention),
     )
     return Table(root, dataclasses.replace(first, required_features=manifests.features(first)))
 
@@ -124,6 +130,7 @@ def write(
     erase_key: str | None = None,
     personal: Collection[str] = (),
     partition_by: Sequence[str | PartitionBy] = (),
+    retention: Retention | None = None,
     seed: int | None = None,
     **how: Unpack[Storing],
 ) -> Table:
@@ -136,6 +143,7 @@ def write(
         erase_key: the column that names a person.
         personal: further columns that hold personal data.
         partition_by: columns, or ``bucket(column, n)``, whose values or hashes part rows into files; see ``partition``.
+        retention: how long rows of which class may be kept; see ``retention``.
         seed: for identical bytes and file name; None draws them.
         how: ``profile``, ``encodings``, ``quantise``, ``cluster_by``; see ``storing.Storing``. They hold for these rows;
             what is appended later is told anew.
@@ -145,6 +153,7 @@ def write(
         FileExistsError: an attempt with this ``seed`` left its file here; remove the folder, or take another seed.
         UnsupportedType: the store cannot hold a column.
         SchemaMismatch: ``erase_key`` or ``personal`` names no column, or batches differ.
+        ValueError: ``retention`` has no class, or periods that are none.
         CommitUnknown: published, but perhaps not durable; nothing was removed.
 
     >>> import pyarrow, tempfile
@@ -155,7 +164,7 @@ def write(
     1
     """
     schema, batches = batches_of(data)
-    planned = _planned(path, schema, erase_key, personal, partition_by)
+    planned = _planned(path, schema, erase_key, personal, partition_by, retention)
     staged = planned.stage_parts(batches, seed=seed, **how)
     try:
         return _publish_first(planned, staged, now_ms)

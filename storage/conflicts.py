@@ -26,18 +26,19 @@ class Verdict(IntEnum):
 
 
 P, C, A, R = Verdict.PASS, Verdict.CHECK, Verdict.REPLAN, Verdict.REFUSE
-OPERATIONS = ("append", "overwrite", "compact", "evolve", "gc", "fence", "erase", "repair")
+OPERATIONS = ("append", "overwrite", "compact", "evolve", "gc", "fence", "erase", "repair", "expire")
 
 _ROWS: dict[str, tuple[Verdict, ...]] = {
-    #            append overwr compact evolve  gc  fence erase repair
-    "append": (P, P, P, P, P, P, P, P),
-    "overwrite": (R, R, P, P, P, P, R, R),
-    "compact": (P, C, C, C, P, P, A, C),
-    "evolve": (A, A, A, A, P, P, A, A),
-    "gc": (A, A, A, A, A, P, A, A),
-    "fence": (P, P, P, P, P, A, P, P),
-    "erase": (A, A, A, A, P, P, A, A),
-    "repair": (P, C, C, C, P, P, A, C),
+    #            append overwr compact evolve  gc  fence erase repair expire
+    "append": (P, P, P, P, P, P, P, P, P),
+    "overwrite": (R, R, P, P, P, P, R, R, P),
+    "compact": (P, C, C, C, P, P, A, C, A),
+    "evolve": (A, A, A, A, P, P, A, A, A),
+    "gc": (A, A, A, A, A, P, A, A, A),
+    "fence": (P, P, P, P, P, A, P, P, P),
+    "erase": (A, A, A, A, P, P, A, A, A),
+    "repair": (P, C, C, C, P, P, A, C, A),
+    "expire": (A, A, A, A, A, A, A, A, A),
 }
 
 CONFLICTS: dict[tuple[str, str], Verdict] = {

@@ -118,7 +118,8 @@ def erase(
         files = tuple(work.done.values())
         rows = sum(file.rows for file in files)
         if dry_run:
-            return Erased(level, len(keys), rows, files, 0, base.root, base.root, 0, time.monotonic() - began)
+            seconds, waiting = time.monotonic() - began, held.waiting(table, held.kept_files(table))
+            return Erased(level, len(keys), rows, files, 0, base.root, base.root, 0, seconds, waiting)
         added, removed = work.entries()
         try:
             commit = _commit(table, base, added, removed, work.forgotten(), clock_ms, closes=work.closes)
@@ -126,8 +127,8 @@ def erase(
             continue
         work.remove()
         roots, closed = (base.root, table._manifest.root), table._manifest.standing.closed_before
-        seconds = time.monotonic() - began
-        return Erased(level, len(keys), rows, files, commit.version, *roots, closed, seconds)
+        seconds, waiting = time.monotonic() - began, held.waiting(table, held.kept_files(table))
+        return Erased(level, len(keys), rows, files, commit.version, *roots, closed, seconds, waiting)
     raise PlanOutdated(
         f"{table.path}: files kept changing while persons were erased; erase again to have it said in a version"
     )

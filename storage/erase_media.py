@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from headrace.storage import durable, erase_file
 from headrace.storage.erasing import DISK_BLOCK
 from headrace.storage.footer import Column
+from headrace.storage.forgotten import merged
 from headrace.storage.group_read import Group, joined
 from headrace.storage.manifest import DATA, MEDIA, Attachment, DataFile
 from headrace.storage.media import REFERENCE
@@ -180,12 +181,7 @@ def clear_staged(
     table: Table, entry: DataFile, rows: Mapping[object, Mapping[str, set[Range]]], keys: pa.Array
 ) -> DataFile:
     """A file that nobody reads yet, after zeros were written over what some persons' rows of it refer to."""
-    wanted: dict[str, set[Range]] = {}
-    for mine in rows.values():
-        for name, ranges in mine.items():
-            wanted.setdefault(name, set()).update(ranges)
-    packed = {name: tuple(sorted(ranges)) for name, ranges in wanted.items()}
-    now = {side.path: side for side, *_ in zero(table, packed, keys, [entry])}
+    now = {side.path: side for side, *_ in zero(table, merged(rows.values()), keys, [entry])}
     return replace(entry, media=tuple(now.get(side.path, side) for side in entry.media))
 
 

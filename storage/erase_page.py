@@ -45,7 +45,7 @@ from headrace.storage.page import (
     Stream,
     assemble,
 )
-from headrace.storage.page_read import row_validity
+from headrace.storage.page_rows import row_validity
 from headrace.storage.page_streams import Page
 from headrace.storage.take import positions
 from headrace.storage.views import is_sequence

@@ -96,10 +96,7 @@ class Work:
             self.replaced[known.path] = now
             self.done[known.path] = _one(now, 0, IN_PLACE, root=entry.root)
         old = {family.path for family in known.families} if listed is None or not listed.families else set()
-        rows = 0
-        if self.level == "canonical" or old:
-            with File(path) as file:
-                rows = len(held.rows_of(file, self.keys))
+        rows = self._rows(path) if self.level == "canonical" or old else 0
         if listed is not None and rows:
             self.gone |= old
         anew = self.level == "canonical" and bool(rows or deleted)
@@ -110,11 +107,15 @@ class Work:
             try:
                 self._in_place(path, now)
             except CannotEraseInPlace:
-                anew = True
+                anew, rows = True, rows or self._rows(path)
         if anew and listed is None:
             self._removed(now, rows, old)
         elif anew:
-            self._anew(path, now)
+            self._anew(path, now, rows)
+
+    def _rows(self, path: Path) -> int:
+        with File(path) as file:
+            return len(held.rows_of(file, self.keys))
 
     def _entropy(self, root: str) -> Entropy:
         # Bytes that happen to stay as they were are not written, so how many those are depends on the nonces: a dry run
@@ -137,9 +138,7 @@ class Work:
         )
         self.replaced[now.path] = new
 
-    def _anew(self, path: Path, now: DataFile) -> None:
-        with File(path) as file:
-            rows = len(held.rows_of(file, self.keys))
+    def _anew(self, path: Path, now: DataFile, rows: int) -> None:
         if self.dry_run:
             one = _one(replace(now, root="", erase_epoch=now.erase_epoch + 1), rows, ANEW, root=now.root)
             self._did(replace(one, data_blocks=-(-now.bytes // DISK_BLOCK), bytes_written=now.bytes))

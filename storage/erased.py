@@ -11,6 +11,8 @@ from typing import Literal
 Level = Literal["suppressed", "erased", "canonical"]
 LEVELS: tuple[Level, ...] = ("suppressed", "erased", "canonical")
 IN_PLACE, ANEW, REMOVED, HIDDEN = "in place", "anew", "removed", "hidden"
+WAITING = "a commit takes these persons out of them, and headrace gc removes those that are never committed"
+"""What becomes of files that an erasure does not look into, since no version names them."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,9 @@ class Erased:
     closed_before: int
     """Versions before it can no longer be read; 0 if all can."""
     seconds: float
+    waiting: int = 0
+    """Files that lie there and that no kept version names: staged for a commit, which will leave these persons out, or never committed,
+    which garbage collection removes. They were not looked into."""
 
     @property
     def bytes_written(self) -> int:

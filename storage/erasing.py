@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from headrace.storage import layout, leaves
 from headrace.storage.arrays import mask_array
+from headrace.storage.cluster_order import ClusterOrder
 from headrace.storage.erase_page import blank, child_rows, places_of
 from headrace.storage.errors import CannotEraseInPlace
 from headrace.storage.exact import alike
 from headrace.storage.fetch import ChunkReader
 from headrace.storage.footer import Chunk, Column, DictRow, deletion_extent
-from headrace.storage.group_read import ClusterOrder
 from headrace.storage.layout import hash16
 from headrace.storage.logical import ColumnType
 from headrace.storage.page import CODES, FILE_DICTIONARY, SEQ_MODE

@@ -97,6 +97,11 @@ class Drop:
             )
         if self.name in {by.column for by in shape.standing.partition_by}:
             raise SchemaMismatch(f"{where}: files are parted by {self.name!r}; write the rows to a new table")
+        kept = shape.standing.retention
+        if kept is not None and self.name in (kept.column, kept.since):
+            raise SchemaMismatch(
+                f"{where}: retention is declared by {self.name!r}; write the rows to a new table"
+            )
         if len(shape.schema) == 1:
             raise SchemaMismatch(f"{where}: {self.name!r} is the only column, a table has at least one")
         mapped = {k: v for k, v in shape.standing.stored_as.items() if k != self.name}
@@ -129,6 +134,11 @@ class Rename:
             dataclasses.replace(part, column=self.to) if part.column == self.name else part
             for part in shape.standing.partition_by
         )
+        kept = shape.standing.retention
+        if kept is not None and self.name in (kept.column, kept.since):
+            raise SchemaMismatch(
+                f"{where}: retention is declared by {self.name!r}, and files say so by that name; write the rows to a new table"
+            )
         return Shape(
             shape.schema.set(at, field.with_name(self.to)),
             self.to if shape.erase_key == self.name else shape.erase_key,

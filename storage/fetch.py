@@ -21,7 +21,8 @@ from headrace.storage.footer import Chunk, Column, DictRow, PageRow
 from headrace.storage.logical import Leaf
 from headrace.storage.number_read import pages_of_numbers
 from headrace.storage.page import LENGTHS, NO_NULLS, NULL_ROW_BYTES, SEQ_MODE, VALUES
-from headrace.storage.page_read import Part, decode_pages, leaf_array
+from headrace.storage.page_read import decode_pages, leaf_array
+from headrace.storage.page_rows import Part
 from headrace.storage.page_streams import (
     HEAD_BYTES,
     NO_DICTIONARIES,
@@ -31,8 +32,9 @@ from headrace.storage.page_streams import (
     Place,
     decoded_bytes,
 )
+from headrace.storage.runs import Runs
 from headrace.storage.source import Source
-from headrace.storage.views import Piece, Views, decode_lists, is_sequence
+from headrace.storage.views import Piece, Views, decode_lists, is_sequence, left
 
 SPAN_BYTES = 32 << 20  # read at once at most
 LOCAL_SPAN_BYTES = 512 << 10
@@ -183,10 +185,15 @@ class ChunkReader:
                 part = data[row.off - start : row.off - start + row.used_len]
                 yield Page(checked(part, row.hash, place), row.n_rows, place, stored, self.column.stored)
 
-    def piece(self, first: int, last: int, leader: ChunkReader | None = None) -> Piece:
+    def piece(
+        self, first: int, last: int, leader: ChunkReader | None = None, runs: Runs | None = None
+    ) -> Piece:
         """The rows of pages ``first`` up to ``last``, in the column's plain form.
 
-        ``leader`` has the pages whose edits these follow, if they do.
+        Args:
+            first, last: which pages.
+            leader: has the pages whose edits these follow, if they do.
+            runs: the rows that stay, of all these pages'; None is all.
         """
         type_ = self.column.type
         if last - first > 1 and not type_.is_nested and not self.source.remote:
@@ -195,9 +202,10 @@ class ChunkReader:
             pages = self.pages(range(first, last), lasting=False)
             numbers = pages_of_numbers(pages, self.chunk.pages[first:last], type_)
             if numbers is not None:
-                return numbers
+                return numbers if runs is None else left(numbers, runs)
         found = list(self.pages(range(first, last)))
-        return self.decoded(found, first, self.led_by(found, first, leader))
+        piece = self.decoded(found, first, self.led_by(found, first, leader), runs)
+        return piece if runs is None else left(piece, runs)
 
     def led_by(self, pages: Sequence[Page], first: int, leader: ChunkReader | None) -> list[Page] | None:
         """The leader's pages whose edits these follow, from page ``first`` on; None if they have their own."""
@@ -209,11 +217,20 @@ class ChunkReader:
             self.place(first).fail("rows of the list it follows", mine, theirs)
         return list(leader.pages(range(first, last)))
 
-    def decoded(self, pages: Sequence[Page], first: int, leaders: Sequence[Page] | None = None) -> Piece:
-        """The rows of consecutive pages that were read already, from page ``first`` on."""
+    def decoded(
+        self,
+        pages: Sequence[Page],
+        first: int,
+        leaders: Sequence[Page] | None = None,
+        runs: Runs | None = None,
+    ) -> Piece:
+        """The rows of consecutive pages that were read already, from page ``first`` on.
+
+        Of ``runs`` only these, if that saves looking up others; else all.
+        """
         type_ = self.column.type
         if not type_.is_list or type_.size is not None or not any(is_sequence(page) for page in pages):
-            array = decode_pages(pages, type_, self.dictionaries)
+            array = decode_pages(pages, type_, self.dictionaries, runs)
             if not self.nulls_expected and array.null_count:
                 self._refuse_nulls(first, array)
             return array

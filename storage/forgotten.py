@@ -102,18 +102,13 @@ class Forgotten:
         """Rows of these persons refer to bytes of side files that have to become zeros."""
         media = {digest: dict(mine) for digest, mine in self.media.items()}
         for key, mine in rows.items():
-            held = media.setdefault(self.of(key).hex(), {})
-            for name, ranges in mine.items():
-                held[name] = tuple(sorted(ranges.union(held.get(name, ()))))
+            one = self.of(key).hex()
+            media[one] = merged([media.get(one, {}), mine])
         return replace(self, media=media)
 
     def owed(self, keys: Iterable[object]) -> dict[str, tuple[tuple[int, int], ...]]:
         """By side file, what rows of these persons referred to."""
-        found: dict[str, set[tuple[int, int]]] = {}
-        for key in keys if self.media else ():
-            for name, ranges in self.media.get(self.of(key).hex(), {}).items():
-                found.setdefault(name, set()).update(ranges)
-        return {name: tuple(sorted(ranges)) for name, ranges in found.items()}
+        return merged(self.media.get(self.of(key).hex(), {}) for key in (keys if self.media else ()))
 
     def paid(self, keys: Iterable[object]) -> Forgotten:
         """Those bytes are zeros by now."""
@@ -136,6 +131,17 @@ class Forgotten:
         )
         found: NDArray[np.bool_] = np.append(ours, False)[codes]
         return found
+
+
+def merged(
+    parts: Iterable[Mapping[str, Iterable[tuple[int, int]]]],
+) -> dict[str, tuple[tuple[int, int], ...]]:
+    """By side file, what any of some parts refers to, in order."""
+    found: dict[str, set[tuple[int, int]]] = {}
+    for part in parts:
+        for name, ranges in part.items():
+            found.setdefault(name, set()).update(ranges)
+    return {name: tuple(sorted(ranges)) for name, ranges in found.items()}
 
 
 _FORGOTTEN = msgspec.msgpack.Decoder(Forgotten)

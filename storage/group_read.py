@@ -20,6 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from headrace.storage import arrays, exact
+from headrace.storage.cluster_order import ClusterOrder
 from headrace.storage.fetch import ChunkReader, count_values
 from headrace.storage.footer import Column
 from headrace.storage.layout import BLOCK_ROWS
@@ -27,6 +28,7 @@ from headrace.storage.matching import matching, ranges
 from headrace.storage.nested_columns import assemble
 from headrace.storage.page_streams import justified
 from headrace.storage.predicate import Predicate
+from headrace.storage.runs import Runs
 from headrace.storage.take import Counter, take_rows
 from headrace.storage.views import Piece, cut, finish, join, pick, view_type
 
@@ -77,13 +79,10 @@ class Step:
         group = self.group
         if group.predicate is not None:
             return group.filtered(self.first, self.last, group.predicate)
-        some, n = None, self.last - self.first
-        if group.deleted is not None:
-            gone = group.deleted[self.first : self.last]
-            if gone.any():
-                some = np.flatnonzero(~gone)
-                n = len(some)
-        return Selected([part.rows(self.first, self.last, some) for part in group.parts[first:last]], n)
+        left, n = group.left, self.last - self.first
+        if left is not None:
+            n = left.before(self.last) - left.before(self.first)
+        return Selected([part.rows(self.first, self.last, left=left) for part in group.parts[first:last]], n)
 
 
 class Group:
@@ -102,6 +101,8 @@ class Group:
         self.number, self.columns, self.predicate = number, columns, predicate
         self.n_rows = footer.rows_in(number)
         self.deleted = file.gone(number)
+        self.left = None if self.deleted is None or predicate is not None else Runs.without(self.deleted)
+        """The rows that are neither deleted nor hidden, if some are and no filter is to say which are read."""
         self.schema = arrow_schema(columns, as_views=as_views)
         asked = footer.columns(predicate.columns) if predicate is not None else []
         flat = _flat(file, [*columns, *asked])
@@ -198,31 +199,6 @@ def _flat(file: File, columns: Sequence[Column]) -> list[Column]:
     return list(found.values())
 
 
-class ClusterOrder:
-    """Where the rows of clustered columns of a group lie; safe to use from several threads."""
-
-    def __init__(self, reader: ChunkReader) -> None:
-        self._reader = reader
-        self._lock = threading.Lock()
-        self._places: Rows | None = None
-
-    def places(self) -> Rows:
-        """int64[rows of the group]: where the row that came i-th is stored."""
-        with self._lock:
-            if self._places is None:
-                reader = self._reader
-                found = reader.piece(0, len(reader.chunk.pages))
-                if not isinstance(found, pa.Array) or found.type != pa.uint32() or found.null_count:
-                    reader.place(0).fail("numbers of clusters", "uint32 without nulls", "others")
-                numbers = arrays.numbers(found, np.dtype("u4"))
-                if int(numbers.max(initial=0)) < 1 << 16:
-                    numbers = numbers.astype(np.uint16)  # which numpy sorts by radix, ten times as fast
-                order = np.argsort(numbers, kind="stable")
-                self._places = np.empty(len(order), np.int64)
-                self._places[order] = np.arange(len(order))
-            return self._places
-
-
 class ColumnRows:
     """A column's rows in one group, by row number; safe to use from several threads."""
 
@@ -249,12 +225,17 @@ class ColumnRows:
         self._lock = threading.Lock()
         self._kept: tuple[int, Piece] | None = None
 
-    def rows(self, first: int, last: int, some: Rows | None = None) -> list[pa.Array]:
+    def rows(
+        self, first: int, last: int, some: Rows | None = None, left: Runs | None = None
+    ) -> list[pa.Array]:
         """Rows ``first`` up to ``last`` of the group, or some of them, as one array, or several if it is huge.
 
-        ``some`` are numbers within these rows, in any order.
+        Args:
+            first, last: which.
+            some: numbers within these rows, in any order.
+            left: instead, the rows of the group that are to be had at all; the same in every call.
         """
-        pieces = self._pieces(first, last)
+        pieces = self._pieces(first, last, left)
         if some is None and len(pieces) == 1:
             return [self.finish(pieces[0])]
         if len(pieces) > 1 and sum([piece.nbytes for piece in pieces]) < BATCH_BYTES:
@@ -293,47 +274,58 @@ class ColumnRows:
             found = finish(piece, column.type, fail, as_views=self._as_views, entries=order)
         return found if column.stored is None else column.stored.finish(found)
 
-    def _pieces(self, first: int, last: int) -> list[Piece]:
+    def _pieces(self, first: int, last: int, left: Runs | None = None) -> list[Piece]:
         with self._lock:
             if self._order is None:
                 lo, hi = bisect_right(self.ends, first) - 1, bisect_left(self.ends, last)
-                return self._ordered(first, last, lo, hi)
+                return self._ordered(first, last, lo, hi, left)
             if self._kept is None:
                 self._kept = (0, self._decode(0, len(self.ends) - 1))
             whole = self._kept[1]
             if last == self.ends[-1]:
                 self._kept = None
-        return [pick(whole, self._order.places()[first:last])]
+        places = self._order.places()[first:last]
+        return [pick(whole, places if left is None else places[left.cut(first, last).rows])]
 
-    def _ordered(self, first: int, last: int, lo: int, hi: int) -> list[Piece]:
+    def _ordered(self, first: int, last: int, lo: int, hi: int, left: Runs | None) -> list[Piece]:
         """Rows that lie in the order in which they came."""
+
+        def part(piece: Piece, start: int, end: int) -> Piece:
+            """Of a piece that begins at row ``start``: rows ``first`` up to ``end``."""
+            if left is None:
+                return cut(piece, max(first - start, 0), end - start)
+            begin = left.before(start)
+            return cut(piece, left.before(max(first, start)) - begin, left.before(end) - begin)
+
         parts: list[Piece] = []
         if self._kept is not None and self._kept[0] == lo:
             start, end = self.ends[lo], self.ends[lo + 1]
-            parts.append(cut(self._kept[1], first - start, min(last, end) - start))
+            parts.append(part(self._kept[1], start, min(last, end)))
             first, lo = end, lo + 1
         if lo < hi:
             beyond = self.ends[hi] > last
             # A page that reaches beyond these rows is decoded by itself, so that it alone is kept.
             cuts = [(lo, hi)] if not beyond or hi - lo == 1 else [(lo, hi - 1), (hi - 1, hi)]
             for begin, end in cuts:
-                piece = self._decode(begin, end)
+                piece = self._decode(begin, end, left)
                 if end == hi:
                     self._kept = (hi - 1, piece) if beyond and self.keep else None
                 start = self.ends[begin]
                 if first > start or beyond:
-                    piece = cut(piece, max(first - start, 0), last - start)
+                    piece = part(piece, start, last)
                 # Without keeping it, a slice would hold on to the whole page.
                 parts.append(piece if self.keep or not beyond else pick(piece, np.arange(len(piece))))
         elif self.ends[hi] <= last:
             self._kept = None
         return parts
 
-    def _decode(self, lo: int, hi: int) -> Piece:
+    def _decode(self, lo: int, hi: int, left: Runs | None = None) -> Piece:
+        """All rows of some pages; of these the ones ``left``."""
         count_values(self.ends[hi] - self.ends[lo])
-        own = self.reader.piece(lo, hi, self._leader)
+        runs = None if left is None else left.cut(self.ends[lo], self.ends[hi])
         if not self.reader.column.type.is_nested:
-            return own
+            return self.reader.piece(lo, hi, self._leader, runs)
+        own = self.reader.piece(lo, hi, self._leader)
         flat = [own]
         for node in self._nodes[1:]:
             pages = node.chunk.pages
@@ -341,7 +333,8 @@ class ColumnRows:
                 node.place(0).fail("pages of a nested column", len(self.ends) - 1, len(pages))
             found = node.piece(lo, hi) if pages else pa.nulls(0, node.column.type.plain)
             flat.append(finish(found, node.column.type, node.place(0).fail) if _is_view(found) else found)
-        return assemble(flat, self.reader.column.type, self.reader.place(lo).fail)
+        found = assemble(flat, self.reader.column.type, self.reader.place(lo).fail)
+        return found if runs is None else pick(found, runs.rows)
 
 
 def _is_view(piece: Piece) -> bool:

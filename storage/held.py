@@ -52,6 +52,14 @@ def kept_files(table: Table) -> list[DataFile]:
     return [entry for path, entry in found.items() if path in listed or path in there]
 
 
+def waiting(table: Table, kept: Iterable[DataFile]) -> int:
+    """How many files lie with a table's data and are none of those that some version names."""
+    named = {path for entry in kept for path in (entry.path, *(family.path for family in entry.families))}
+    return sum(
+        f"{DATA}/{name}" not in named for name in table._log.store.names(DATA) if name.endswith(".hrc")
+    )
+
+
 def _lacking(known: Sequence[_Named], told: Sequence[_Named]) -> tuple[_Named, ...]:
     """Of the files that an entry tells of beside its own, those that are not known yet."""
     names = {one.path for one in known}

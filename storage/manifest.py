@@ -23,6 +23,7 @@ from blake3 import blake3
 
 from headrace.storage.errors import CorruptManifest, UnsupportedFeature
 from headrace.storage.objects import Place
+from headrace.storage.parting import PartitionBy, Retention
 from headrace.storage.paths import inside
 
 FORMAT = 1
@@ -30,9 +31,28 @@ BASE = 8
 FOLDER, DATA, ATTACHMENTS, MEDIA, MARKERS = "_manifest", "data", "attachments", "media", "_collected"
 HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
 FILE_NAME = re.compile(r"(\d{20})\.json", re.ASCII)
-OPERATIONS = ("create", "append", "overwrite", "compact", "evolve", "gc", "fence", "erase", "repair")
+OPERATIONS = (
+    "create",
+    "append",
+    "overwrite",
+    "compact",
+    "evolve",
+    "gc",
+    "fence",
+    "erase",
+    "repair",
+    "expire",
+)
 KNOWN_FEATURES = frozenset(
-    {"checkpoints", "column-families", "evolved-columns", "partitions", "replaced-files", "suppression"}
+    {
+        "checkpoints",
+        "column-families",
+        "evolved-columns",
+        "partitions",
+        "replaced-files",
+        "retention",
+        "suppression",
+    }
 )
 """What a manifest may require of a reader; see ``FORMAT.md`` section 9.3."""
 
@@ -134,14 +154,6 @@ class Fence:
 
 
 @dataclass(frozen=True)
-class PartitionBy:
-    """A column whose values, or whose hashes modulo ``buckets``, part the rows into files."""
-
-    column: str
-    buckets: int | None = None
-
-
-@dataclass(frozen=True)
 class Standing:
     """What a version hands on to the next.
 
@@ -154,6 +166,7 @@ class Standing:
         stored_as: of columns that files hold under another name, by name.
         retired: names in files that no new column may be stored under.
         partition_by: how rows are parted into files.
+        retention: how long rows may be kept, which parts them too.
         erase_epoch: how many erasures the table has seen.
         suppression: the file that says which persons' rows are hidden, and who must not come back.
         closed_before: versions before it name files that an erase has replaced, and can no longer be read.
@@ -167,6 +180,7 @@ class Standing:
     stored_as: Mapping[str, str] = field(default_factory=dict)
     retired: tuple[str, ...] = ()
     partition_by: tuple[PartitionBy, ...] = ()
+    retention: Retention | None = None
     erase_epoch: int = 0
     suppression: Attachment | None = None
     closed_before: int = 0
@@ -260,6 +274,7 @@ def features(manifest: Manifest) -> tuple[str, ...]:
         "checkpoints": standing.checkpoint > 0,
         "column-families": any(file.families for file in manifest.added),
         "partitions": bool(standing.partition_by),
+        "retention": standing.retention is not None,
         "replaced-files": not again.isdisjoint(manifest.removed),
         "evolved-columns": standing.evolved_at > 0,
         "suppression": standing.suppression is not None,

@@ -10,7 +10,7 @@ section 4. Lists that slide are decoded in ``views``; single rows in ``take``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -20,35 +20,29 @@ from headrace.storage import arrays
 from headrace.storage.logical import ColumnType, Leaf
 from headrace.storage.number_read import page_of_numbers
 from headrace.storage.page import (
-    ALL_NULL,
     BYTES,
     CODES,
     ITEM_LENGTHS,
     ITEM_VALIDITY,
     LENGTHS,
-    NO_NULLS,
-    VALIDITY,
     VALUES,
     VALUES_HIGH,
 )
+from headrace.storage.page_rows import Mask, Part, has_values, page_rows, spread
 from headrace.storage.page_streams import Dictionaries, Page
+from headrace.storage.runs import Runs
 
 _U8, _U32, _U64, _BOOL = (np.dtype(name) for name in ("u1", "u4", "u8", "?"))
 _MAX_OFFSET = 2**31 - 1
-Mask = NDArray[np.bool_]
 
 
-class Part(NamedTuple):
-    """A page's share of a flat array: slots ``first`` up to ``last``, of which ``n_valid`` have values."""
+def decode_pages(
+    pages: Sequence[Page], type_: ColumnType, dictionaries: Dictionaries, runs: Runs | None = None
+) -> pa.Array:
+    """Consecutive pages, none of which holds a sequence, as one array of ``type_``'s plain Arrow type.
 
-    page: Page
-    first: int
-    last: int
-    n_valid: int
-
-
-def decode_pages(pages: Sequence[Page], type_: ColumnType, dictionaries: Dictionaries) -> pa.Array:
-    """Consecutive pages, none of which holds a sequence, as one array of ``type_``'s plain Arrow type."""
+    Of text by code only the rows of ``runs``, if there are any, so that others need not be looked up.
+    """
     if len(pages) == 1 and not type_.is_list:
         plain = page_of_numbers(pages[0], type_.leaf)
         if plain is not None:
@@ -57,43 +51,10 @@ def decode_pages(pages: Sequence[Page], type_: ColumnType, dictionaries: Diction
     if type_.is_list:
         array = _lists(parts, valid, type_, dictionaries)
     else:
-        array = leaf_array(parts, valid, type_.leaf, dictionaries, LENGTHS)
+        array = leaf_array(parts, valid, type_.leaf, dictionaries, LENGTHS, runs)
     for page_ in pages:
         page_.done()
     return array
-
-
-def page_rows(pages: Sequence[Page]) -> tuple[list[Part], Mask | None]:
-    """The pages' rows, and which of them are not null if any is."""
-    valid: Mask | None = None
-    parts, at = [], 0
-    for page_ in pages:
-        n = n_valid = page_.n_rows
-        if page_.validity:
-            if valid is None:
-                valid = np.ones(sum([one.n_rows for one in pages]), np.bool_)
-            mask = valid[at : at + n]
-            n_valid = row_validity(page_, mask)
-        parts.append(Part(page_, at, at + n, n_valid))
-        at += n
-    return parts, valid
-
-
-def row_validity(page_: Page, mask: Mask) -> int:
-    """Fill a page's mask of rows that are not null; how many they are."""
-    if page_.validity == NO_NULLS:
-        mask[:] = True
-        return len(mask)
-    if page_.validity == ALL_NULL:
-        mask[:] = False
-        return 0
-    page_.into(VALIDITY, mask)
-    return int(np.count_nonzero(mask))
-
-
-def has_values(part: Part) -> bool:
-    """Whether the page has value streams at all: one whose rows are all null has none."""
-    return int(part.page.validity) != ALL_NULL
 
 
 def _lists(parts: list[Part], valid: Mask | None, type_: ColumnType, dictionaries: Dictionaries) -> pa.Array:
@@ -156,19 +117,15 @@ def _claim_offsets(parts: list[Part]) -> None:
         part.page.claim("offsets", 4 * (part.last - part.first))
 
 
-def spread(dense: NDArray[Any], valid: Mask | None, part: Part, out: NDArray[Any]) -> None:
-    """Place dense values where a page's slots are valid, zeros elsewhere."""
-    if valid is None or len(dense) == len(out):
-        out[:] = dense
-        return
-    out[:] = 0
-    out[valid[part.first : part.last]] = dense
-
-
 def leaf_array(
-    parts: list[Part], valid: Mask | None, leaf: Leaf, dictionaries: Dictionaries, lengths_role: int
+    parts: list[Part],
+    valid: Mask | None,
+    leaf: Leaf,
+    dictionaries: Dictionaries,
+    lengths_role: int,
+    runs: Runs | None = None,
 ) -> pa.Array:
-    """Flat values of consecutive pages: rows, or the items of lists."""
+    """Flat values of consecutive pages: rows, or the items of lists; ``runs`` as for ``decode_pages``."""
     n_all = parts[-1].last if parts else 0
     coded = [CODES in part.page.streams for part in parts]
     if any(coded):
@@ -177,7 +134,7 @@ def leaf_array(
         ):
             return _mixed(parts, valid, leaf, dictionaries, lengths_role)
         if leaf.dtype is None:
-            return _coded_text(parts, valid, leaf, dictionaries, n_all)
+            return _coded_text(parts, valid, leaf, dictionaries, n_all, runs)
     if leaf.dtype is not None:
         return _numbers(parts, valid, leaf, dictionaries, n_all)
     if leaf.words:
@@ -268,7 +225,12 @@ def _codes(
 
 
 def _coded_text(
-    parts: list[Part], valid: Mask | None, leaf: Leaf, dictionaries: Dictionaries, n_all: int
+    parts: list[Part],
+    valid: Mask | None,
+    leaf: Leaf,
+    dictionaries: Dictionaries,
+    n_all: int,
+    runs: Runs | None,
 ) -> pa.Array:
     """Strings by code: all of one dictionary in one take, else page by page."""
     if not any(CODES in part.page.streams for part in parts):
@@ -290,10 +252,15 @@ def _coded_text(
         np.subtract(codes.view(np.int32), np.int32(1), out=rows[part.first : part.last])
     if entries is None:  # codes only in pages whose rows are all null, where they have no meaning
         return pa.nulls(n_all, leaf.arrow)
+    if runs is not None:
+        rows = rows[: runs.keep(rows)]
+        if valid is not None:
+            valid = valid[: runs.keep(valid)]
+            valid = None if valid.all() else valid
     if valid is not None:
         rows[~valid] = 0
         if not len(entries):
-            return pa.nulls(n_all, leaf.arrow)
+            return pa.nulls(len(rows), leaf.arrow)
     return entries.values.take(arrays.indices(rows, valid))
 
 

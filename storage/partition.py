@@ -16,7 +16,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from headrace.storage.errors import SchemaMismatch, UnsupportedType, no_such_column
-from headrace.storage.manifest import PartitionBy
+from headrace.storage.parting import PartitionBy
 from headrace.storage.predicate import AnyOf
 
 Value: TypeAlias = "str | int | bool | None"
@@ -68,14 +68,18 @@ def checked(
 
 
 def parts_of(
-    batch: pa.RecordBatch, by: Sequence[PartitionBy]
+    batch: pa.RecordBatch, by: Sequence[PartitionBy], beside: Sequence[pa.Array] = ()
 ) -> Iterator[tuple[tuple[Value, ...], pa.RecordBatch]]:
-    """A batch's rows by the values they are parted by, in the order of their first rows."""
+    """A batch's rows by the values they are parted by, and those of ``beside`` it, in the order of their first rows."""
     codes = np.zeros(batch.num_rows, np.int64)
     distinct: list[list[Value]] = []
-    for part in by:
-        column = batch.column(part.column)
-        values = pa.array(buckets_of(column, part.buckets)) if part.buckets else column
+    columns = [
+        pa.array(buckets_of(batch.column(part.column), part.buckets))
+        if part.buckets
+        else batch.column(part.column)
+        for part in by
+    ]
+    for values in (*columns, *beside):
         encoded = values.dictionary_encode(null_encoding="encode")
         known = encoded.dictionary.to_pylist()
         codes = codes * max(len(known), 1) + encoded.indices.to_numpy(zero_copy_only=False)

@@ -159,21 +159,27 @@ def stage_parts(table: Table, batches: Iterable[pa.RecordBatch], **how: Any) -> 
     Raises:
         TooLarge: rows fall into more parts than can be written at once.
     """
-    by = table._manifest.standing.partition_by
+    by, kept = table._parted_by, table.retention
+    names = [part.column for part in by]
     if not by:
         return (stage(table, batches, **how),)
     begun: dict[tuple[Value, ...], Staging] = {}
     with ExitStack() as stack:
         for batch in batches:
-            for values, rows in parts_of(batch, by):
+            days = []
+            if kept is not None:
+                from headrace.storage.retention import EXPIRES, deadlines  # here: few tables declare any
+
+                days, names = [deadlines(batch, kept)], [*[part.column for part in by], EXPIRES]
+            for values, rows in parts_of(batch, by, days):
                 staging = begun.get(values)
                 if staging is None:
                     if len(begun) == MAX_PARTS:
                         raise TooLarge(
                             f"{table.path}: rows fall into more than {MAX_PARTS} parts by "
-                            f"{[part.column for part in by]}; write fewer at a time, or part by a bucket"
+                            f"{names}; write fewer at a time, or part by a bucket"
                         )
-                    named = {part.column: value for part, value in zip(by, values, strict=True)}
+                    named = dict(zip(names, values, strict=True))
                     seed = how.get("seed")
                     one = {**how, "seed": None if seed is None else seed + len(begun)}
                     staging = begun[values] = begin(table, stack, partition=named, **one)

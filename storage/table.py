@@ -26,8 +26,9 @@ from headrace.storage.errors import BadLocation, SchemaMismatch, no_such_column
 from headrace.storage.layout import GROUP_ROWS
 from headrace.storage.listing import Listing
 from headrace.storage.log import Log
-from headrace.storage.manifest import Attachment, Commit, DataFile, Manifest, PartitionBy
+from headrace.storage.manifest import Attachment, Commit, DataFile, Manifest
 from headrace.storage.objects import Place
+from headrace.storage.parting import PartitionBy, Retention
 from headrace.storage.predicate import Filter, parse_filter, tuples_of
 from headrace.storage.prefetch import MEMORY_BYTES
 from headrace.storage.scan import Scan
@@ -101,6 +102,17 @@ class Table:
         return self._manifest.standing.partition_by
 
     @property
+    def retention(self) -> Retention | None:
+        """How long rows may be kept, if that was declared."""
+        return self._manifest.standing.retention
+
+    @property
+    def _parted_by(self) -> tuple[PartitionBy, ...]:
+        """As ``partition_by``, and by retention class."""
+        by, kept = self.partition_by, self.retention
+        return by if kept is None or PartitionBy(kept.column) in by else (*by, PartitionBy(kept.column))
+
+    @property
     def files(self) -> tuple[DataFile, ...]:
         """The files of this version, oldest first."""
         return tuple(file for _, file in self._listing().files)
@@ -154,11 +166,11 @@ class Table:
             NoSuchColumn: naming the first one missing and what comes nearest.
         """
         files: Sequence[DataFile] = self.files
-        if self.partition_by and rows is None:
+        if self._parted_by and rows is None:
             from headrace.storage.partition import may_hold
 
             asked = tuples_of(filter)
-            files = [file for file in files if may_hold(file.partition, self.partition_by, asked)]
+            files = [file for file in files if may_hold(file.partition, self._parted_by, asked)]
         return self._scan(
             files,
             columns,
@@ -283,9 +295,9 @@ class Table:
         """
         from headrace.storage.staging import stage  # half of what the store imports; readers need none of it
 
-        if self.partition_by:
+        if self._parted_by:
             raise SchemaMismatch(
-                f"{self.path}: rows are parted by {[by.column for by in self.partition_by]}, so they may need several "
+                f"{self.path}: rows are parted by {[by.column for by in self._parted_by]}, so they may need several "
                 "files; use stage_parts"
             )
         return stage(self, batches, seed=seed, tags=tags, group_rows=group_rows, **how)  # pyright: ignore[reportArgumentType]

@@ -33,7 +33,7 @@ from headrace.storage.page import (
     SEQ_SKIP,
     VALUES,
 )
-from headrace.storage.page_read import Mask, row_validity
+from headrace.storage.page_rows import Mask, row_validity
 from headrace.storage.page_streams import Entries, Page
 from headrace.storage.views import Piece, Views, is_sequence, join, pick
 

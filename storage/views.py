@@ -33,8 +33,10 @@ from headrace.storage.page import (
     SEQ_NEW,
     SEQ_SKIP,
 )
-from headrace.storage.page_read import Mask, decode_pages, page_rows
+from headrace.storage.page_read import decode_pages
+from headrace.storage.page_rows import Mask, page_rows
 from headrace.storage.page_streams import Dictionaries, Page
+from headrace.storage.runs import Runs, kept
 
 _U32 = np.dtype("u4")
 _MAX_ITEMS = 2**31 - 1
@@ -136,6 +138,17 @@ def cut(piece: Piece, first: int, last: int) -> Piece:
 def pick(piece: Piece, rows: NDArray[np.int64]) -> Piece:
     """Rows by number, in any order, with memory of their own but for the items of views."""
     return piece.pick(rows) if isinstance(piece, Views) else piece.take(_int64(rows))
+
+
+def left(piece: Piece, runs: Runs) -> Piece:
+    """Rows that stay when some go, in the memory of all of them, which nobody else may hold."""
+    if not isinstance(piece, Views):
+        return kept(piece, runs)
+    n = runs.keep(piece.starts)
+    runs.keep(piece.sizes)
+    if piece.valid is not None:
+        runs.keep(piece.valid)
+    return piece.pick(slice(n))
 
 
 def join(pieces: Sequence[Piece]) -> Piece:

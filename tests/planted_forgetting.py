@@ -47,6 +47,24 @@ FORGETTING = (
         (f"{HISTORY}::test_columns_that_an_older_version_alone_names",),
     ),
     Mutant(
+        "rows of a retention class go a day early",
+        "storage",
+        "storage/retention.py",
+        "    begun = -(-np.asarray(since.fill_null(0)) // _DAY_US)",
+        "    begun = np.asarray(since.fill_null(0)) // _DAY_US",
+        (
+            "tests/storage/test_retention.py::test_no_row_goes_early_and_none_outlives_its_period_by_a_day_and_the_grouping",
+        ),
+    ),
+    Mutant(
+        "items of rows that went stay in front of others'",
+        "storage",
+        "storage/runs.py",
+        "    if items.n < last:",
+        "    if items.n < 0:",
+        ("tests/storage/test_runs.py::test_what_stays_is_what_arrow_s_filter_gives",),
+    ),
+    Mutant(
         "an entry of a dictionary that nobody else uses is kept",
         "storage",
         "storage/erasing.py",

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 
 import headrace.storage as storage
-from headrace.storage import erase, residue
+from headrace.storage import erase, erase_file, residue
 from headrace.storage.compaction import compact
-from headrace.storage.errors import NoSuchVersion
+from headrace.storage.errors import CannotEraseInPlace, NoSuchVersion
 from headrace.storage.evolution import Add, evolve
 from headrace.storage.reader import File
 from headrace.storage.table import Table
@@ -150,3 +150,40 @@ def test_columns_that_come_while_somebody_is_erased(
     shown = storage.open(table.path).to_table()
     assert shown["again"].to_pylist() == shown["user"].to_pylist() == [ANN] * 10 + [CY] * 10
     assert verify(table).findings == ()
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_pages_without_room_are_counted_in_files_that_go_and_in_those_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dry_run: bool
+) -> None:
+    def full(path: Path, *_: object, **__: object) -> None:
+        raise CannotEraseInPlace(f"{path}: no page has room")
+
+    table = storage.write(tmp_path / "t", rows(ANN, BOB), erase_key="user")
+    table.append(rows(ANN, CY))
+    (compacted,) = compact_into_one(table)
+    monkeypatch.setattr(erase_file, "plan", full)
+    done = erase.erase(table, [ANN], dry_run=dry_run)
+    assert sorted((file.how, file.rows) for file in done.files) == [
+        ("anew", 20),
+        ("removed", 10),
+        ("removed", 10),
+    ]
+    assert {file.path for file in done.files if file.how == "anew"} == {compacted}
+    if not dry_run:
+        nowhere(table, ANN)
+
+
+def compact_into_one(table: Table) -> tuple[str, ...]:
+    compact(table, everything=True)
+    return tuple(file.path for file in table.files)
+
+
+def test_files_that_wait_for_a_commit_are_told(tmp_path: Path) -> None:
+    table = storage.write(tmp_path / "t", rows(BOB), erase_key="user")
+    staged = table.stage(rows(ANN, BOB).to_batches())
+    assert erase.erase(table, [ANN], dry_run=True).waiting == 1
+    assert erase.erase(table, [ANN]).waiting == 1
+    table.commit([staged])
+    assert erase.erase(table, [ANN]).waiting == 0
+    nowhere(table, ANN)

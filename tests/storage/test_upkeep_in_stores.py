@@ -17,8 +17,8 @@ from headrace.storage.collecting import collect
 from headrace.storage.compaction import compact
 from headrace.storage.errors import CommitConflict, CommitFenced, CommitUnknown, SourceFailed, StorageError
 from headrace.storage.evolution import Add, Drop, Rename, Widen, evolve
-from headrace.storage.manifest import PartitionBy
 from headrace.storage.objects import ObstorePath
+from headrace.storage.parting import PartitionBy
 from headrace.storage.quality import best
 from headrace.storage.repair import repair
 from headrace.storage.table import Table
