@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 from benchmarks.case import OURS
-from benchmarks.report import table_text
+from benchmarks.report import interval_text, table_text
 
 CONTROL = "K=1"
-T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 8: 2.365, 10: 2.262}
-"""Student's t for a 95 % interval, by number of seeds."""
 
 
 def view(measured: Any, results: Path) -> list[str]:
@@ -48,14 +46,7 @@ def block(world: str, runs: Mapping[str, Mapping[str, Mapping[str, float]]]) -> 
         apart = [value["auc"] - control[seed]["auc"] for seed, value in values.items() if seed in control]
         paired = f"{'':>34}"
         if who != CONTROL and apart:
-            half = (
-                T95.get(len(apart), 2.0) * stdev(apart) / len(apart) ** 0.5
-                if len(apart) > 1
-                else float("nan")
-            )
-            middle = mean(apart)
-            interval = f"{middle - half:+.4f}..{middle + half:+.4f}"
-            paired = f"{middle:+8.4f} {interval:>16} {min(apart):+8.4f}"
+            paired = f"{mean(apart):+8.4f} {interval_text(apart):>16} {min(apart):+8.4f}"
         mark = " *" if who.startswith(OURS) else ""
         lines.append(
             f"{who + mark:28} {average(values, 'auc'):7.4f} {average(values, 'third_auc'):8.4f} {paired} {len(values):5d} "

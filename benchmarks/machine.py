@@ -69,8 +69,8 @@ def package_versions(packages: Iterable[str]) -> dict[str, str]:
         found[name] = version(distribution)
         if distribution == "headrace":
             path = ROOT / inner.replace(".", "/")
-            module = path.with_suffix(".py") if inner else path
-            found[name] += f"+{_digest(imported([module]) if module.is_file() else _sources_in(path))}"
+            is_module = inner and path.with_suffix(".py").is_file()
+            found[name] += f"+{_digest(imported(behind(name)) if is_module else _sources_in(path))}"
     return found
 
 
@@ -87,7 +87,7 @@ def imported(sources: Iterable[Path]) -> set[Path]:
 
 
 def _imports(source: Path) -> Iterator[Path]:
-    """The files behind the names that one module imports from ``headrace``, those of the packages around them too."""
+    """What is behind the names that one module imports."""
     for node in ast.walk(ast.parse(source.read_bytes())):
         if isinstance(node, ast.ImportFrom):
             names = [f"{node.module}.{alias.name}" for alias in node.names]  # a module, or a name in one
@@ -96,12 +96,17 @@ def _imports(source: Path) -> Iterator[Path]:
         else:
             continue
         for name in names:
-            first, *inner = name.split(".")
-            for length in range(1, len(inner) + 1) if first == "headrace" else ():
-                path = ROOT.joinpath(*inner[:length])
-                for candidate in (path / "__init__.py", path.with_suffix(".py")):
-                    if candidate.is_file():
-                        yield candidate
+            yield from behind(name)
+
+
+def behind(name: str) -> Iterator[Path]:
+    """The files of ours that are behind a dotted name: the packages around it, and its module."""
+    first, *inner = name.split(".")
+    for length in range(1, len(inner) + 1) if first == "headrace" else ():
+        path = ROOT.joinpath(*inner[:length])
+        for candidate in (path / "__init__.py", path.with_suffix(".py")):
+            if candidate.is_file():
+                yield candidate
 
 
 def _sources_in(folder: Path) -> Iterator[Path]:
@@ -120,20 +125,26 @@ def _digest(sources: Iterable[Path]) -> str:
 
 def runner_digest(module: str) -> str:
     """Fingerprint of a runner's source and of the benchmark modules that it imports."""
-    digest, sources = hashlib.sha256(), {module: _source(module)}
-    pending = [module]
-    while pending:
-        for found in _IMPORT.findall(sources[pending.pop()].decode()):
-            if found not in sources:
-                sources[found] = _source(found)
-                pending.append(found)
-    for _, source in sorted(sources.items()):
-        digest.update(source)
+    digest = hashlib.sha256()
+    for source in runner_sources(module):
+        digest.update(source.read_bytes())
     return digest.hexdigest()[:10]
 
 
-def _source(module: str) -> bytes:
-    return (ROOT / Path(*module.split("."))).with_suffix(".py").read_bytes()
+def runner_sources(module: str) -> list[Path]:
+    """A runner's file and those of the benchmark modules that it imports, by name."""
+    sources = {module: _source(module)}
+    pending = [module]
+    while pending:
+        for found in _IMPORT.findall(sources[pending.pop()].read_text()):
+            if found not in sources:
+                sources[found] = _source(found)
+                pending.append(found)
+    return [source for _, source in sorted(sources.items())]
+
+
+def _source(module: str) -> Path:
+    return (ROOT / Path(*module.split("."))).with_suffix(".py")
 
 
 def _cpu_model() -> str:
