@@ -200,6 +200,39 @@ def stream(profile: Profile) -> Case:
     )
 
 
+def after_a_break(seed: int, profile: Profile) -> Case:
+    """[break]: everybody's taste and every item's popularity change at once, with alarms as they are set, early ones, and none."""
+    events = 60_000 if profile is Profile.QUICK else 400_000
+    ours: dict[str, Json] = {"kind": "ours", "rows": 11_000, "admit_after": 2, "start": 0.02, "code": "int8"}
+    forms: dict[str, Json] = {OURS: 3.0, "alarms at a third": 1.0, "no alarm": 1e9}
+    return Case(
+        name=f"break {seed}",
+        contestants=tuple(
+            Contestant(
+                name,
+                "benchmarks.runners.recommender_stream",
+                packages=OURSELVES,
+                args={**STREAM, **ours, "schedule": {"threshold": threshold}},
+            )
+            for name, threshold in forms.items()
+        ),
+        metrics=(
+            _value(f"[break] Recall@20 in the 100,000 events after it, seed {seed}", "soon"),
+            _value(f"[break] alarms, seed {seed}", "alarms", "alarms"),
+        ),
+        repetitions=1,
+        expected_s=15.0,
+        args={
+            "dataset": "made",
+            "seed": seed,
+            "events": events,
+            "broken": events // 2,
+            "soon": events // 4,
+            "ranked": 800,
+        },
+    )
+
+
 def speed(profile: Profile) -> list[Case]:
     """[train time] at each budget, [score catalogue]."""
     runner = "benchmarks.runners.recommender_speed"
@@ -280,6 +313,8 @@ def cases(profile: Profile) -> tuple[Case, ...]:
                 _case(f"equal parameters {share} %", "ml-100k", "LightGCN", lightgcn(share), seed, profile)
             )
     found += [*speed(profile), stream(profile)]
+    if not quick:
+        found += [after_a_break(seed, profile) for seed in seeds]
     if profile is Profile.FULL:
         for share in (20, 10, 50):
             for seed in seeds:

@@ -180,7 +180,7 @@ class Stream(Runner):
         args = self._args
         model = KINDS[args["kind"]](args)
         events, most = args["events"], 0
-        broken, size = args.get("broken"), args.get("soon", 0)
+        broken, size, most_ranked = args.get("broken"), args.get("soon", 0), args.get("ranked", RANKED)
         hits, gains, ranked = 0.0, 0.0, 0
         soon = np.zeros(2)  # hits and ranked in the first events after the break
         learn_s, resident = 0.0, []
@@ -189,7 +189,7 @@ class Stream(Runner):
             World(args["seed"], broken=broken).batches(events, BATCH)
         ):
             if number and number % 5 == 0:
-                asked, wanted = users[:RANKED], items[:RANKED]
+                asked, wanted = users[:most_ranked], items[:most_ranked]
                 scores = model.scores(asked, there)
                 order = np.argsort(there, kind="stable")
                 scores = scores[:, order]
