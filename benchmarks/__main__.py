@@ -8,9 +8,10 @@ import json
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.case import Profile, Table
+from benchmarks.case import Case, Profile, Table
 from benchmarks.report import table_text
 from benchmarks.run import RESULTS, Measured, run
 
@@ -52,11 +53,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="SECONDS",
         help="end after so long; a table that keeps its cells goes on there the next time",
     )
+    parser.add_argument(
+        "--only",
+        metavar="WORD",
+        help="only cases whose names begin so; speed can then be measured when nothing else runs",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows there")
     arguments = parser.parse_args(argv)
     profile = Profile.QUICK if arguments.quick else Profile.FULL if arguments.full else Profile.DEFAULT
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the contestants on the way out
     table: Table = importlib.import_module(f"benchmarks.{arguments.name}").TABLE
+    if arguments.only is not None:
+        table = narrowed(table, arguments.only)
     try:
         measured = run(
             table,
@@ -73,6 +81,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(measured.document(), indent=1) + "\n")
     return 1 if any(row.ours is None for row in measured.rows) else 0
+
+
+def narrowed(table: Table, word: str) -> Table:
+    """``table`` with those of its cases alone whose names begin with ``word``."""
+
+    def cases(profile: Profile) -> tuple[Case, ...]:
+        every = table.cases(profile)
+        found = tuple(case for case in every if case.name.startswith(word))
+        if not found:
+            names = ", ".join(case.name for case in every)
+            raise SystemExit(f"expected the beginning of a case's name, got {word!r}; there are: {names}")
+        return found
+
+    return replace(table, cases=cases)
 
 
 def text(measured: Measured) -> str:

@@ -10,12 +10,25 @@ from __future__ import annotations
 import os
 
 from benchmarks.case import OURS, Case, Contestant, Metric, Profile, Repetition, Table
-from benchmarks.ctr_view import view
+from benchmarks.ctr_view import WORLDS, view
 from benchmarks.grounds import datasets
 
 RUNNER = "benchmarks.runners.ctr"
 SPEED = "benchmarks.runners.ctr_speed"
-PACKAGES = ("headrace", "numba", "numpy", "torch")
+FEED = "benchmarks.runners.ctr_feed"
+SCORED = ("headrace.streaming.metrics", "numpy", "torch")
+PACKAGES = ("headrace.streaming.learners.adapt_dhm.model", "numba", *SCORED)
+"""What a cell is made of: the click model's module with all of ours that it imports (table, routing, network, kernels, the bounded table),
+and what counts the scores. Rivals are in their runner and keep their cells when our learners change."""
+FED = (
+    "headrace.streaming.ad_feed",
+    "headrace.streaming.learners.adapt_dhm.classifier",
+    "headrace.streaming.learners.popularity",
+    "numba",
+    "pyarrow",
+    *SCORED,
+)
+"""A cell of the demo's feed has the feed, the classifier with its joins and alarms, and the baseline in it."""
 RATES = {
     "ours": 6e-3,
     "field gates too": 6e-3,
@@ -45,15 +58,15 @@ NAMES = {
     "reference": "reference routing",
     "oracle": "oracle",
 }
-WORLDS = ("base", "drift", "null", "crossed", "placebo", "movielens")
 ROWS, BATCH, DOMAINS = 400_000, 512, 12
 QUICK_ROWS = 20_000
 
 
 def _who(kind: str) -> Contestant:
     ours = kind in ("ours", "field gates too", "k1", "wide k1", "reference", "oracle")
-    packages = PACKAGES if ours else ("numpy", "torch")  # rivals keep their cells when our sources change
-    return Contestant(NAMES[kind], RUNNER, packages=packages, args={"kind": kind, "lr": RATES[kind]})
+    return Contestant(
+        NAMES[kind], RUNNER, packages=PACKAGES if ours else SCORED, args={"kind": kind, "lr": RATES[kind]}
+    )
 
 
 def _value(name: str, key: str, unit: str, better: str = "higher") -> Metric:
@@ -144,15 +157,39 @@ def throughput(profile: Profile) -> Case:
     )
 
 
+def demo(seed: int, permuted: bool, profile: Profile) -> Case:
+    """[demo]: the feed that ``make demo`` sends, 200,000 events, tastes changed halfway; or with clicks that depend on nothing."""
+    name, what = ("permuted", "permuted labels") if permuted else ("feed", "the demo's feed after the drift")
+    metrics = [
+        _value(f"[demo] AUC, {what}, seed {seed}", "auc", "AUC"),
+        _value(f"[demo] AUC of the items' popularity, {what}, seed {seed}", "popularity_auc", "AUC"),
+    ]
+    return Case(
+        name=f"{name} {seed}",
+        contestants=tuple(
+            Contestant(who, FEED, packages=FED, args={"routing": routing})
+            for who, routing in ((OURS, "lar"), ("K=1", "none"))
+        ),
+        metrics=tuple(metrics[: 1 if permuted else 2]),
+        repetitions=1,
+        expected_s=30.0,
+        args={
+            "dataset": "made",
+            "seed": seed,
+            "permuted": permuted,
+            "events": QUICK_ROWS if profile is Profile.QUICK else 200_000,
+        },
+    )
+
+
 def cases(profile: Profile) -> tuple[Case, ...]:
-    """By default five seeds of base, drift and null, and of MovieLens; ``--full`` adds the crossed and the placebo world."""
+    """Five seeds of each world, eight with ``--full``; seed by seed, so that a run that ends early has all worlds."""
     if profile is Profile.QUICK:
         return (speed(12, profile), throughput(profile), quality("base", 1, profile))
-    worlds = WORLDS if profile is Profile.FULL else ("base", "drift", "null", "movielens")
-    found = [speed(domains, profile) for domains in (3, 12, 100)]
-    found.append(throughput(profile))
-    found += [quality(world, seed, profile) for seed in (1, 2, 3, 4, 5) for world in worlds]
-    return tuple(found)
+    seeds = range(1, 9 if profile is Profile.FULL else 6)
+    found = [quality(world, seed, profile) for seed in seeds for world in WORLDS]
+    found += [demo(seed, permuted, profile) for seed in (1, 2, 3) for permuted in (False, True)]
+    return (*found, *(speed(domains, profile) for domains in (3, 12, 100)), throughput(profile))
 
 
 TABLE = Table(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -56,45 +57,94 @@ def load_average() -> float:
 def package_versions(packages: Iterable[str]) -> dict[str, str]:
     """Versions of distributions in this environment; ours carries a fingerprint of its sources.
 
-    A package of ours may be named instead of all of it, as `headrace.storage`: then its sources alone count.
+    A package of ours may be named instead of all of it, as `headrace.storage`: then its sources alone count. Or a module, as
+    `headrace.streaming.metrics`: then it counts with every module of ours that it imports, and those import.
 
     Raises:
         importlib.metadata.PackageNotFoundError: one is not installed.
     """
     found = {}
     for name in packages:
-        distribution, _, package = name.partition(".")
+        distribution, _, inner = name.partition(".")
         found[name] = version(distribution)
         if distribution == "headrace":
-            found[name] += f"+{_sources_digest((package.replace('.', '/'),) if package else ROOMS)}"
+            path = ROOT / inner.replace(".", "/")
+            is_module = inner and path.with_suffix(".py").is_file()
+            found[name] += f"+{_digest(imported(behind(name)) if is_module else _sources_in(path))}"
     return found
 
 
-def _sources_digest(folders: Iterable[str]) -> str:
+def imported(sources: Iterable[Path]) -> set[Path]:
+    """``sources`` and every module of ours that they import, anywhere in their text, with all that those import."""
+    found: set[Path] = set()
+    pending = list(sources)
+    while pending:
+        source = pending.pop()
+        if source not in found:
+            found.add(source)
+            pending += _imports(source)
+    return found
+
+
+def _imports(source: Path) -> Iterator[Path]:
+    """What is behind the names that one module imports."""
+    for node in ast.walk(ast.parse(source.read_bytes())):
+        if isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]  # a module, or a name in one
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        for name in names:
+            yield from behind(name)
+
+
+def behind(name: str) -> Iterator[Path]:
+    """The files of ours that are behind a dotted name: the packages around it, and its module."""
+    first, *inner = name.split(".")
+    for length in range(1, len(inner) + 1) if first == "headrace" else ():
+        path = ROOT.joinpath(*inner[:length])
+        for candidate in (path / "__init__.py", path.with_suffix(".py")):
+            if candidate.is_file():
+                yield candidate
+
+
+def _sources_in(folder: Path) -> Iterator[Path]:
+    rooms = [ROOT / room for room in ROOMS] if folder == ROOT else [folder]
+    for path in (path for room in rooms for path in room.rglob("*")):
+        if path.suffix in {".py", ".toml", ".java", ".json"} and path.is_file():
+            yield path
+
+
+def _digest(sources: Iterable[Path]) -> str:
     digest = hashlib.sha256()
-    for folder in folders:
-        for path in sorted((ROOT / folder).rglob("*")):
-            if path.suffix in {".py", ".toml", ".java", ".json"} and path.is_file():
-                digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
+    for path in sorted(sources):
+        digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:10]
 
 
 def runner_digest(module: str) -> str:
     """Fingerprint of a runner's source and of the benchmark modules that it imports."""
-    digest, sources = hashlib.sha256(), {module: _source(module)}
-    pending = [module]
-    while pending:
-        for found in _IMPORT.findall(sources[pending.pop()].decode()):
-            if found not in sources:
-                sources[found] = _source(found)
-                pending.append(found)
-    for _, source in sorted(sources.items()):
-        digest.update(source)
+    digest = hashlib.sha256()
+    for source in runner_sources(module):
+        digest.update(source.read_bytes())
     return digest.hexdigest()[:10]
 
 
-def _source(module: str) -> bytes:
-    return (ROOT / Path(*module.split("."))).with_suffix(".py").read_bytes()
+def runner_sources(module: str) -> list[Path]:
+    """A runner's file and those of the benchmark modules that it imports, by name."""
+    sources = {module: _source(module)}
+    pending = [module]
+    while pending:
+        for found in _IMPORT.findall(sources[pending.pop()].read_text()):
+            if found not in sources:
+                sources[found] = _source(found)
+                pending.append(found)
+    return [source for _, source in sorted(sources.items())]
+
+
+def _source(module: str) -> Path:
+    return (ROOT / Path(*module.split("."))).with_suffix(".py")
 
 
 def _cpu_model() -> str:

@@ -1,54 +1,78 @@
-"""What is made of the cells of ``recommender``: one block of lines per case, contestants best first, means over seeds."""
+"""What is made of the cells of ``recommender``: the tries, then a block of lines per case, contestants best first, means over seeds.
+
+Behind each mean stands the interval of ours minus it: 95 %, paired over seeds (Student's t).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from benchmarks.case import OURS
-from benchmarks.report import table_text
+from benchmarks.report import interval_text, table_text
 
 Values = Mapping[str, float]
+TUNING = "tuning "
 
 
 def view(measured: Any, results: Path) -> list[str]:
     """The lines below the header."""
-    tables: dict[str, dict[str, list[Values]]] = {}
+    tables: dict[str, dict[str, dict[str, Values]]] = {}
+    tries: dict[str, dict[str, float]] = {}
     failed: list[str] = []
     for cell in measured.cells:
         key = cell.key
         if "epochs" not in key["args"]:
             continue
-        name = key["case"].rpartition(" ")[0]
+        name, _, seed = key["case"].rpartition(" ")
         if cell.failure is not None:
             failed.append(f"{key['contestant']} in {key['case']}: {cell.failure}")
+        elif name.startswith(TUNING) and cell.repetitions:
+            tried = " ".join(name.removeprefix(TUNING).split()[:-2])
+            tries.setdefault(key["contestant"], {})[tried] = cell.repetitions[0].values["valid"]
         elif cell.repetitions:
-            tables.setdefault(name, {}).setdefault(key["contestant"], []).append(cell.repetitions[0].values)
-    others = [row for row in measured.rows if not row.case.startswith("[equal")]
+            tables.setdefault(name, {}).setdefault(key["contestant"], {})[seed] = cell.repetitions[0].values
+    others = [row for row in measured.rows if not row.case.startswith(("[equal", "[tuning]"))]
     lines = [table_text(others)] if others else []
+    lines += _tries(tries)
     for name, runs in tables.items():
         lines += _block(name, runs)
     return [*lines, *failed]
 
 
-def _block(name: str, runs: Mapping[str, list[Values]]) -> list[str]:
-    words = name.split()
-    lines = ["", f"[{' '.join(words[:-2])}] {' '.join(words[-2:])}"]
-    head = ("", "Recall@20", "range", "NDCG@20", "seeds", "weights", "bytes", "CPU s", "epoch")
-    lines.append(
-        f"{head[0]:28} {head[1]:>9} {head[2]:>13} {head[3]:>8} {head[4]:>5} {head[5]:>9} {head[6]:>10} {head[7]:>7} {head[8]:>5}"
-    )
+def _tries(tries: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Each form's validation score by try, its best one marked."""
+    heads = list(dict.fromkeys(tried for found in tries.values() for tried in found))
+    lines = ["", f"{'[tuning] validation Recall@20':29}" + "".join(f"{head:>19}" for head in heads)]
+    for who, found in tries.items():
+        best = max(found.values())
+        marked = (
+            f"{found[head]:.4f}{'*' if found[head] == best else ' '}" if head in found else ""
+            for head in heads
+        )
+        lines.append(f"{who:29}" + "".join(f"{mark:>19}" for mark in marked))
+    return lines if tries else []
 
-    def mean(values: list[Values], key: str) -> float:
-        return sum(value[key] for value in values) / len(values)
 
-    for who, values in sorted(runs.items(), key=lambda pair: -mean(pair[1], "recall")):
-        recalls = [value["recall"] for value in values]
+def _block(name: str, runs: Mapping[str, Mapping[str, Values]]) -> list[str]:
+    """A case's lines; runs: values by contestant and seed."""
+    words, ours = name.split(), runs.get(OURS, {})
+    title = f"[{' '.join(words[:-2])}] {' '.join(words[-2:])}"
+    head = f"{'Recall@20':>9} {'ours -':>8} {'95 %':>16} {'NDCG@20':>8} {'seeds':>5} {'weights':>9} {'bytes':>10} {'CPU s':>7} {'epoch':>5}"
+    lines = ["", f"{title:40} {head}"]
+
+    def average(values: Mapping[str, Values], key: str) -> float:
+        return mean(value[key] for value in values.values())
+
+    for who, values in sorted(runs.items(), key=lambda pair: -average(pair[1], "recall")):
+        apart = [ours[seed]["recall"] - value["recall"] for seed, value in values.items() if seed in ours]
+        paired = f"{mean(apart):+8.4f} {interval_text(apart):>16}" if who != OURS and apart else " " * 25
         mark = " *" if who.startswith(OURS) else ""
         lines.append(
-            f"{who + mark:28} {mean(values, 'recall'):9.4f} {min(recalls):.3f}-{max(recalls):.3f}   {mean(values, 'ndcg'):8.4f} "
-            f"{len(values):5d} {mean(values, 'parameters'):9,.0f} {mean(values, 'bytes'):10,.0f} {mean(values, 'cpu_s'):7.1f} "
-            f"{mean(values, 'epoch'):5.0f}"
+            f"{who + mark:40} {average(values, 'recall'):9.4f} {paired} {average(values, 'ndcg'):8.4f} {len(values):5d} "
+            f"{average(values, 'parameters'):9,.0f} {average(values, 'bytes'):10,.0f} {average(values, 'cpu_s'):7.1f} "
+            f"{average(values, 'epoch'):5.0f}"
         )
     return lines

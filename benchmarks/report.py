@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from statistics import mean, stdev
 from typing import Literal
 
 from benchmarks.case import OURS, Case, Json, Metric, Parts, Profile, Repetition
@@ -181,3 +182,15 @@ def _against(row: Row, peer: float | None) -> str:
 
 def _short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.3g}"
+
+
+T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
+"""Student's t for a 95 % interval, by number of seeds."""
+
+
+def interval_text(differences: Sequence[float]) -> str:
+    """The 95 % interval of the mean of paired differences; of one difference there is none."""
+    if len(differences) < 2:
+        return "-"
+    half = T95.get(len(differences), 2.0) * stdev(differences) / len(differences) ** 0.5
+    return f"{mean(differences) - half:+.4f}..{mean(differences) + half:+.4f}"

@@ -17,7 +17,10 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class World:
-    """users, items: there at once. turn: events between replacements. choices: items a user chooses among."""
+    """users, items: there at once. turn: events between replacements. choices: items a user chooses among.
+
+    broken: after so many events everybody's taste, every item and its popularity are others from one event to the next; never by default.
+    """
 
     seed: int = 0
     users: int = 20_000
@@ -26,6 +29,7 @@ class World:
     turn: int = 20_000
     choices: int = 40
     replaced: float = 0.01
+    broken: int | None = None
 
     def batches(self, events: int, size: int) -> Iterator[tuple[Ints, Ints, Ints]]:
         """Ids of users and items `int64[size]`, and of the items that are there now, `int64[items]`."""
@@ -39,6 +43,9 @@ class World:
         since = 0
         for number in range(0, events, size):
             turn = number / self.turn
+            if self.broken is not None and number <= self.broken < number + size:
+                taste, kind = rng.permutation(taste), rng.permutation(kind)
+                height, peak = rng.permutation(height), rng.permutation(peak)
             popular = height * np.exp(-np.abs((turn - peak) / 30.0)) + 0.01
             users = rng.choice(self.users, size, p=activity / activity.sum())
             offered = rng.choice(self.items, (size, self.choices), p=popular / popular.sum())

@@ -82,7 +82,7 @@ class Large(Runner):
             times.append(clock())
             lost.backward()
             times.append(clock())
-            model.routing.after(x.detach(), sums.detach(), self._labels[part])
+            model.routing.after(x.detach(), sums.detach(), self._labels[part], logits.detach())
             model.step()
             times.append(clock())
             spent[:4] += np.diff(times)

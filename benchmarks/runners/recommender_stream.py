@@ -43,7 +43,7 @@ class Ours:
             half_life=args["half_life"],
             name_bytes=0,
             seen_bytes=0,
-            schedule=Schedule(every=20_000, start=args["start"]),
+            schedule=Schedule(every=20_000, start=args["start"], **args.get("schedule", {})),
         )
 
     @property
@@ -180,12 +180,16 @@ class Stream(Runner):
         args = self._args
         model = KINDS[args["kind"]](args)
         events, most = args["events"], 0
+        broken, size, most_ranked = args.get("broken"), args.get("soon", 0), args.get("ranked", RANKED)
         hits, gains, ranked = 0.0, 0.0, 0
+        soon = np.zeros(2)  # hits and ranked in the first events after the break
         learn_s, resident = 0.0, []
         process = psutil.Process()
-        for number, (users, items, there) in enumerate(World(args["seed"]).batches(events, BATCH)):
+        for number, (users, items, there) in enumerate(
+            World(args["seed"], broken=broken).batches(events, BATCH)
+        ):
             if number and number % 5 == 0:
-                asked, wanted = users[:RANKED], items[:RANKED]
+                asked, wanted = users[:most_ranked], items[:most_ranked]
                 scores = model.scores(asked, there)
                 order = np.argsort(there, kind="stable")
                 scores = scores[:, order]
@@ -195,6 +199,8 @@ class Stream(Runner):
                 hits += float((better < TOP).sum())
                 gains += float((1.0 / np.log2(better[better < TOP] + 2.0)).sum())
                 ranked += len(asked)
+                if broken is not None and broken <= number * BATCH < broken + size:
+                    soon += float((better < TOP).sum()), len(asked)
             began = time.process_time()
             model.learn(users, items)
             learn_s += time.process_time() - began
@@ -212,6 +218,8 @@ class Stream(Runner):
             "rate": events / learn_s,
             "bytes": float(most),
         }
+        if broken is not None:
+            values |= {"soon": float(soon[0] / soon[1]), "alarms": float(model.model.explorer.alarms)}
         over = max(0.0, float(most) - args["budget_bytes"])
         return Result(
             values | {"over_budget": over, "rss_percent_per_million": slope, "ranked": float(ranked)}

@@ -112,3 +112,52 @@ def test_a_runner_s_fingerprint_covers_what_it_imports_of_ours(
     before = runner_digest("benchmarks.one")
     (tmp_path / "benchmarks" / "two.py").write_text("from benchmarks.one import z\n")
     assert runner_digest("benchmarks.one") != before
+
+
+def test_a_module_of_ours_counts_with_all_that_it_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks import machine
+
+    monkeypatch.setattr(machine, "ROOT", tmp_path)
+    (tmp_path / "jobs").mkdir()
+    files = {
+        "__init__": "",
+        "one": "def f():\n    from headrace.jobs import two\n",
+        "two": "import headrace.jobs.three\n",
+        "three": "from headrace.jobs.one import f\n",
+        "other": "",
+    }
+    for name, text in files.items():
+        (tmp_path / "jobs" / f"{name}.py").write_text(text)
+
+    def found() -> dict[str, str]:
+        return machine.package_versions(["headrace.jobs.one", "headrace.jobs"])
+
+    before = found()
+    (tmp_path / "jobs" / "other.py").write_text("x = 1\n")
+    assert found()["headrace.jobs.one"] == before["headrace.jobs.one"]
+    assert found()["headrace.jobs"] != before["headrace.jobs"]
+    for name in ("three", "two", "one", "__init__"):
+        before = found()
+        (tmp_path / "jobs" / f"{name}.py").write_text(files[name] + "y = 1\n")
+        assert found()["headrace.jobs.one"] != before["headrace.jobs.one"], name
+
+
+@pytest.mark.parametrize("name", ["ctr", "recommender"])
+def test_cells_count_all_of_ours_that_their_runner_imports(name: str) -> None:
+    from benchmarks import machine
+
+    table: Table = importlib.import_module(f"benchmarks.{name}").TABLE
+    counted: dict[str, set[Path]] = {}
+    for case in table.cases(Profile.FULL):
+        for who in case.contestants:
+            ours = [package for package in who.packages if package.startswith("headrace.")]
+            counted.setdefault(who.runner, set()).update(
+                machine.imported(path for package in ours for path in machine.behind(package))
+            )
+    for runner, files in counted.items():
+        imported = machine.imported(machine.runner_sources(runner))
+        ours = {path for path in imported if path.relative_to(machine.ROOT).parts[0] != "benchmarks"}
+        assert ours, runner
+        assert ours <= files, runner

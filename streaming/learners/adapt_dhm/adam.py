@@ -44,7 +44,5 @@ class Adam:
                 continue
             rates = np.array([lr * self._times.get(name, 1.0), *BETAS])
             flat = parameter.detach().numpy().reshape(-1)
-            kernels.dense_step(
-                flat, parameter.grad.contiguous().numpy().reshape(-1), *self.state[name], rates
-            )
+            kernels.dense_step(flat, parameter.grad.numpy().reshape(-1), *self.state[name], rates)
         self.drop_gradients()

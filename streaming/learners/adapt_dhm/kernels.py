@@ -2,14 +2,14 @@
 
 In the flow: below `table`. A row's first blocks are its embedding; a context field's row has more behind them, its context values,
 which are summed over the fields of an event with a factor each. No sort: a batch's distinct rows are listed in the order of their
-first occurrence, with their place noted in a scratch as long as the table. Adam: Kingma and Ba, ICLR 2015, algorithm 1, lazily:
-a row that a batch does not touch does not move; its step count stands where Adagrad's sum would.
+first occurrence, with their place noted in a scratch as long as the table. Adam's sums for a row are `embedding.moments`'s.
 """
 
 from typing import Any
 
 import numpy as np
 
+from headrace.streaming.learners.embedding.moments import adam_block, adam_rate
 from headrace.streaming.learners.ihomer.jit import kernel
 
 
@@ -57,44 +57,37 @@ def sum_by_row(
 ) -> None:
     """total: float32[n, 8 * blocks], zero, each distinct row's gradient. The gradients are those of `look_up`'s x and sums."""
     n, fields = rows.shape
-    wide = sums_gradient.shape[1]
+    wide, lanes = sums_gradient.shape[1], 8 * own
     for at in range(n):
         for field in range(fields):
-            to = place[rows[at, field]] - 1
-            start = 8 * field * own
-            for lane in range(8 * own):
-                total[to, lane] += x_gradient[at, start + lane]
-            for lane in range(wide):
-                if factors[field, lane] != 0.0:
-                    total[to, 8 * own + lane] += factors[field, lane] * sums_gradient[at, lane]
+            into = total[place[rows[at, field]] - 1]
+            own_gradient = x_gradient[at, field * lanes : (field + 1) * lanes]
+            for lane in range(lanes):
+                into[lane] += own_gradient[lane]
+            if wide and factors[field, 0] != 0.0:
+                context, factor, gradient = into[lanes:], factors[field], sums_gradient[at]
+                for lane in range(wide):
+                    context[lane] += factor[lane] * gradient[lane]
 
 
 @kernel
-def step(arrays: Any, rows: Any, total: Any, place: Any, rates: Any) -> None:
+def step(arrays: Any, rows: Any, total: Any, place: Any, rates: Any, corrected: Any) -> None:
     """One step of Adam for distinct `rows: uint32[n]` with gradients `total: float32[n, D]`; their places are cleared.
 
-    rates: float64[3], the rate and both betas. float64 until a number is stored.
+    rates: float64[3], the rate and both betas; corrected: their `moments.corrections`.
     """
     for at in range(rows.shape[0]):
         row = rows[at]
         place[row] = 0
         if arrays.blocks[row] == 0:
             continue
-        arrays.square[row] += np.float32(1.0)
-        steps = np.float64(arrays.square[row])
-        rate = rates[0] * np.sqrt(1.0 - rates[2] ** steps) / (1.0 - rates[1] ** steps)
+        rate = adam_rate(arrays, row, rates, corrected)
         block = arrays.head[row]
         for at_block in range(arrays.blocks[row]):
             start = 8 * at_block
             if start + 8 > total.shape[1]:
                 break
-            for lane in range(8):
-                g = np.float64(total[at, start + lane])
-                first = rates[1] * np.float64(arrays.first[block, lane]) + (1.0 - rates[1]) * g
-                second = rates[2] * np.float64(arrays.second[block, lane]) + (1.0 - rates[2]) * g * g
-                arrays.first[block, lane] = np.float32(first)
-                arrays.second[block, lane] = np.float32(second)
-                arrays.fp32[block, lane] -= np.float32(rate * first / (np.sqrt(second) + 1e-8))
+            adam_block(arrays, block, total[at, start : start + 8], arrays.fp32[block], rate, rates)
             block = arrays.chain[block]
 
 

@@ -197,7 +197,7 @@ class AdaptDHM(nn.Module):
             )
         loss.backward()
         if self.shape.guard or self.shape.routing == "reference":
-            self.routing.after(x.detach(), sums.detach(), labels)
+            self.routing.after(x.detach(), sums.detach(), labels, logits.detach())
         self.step(faster)
         return logits.detach()
 

@@ -16,6 +16,7 @@ from headrace.streaming.learners.adapt_dhm import kernels
 from headrace.streaming.learners.adapt_dhm.adam import BETAS
 from headrace.streaming.learners.embedding.keys import ABSENT, U64
 from headrace.streaming.learners.embedding.layout import WIDTH, Layout
+from headrace.streaming.learners.embedding.moments import corrections
 from headrace.streaming.learners.embedding.store import EmbeddingStore
 
 U32 = npt.NDArray[np.uint32]
@@ -83,8 +84,7 @@ class Table(nn.Module):
         """Rows of `keys: uint64[B, F, 2]`, `uint32[B, F]`; ids due for one are admitted. A key of field 255 is no id: row 0."""
         rows = self.find(keys)
         kernels.touch(self.store.arrays, rows.reshape(-1), now)
-        new = (rows == 0) & (keys[..., 1] != ABSENT)
-        if new.any():
+        if not rows.all() and (new := (rows == 0) & (keys[..., 1] != ABSENT)).any():
             before = self.store.counts["admitted"]
             rows[new] = self.store.locate_keys(keys[new], now, keep=rows.reshape(-1))
             if self.store.counts["admitted"] != before:
@@ -111,9 +111,10 @@ class Table(nn.Module):
             total = np.zeros((n, self.dim + self.wide), np.float32)
             own = self.dim // WIDTH
             kernels.sum_by_row(rows, own, factors, x_gradient, sums_gradient, self._place, total)
-            kernels.step(self.store.arrays, found[:n], total, self._place, np.array([lr, *BETAS]))
+            rates = np.array([lr, *BETAS])
+            kernels.step(self.store.arrays, found[:n], total, self._place, rates, corrections(BETAS))
             touched += n
-        self._waiting = []
+        self._waiting.clear()
         return touched
 
     def gradients(self) -> tuple[F32, F32, F32]:
@@ -123,14 +124,15 @@ class Table(nn.Module):
 
     def drop_gradients(self) -> None:
         """Forget the gradients since the last step."""
-        self._waiting = []
+        self._waiting.clear()
 
     def factors(self) -> F32:
         """What each context value of each field counts now, `float32[F, wide]`."""
         found = np.zeros((self.fields, self.wide), np.float32)
+        counted = self.counted.tolist()
         for place in self.context:
             found[place] = self.factor
-            found[place, : self.scored] *= min(1.0, TRUSTED / max(1, int(self.counted[place])))
+            found[place, : self.scored] *= min(1.0, TRUSTED / max(1, counted[place]))
         return found
 
     def _count(self) -> None:

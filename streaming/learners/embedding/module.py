@@ -47,7 +47,8 @@ class BlockEmbedding(nn.Module):
         store = self.store
         weights = store.gather(rows, store.layout.max_blocks)
         if store.layout.optimiser == "adam":
-            moments.adam(store.arrays, rows, weights, gradient, np.array([self.lr, *self.betas]))
+            rates = np.array([self.lr, *self.betas])
+            moments.adam(store.arrays, rows, weights, gradient, rates, moments.corrections(self.betas))
         else:
             moments.adagrad(store.arrays, rows, weights, gradient, np.array([self.lr]))
         store.scatter(rows, weights)

@@ -1,14 +1,59 @@
 """Kernels of the optimisers that touch a batch's rows and no others: Adagrad with one sum a row, Adam with two moments a weight.
 
 In the flow: between `gather` and `scatter`, for models whose gradients come from autograd. Adagrad: Duchi et al., JMLR 2011, with the
-mean over a row's weights; Adam: Kingma and Ba, ICLR 2015, algorithm 1, with a step count a row.
+mean over a row's weights; Adam: Kingma and Ba, ICLR 2015, algorithm 1, lazily: a row that a batch does not touch does not move. Its step
+count stands where Adagrad's sum would. Adam counts in float64 until a number is stored.
 """
 
-from typing import Any
+from functools import cache
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from headrace.streaming.learners.ihomer.jit import kernel
+
+CORRECTED: Final = 1 << 16
+"""Adam's corrections of so many first steps are looked up: two powers a row cost as much as the rest of its step."""
+
+
+@cache
+def corrections(betas: tuple[float, float]) -> npt.NDArray[np.float64]:
+    """sqrt(1 - beta2**t) and 1 - beta1**t by step t, `float64[CORRECTED, 2]`."""
+    found = np.empty((CORRECTED, 2))
+    correct(found, np.array(betas))
+    return found
+
+
+@kernel
+def correct(found: Any, betas: Any) -> None:
+    """Fill `corrections`."""
+    for t in range(found.shape[0]):
+        found[t, 0] = np.sqrt(1.0 - betas[1] ** np.float64(t))
+        found[t, 1] = 1.0 - betas[0] ** np.float64(t)
+
+
+@kernel
+def adam_rate(arrays: Any, row: Any, rates: Any, corrected: Any) -> Any:
+    """Count a step of `row`, and its rate in it."""
+    arrays.square[row] += np.float32(1.0)
+    t = np.int64(arrays.square[row])
+    if t < corrected.shape[0]:
+        return rates[0] * corrected[t, 0] / corrected[t, 1]
+    return rates[0] * np.sqrt(1.0 - rates[2] ** np.float64(t)) / (1.0 - rates[1] ** np.float64(t))
+
+
+@kernel
+def adam_block(arrays: Any, block: Any, gradient: Any, weights: Any, rate: Any, rates: Any) -> None:
+    """Move a block's moments, and its `weights: float32[8]`, by `gradient: float32[8]`."""
+    keep1, keep2 = rates[1], rates[2]
+    for lane in range(8):
+        g = np.float64(gradient[lane])
+        first = keep1 * np.float64(arrays.first[block, lane]) + (1.0 - keep1) * g
+        second = keep2 * np.float64(arrays.second[block, lane]) + (1.0 - keep2) * g * g
+        arrays.first[block, lane] = np.float32(first)
+        arrays.second[block, lane] = np.float32(second)
+        weights[lane] -= np.float32(rate * first / (np.sqrt(second) + 1e-8))
 
 
 @kernel
@@ -29,22 +74,17 @@ def adagrad(arrays: Any, rows: Any, weights: Any, gradient: Any, rates: Any) -> 
 
 
 @kernel
-def adam(arrays: Any, rows: Any, weights: Any, gradient: Any, rates: Any) -> None:
-    """The same; rates: float64[3], the rate and both betas. The row's step count stands where Adagrad's sum would."""
+def adam(arrays: Any, rows: Any, weights: Any, gradient: Any, rates: Any, corrected: Any) -> None:
+    """The same; rates: float64[3], the rate and both betas; corrected: their `corrections`."""
     for at in range(rows.shape[0]):
         row = rows[at]
         if arrays.blocks[row] == 0:
             continue
-        arrays.square[row] += np.float32(1.0)
-        steps = np.float64(arrays.square[row])
-        rate = rates[0] * np.sqrt(1.0 - rates[2] ** steps) / (1.0 - rates[1] ** steps)
+        rate = adam_rate(arrays, row, rates, corrected)
         block = arrays.head[row]
         for place in range(arrays.blocks[row]):
-            for lane in range(8):
-                g = np.float64(gradient[at, 8 * place + lane])
-                first = rates[1] * np.float64(arrays.first[block, lane]) + (1.0 - rates[1]) * g
-                second = rates[2] * np.float64(arrays.second[block, lane]) + (1.0 - rates[2]) * g * g
-                arrays.first[block, lane] = np.float32(first)
-                arrays.second[block, lane] = np.float32(second)
-                weights[at, 8 * place + lane] -= np.float32(rate * first / (np.sqrt(second) + 1e-8))
+            start = 8 * place
+            adam_block(
+                arrays, block, gradient[at, start : start + 8], weights[at, start : start + 8], rate, rates
+            )
             block = arrays.chain[block]

@@ -169,9 +169,7 @@ class EmbeddingStore:
             index.sight(self.arrays.door, new, before)
             due = new[times + before >= self.admit_after]
             if len(due):
-                self._admit(
-                    due, now, np.unique(np.concatenate([rows, keep if keep is not None else rows[:0]]))
-                )
+                self._admit(due, now, rows if keep is None else np.concatenate([rows, keep]))
                 rows = self.rows_of_keys(keys)
         self._touch(rows, now)
         return rows
