@@ -173,10 +173,8 @@ def explain(
 
 def encode(plan: Plan, values: Array) -> tuple[int, bytes]:
     """Write values as planned, or plain where the plan does not fit or would be larger: wire id and payload."""
-    number, payload = _encode(plan, values)
-    if len(payload) > values.nbytes * SLACK:
-        return PLAIN.encoding.id, PLAIN.encoding.encode(values)
-    return number, payload
+    written = _encode(plan, values)
+    return written if len(written[1]) <= values.nbytes * SLACK else _encode(PLAIN, values)
 
 
 def _encode(plan: Plan, values: Array) -> tuple[int, bytes]:
@@ -188,11 +186,12 @@ def _encode(plan: Plan, values: Array) -> tuple[int, bytes]:
     try:
         return plan.encoding.id, plan.encoding.encode(values, child)
     except CannotEncode:
-        # The sample promised what the rest did not keep: a constant, say. Bit-packing takes anything.
-        return _PACKED.encoding.id, _PACKED.encoding.encode(values)
+        # The sample promised what the rest did not keep: a constant, which has exceptions. Either of these takes anything.
+        return min(((one.id, one.encode(values)) for one in _ANY), key=lambda one: len(one[1]))
 
 
 _PACKED: Final = Plan(_BY_NAME["bitpack"], 0, 0.0)
+_ANY: Final = (_BY_NAME["bitpack"], _BY_NAME["pfor"])
 
 
 def sample(values: Array, seed: int, *, run: int = RUN_VALUES, runs: int = RUNS) -> Array:

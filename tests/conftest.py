@@ -34,11 +34,13 @@ LONGEST = (
     "jobs/test_pack.py",
     "jobs/test_pipeline.py",
     "jobs/test_memory.py",
+    "storage/test_crowd.py",
     "storage/test_spark.py",
     "storage/test_fuzz.py",
     "scheduler/test_partitioning.py",
     "learners/adapt_dhm/test_classifier.py",
     "storage/test_crash_states.py",
+    "storage/test_local_cluster.py",
     "streaming/test_broker.py",
 )
 """Files that take a minute or so, the longest first."""

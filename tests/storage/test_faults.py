@@ -149,34 +149,51 @@ def test_every_call_fails_in_turn(operation: str, error: int, sticky: bool, tmp_
 
 
 FULL = """
-import sys
+import os, subprocess, sys
 import pyarrow as pa
 import headrace.storage as storage
+from headrace.storage.compaction import compact
+from headrace.storage.evolution import Add, evolve
 from headrace.storage.verify import verify
 path = sys.argv[1]
 table = storage.write(path, pa.table({"user": list(range(1000))}))
-versions, failed = table.version, 0
+def append():
+    table.append(pa.table({"user": [7919 * row % 2**40 for row in range(60_000)]}))
+def full(act):
+    try:
+        act()
+    except OSError as error:
+        return error.errno
+    raise AssertionError("there was room")
+def sound():
+    found = storage.open(path)
+    assert found.version == table.version and not verify(found).findings
+    assert found.scan(rows=range(0, 1000)).to_table()["user"].to_pylist() == list(range(1000))
+    left = os.listdir(path + "/data")
+    assert len(left) == len({file.path for commit in found.history() for file in commit.files}), left
+    assert not [name for name in os.listdir(path + "/_manifest") if name.startswith(".")]
+failed = set()
 try:
     for batch in range(1000):
-        table.append(pa.table({"user": [(7919 * (batch + row)) % 2**40 for row in range(60_000)]}))
-        versions = table.version
+        append()
 except OSError as error:
-    failed = error.errno
-found = storage.open(path)
-assert found.version == versions and not verify(found).findings
-assert found.scan(rows=range(0, 1000)).to_table()["user"].to_pylist() == list(range(1000))
-import os
-left = [name for name in os.listdir(path + "/data")]
-assert len(left) == len(found.files), (len(left), len(found.files))
-assert not [name for name in os.listdir(path + "/_manifest") if name.startswith(".")]
-first = os.path.join(path, found.files[-1].path)
-print(failed)
+    failed.add(error.errno)
+sound()
+for act in (append, lambda: compact(table), lambda: evolve(table, [Add("n", pa.int64(), lambda batch: batch["user"])])):
+    failed.add(full(act))
+    sound()
+subprocess.run(["mount", "-o", "remount,size=32m", os.path.dirname(path)], check=True)
+append()
+sound()
+assert compact(table).files_after == 1
+sound()
+print(*failed)
 """
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 def test_a_disk_of_four_mebibytes(tmp_path: Path) -> None:
-    """A real full disk: the old version reads, what was half written is gone."""
+    """A real full disk: the old version reads, what was half written is gone, and with more room all goes on."""
     mounted = tmp_path / "small"
     mounted.mkdir()
     shell = f'mount -t tmpfs -o size=4m none {mounted} && exec {sys.executable} -c "$1" {mounted}/t'

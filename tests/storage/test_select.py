@@ -179,6 +179,19 @@ def test_nothing_is_larger_than_plain_and_a_hundredth_even_where_the_caller_insi
             assert (plan.encoding.name, BY_ID[number].name) == ("varint", "plain")
 
 
+def test_what_no_sample_saw_costs_no_more_than_itself() -> None:
+    """Steps are equal but for one, which is in none of the blocks that were looked at: as where two series were joined."""
+    values = np.arange(N, dtype=np.int64) * 7919
+    for at in range(5_000, N, 11_000):
+        broken = values.copy()
+        broken[at:] -= 1_000_000_007
+        plan = choose(broken, BALANCED)
+        number, payload = encode(plan, broken)
+        assert BY_ID[number].name == "delta"
+        assert len(payload) < N // 4, "steps that are bit-packed take thirty bits each"
+        assert written(broken, plan).tobytes() == broken.tobytes()
+
+
 def test_the_caller_may_insist() -> None:
     values = RNG.integers(0, 500, N)
     assert choose(values, BALANCED, only="varint").encoding.name == "varint"
