@@ -10,7 +10,7 @@ from benchmarks.runners.erasing_ours import Ours
 from benchmarks.runners.protocol import Result, quickest, serve
 from headrace.storage import erase
 
-TIMES = 5
+TIMES = 20
 
 
 class Reads(Ours):
