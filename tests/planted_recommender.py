@@ -26,6 +26,14 @@ RECOMMENDING = (
         (f"{STORE}::test_a_recycled_row_remembers_nothing[adam]",),
     ),
     Mutant(
+        "Adam's correction is that of another step",
+        "learners",
+        f"{TABLE}/moments.py",
+        "rates[0] * corrected[t, 0] / corrected[t, 1]",
+        "rates[0] * corrected[t - 1, 0] / corrected[t, 1]",
+        (f"{STORE}::test_adams_corrections_are_those_of_its_formula_where_they_are_looked_up_and_beyond",),
+    ),
+    Mutant(
         "a recycled row keeps Adagrad's sum",
         "learners",
         f"{TABLE}/rows.py",

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headrace.streaming.learners.embedding import moments
 from headrace.streaming.learners.embedding.export import pack, to_csr, to_int8
 from headrace.streaming.learners.embedding.keys import keys_of
 from headrace.streaming.learners.embedding.layout import CODES, Layout
@@ -225,6 +226,21 @@ def test_a_recycled_row_remembers_nothing(optimiser):
         assert before[store.arrays._fields.index("first")].any()
         assert not store.arrays.first[blocks].any()
         assert not store.arrays.second[blocks].any()
+
+
+@pytest.mark.parametrize(
+    "steps", [0, 1, 100, moments.CORRECTED - 2, moments.CORRECTED, 2 * moments.CORRECTED]
+)
+def test_adams_corrections_are_those_of_its_formula_where_they_are_looked_up_and_beyond(steps):
+    store = small(optimiser="adam")
+    row = int(store.locate([7], 0, 1.0)[0])
+    store.arrays.square[row] = steps
+    betas = (0.9, 0.9999)  # still a correction beyond the table
+    rates = np.array([0.01, *betas])
+    for t in (steps + 1, steps + 2):
+        rate = moments.adam_rate(store.arrays, row, rates, moments.corrections(betas))
+        assert store.arrays.square[row] == t
+        assert rate == pytest.approx(0.01 * np.sqrt(1 - 0.9999**t) / (1 - 0.9**t), rel=1e-12)
 
 
 @pytest.mark.parametrize(("code", "within"), [("fp32", 0.0), ("bf16", 2**-7), ("int8", 1 / 127)])
