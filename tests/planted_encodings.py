@@ -148,8 +148,8 @@ ENCODED = (
     _mutant(
         "a payload may be twice as large as plain",
         "select.py",
-        "if len(payload) > values.nbytes * SLACK:",
-        "if len(payload) > values.nbytes * 2:",
+        "if len(written[1]) <= values.nbytes * SLACK else",
+        "if len(written[1]) <= values.nbytes * 2 else",
         f"{SELECT}::test_nothing_is_larger_than_plain_and_a_hundredth_even_where_the_caller_insists",
         f"{SELECT}::test_never_larger_than_plain",
     ),

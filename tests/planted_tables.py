@@ -112,7 +112,7 @@ KEEPING = (
         "a clock that is years ahead is believed",
         "storage",
         "storage/collecting.py",
-        "    if now - latest > IDLE / timedelta(milliseconds=1):\n",
+        "    if now - latest > idle:\n",
         "    if False:\n",
         (f"{CROWD}::test_versions_expire_by_age_and_every_doubt_keeps_them",),
     ),

@@ -27,6 +27,14 @@ from headrace.storage.table import Table
 SCHEMA = pa.schema([("writer", pa.int64()), ("number", pa.int64())])
 
 
+def row(writer: int, number: int) -> pa.RecordBatch:
+    """Made of buffers: to make an array of values Arrow imports pandas, which takes longer than many commits."""
+    buffers = [[None, pa.py_buffer(value.to_bytes(8, "little"))] for value in (writer, number)]
+    return pa.RecordBatch.from_arrays(
+        [pa.Array.from_buffers(pa.int64(), 1, one) for one in buffers], schema=SCHEMA
+    )
+
+
 def consistent(table: Table) -> dict[int, int]:
     """How many commits of each writer a version has.
 
@@ -61,7 +69,7 @@ def crowd(path: Path, process: int, writers: int, commits: int) -> dict[str, obj
         table = storage.open(path)
         for number in range(commits):
             start = time.perf_counter()
-            staged = table.stage([pa.record_batch({"writer": [writer], "number": [number]})])
+            staged = table.stage([row(writer, number)])
             commit = table.commit([staged], key=(f"w{writer}", number))
             seconds.append(time.perf_counter() - start)
             assert not commit.replayed
@@ -83,7 +91,7 @@ def crowd(path: Path, process: int, writers: int, commits: int) -> dict[str, obj
             )
             seen = now
             counts["reads"] += 1
-            done.wait(0.2)
+            done.wait(0.4)
 
     def guarded(act: object, *arguments: int) -> None:
         try:

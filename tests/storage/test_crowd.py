@@ -121,16 +121,15 @@ def test_threads_may_read_the_first_manifest_of_a_process_at_once(tmp_path: Path
 
 KILLED = """
 import sys
-import pyarrow as pa
 import headrace.storage as storage
 from headrace.storage.compaction import compact
 from headrace.storage.collecting import collect
+from tests.storage.crowd import row
 table = storage.open(sys.argv[1])
 last = table.last_commit("q")
 number = last.key[1] + 1 if last else 0
 while True:
-    staged = table.stage([pa.record_batch({"writer": [0], "number": [number]})])
-    table.commit([staged], key=("q", number), attachments={"m": str(number).encode()})
+    table.commit([table.stage([row(0, number)])], key=("q", number), attachments={"m": str(number).encode()})
     print(number, flush=True)
     number += 1
     if number % 7 == 0:
