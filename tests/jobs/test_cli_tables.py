@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 import typer
+from rich.console import Console
 
 from headrace import storage
+from headrace.jobs import cli_tables
 from headrace.jobs.cli_tables import register
 from headrace.jobs.terminal import run
 
@@ -65,6 +69,33 @@ def test_every_writing_verb_says_first_and_then_does(
     code, out, _ = call(monkeypatch, capsys, "verify", path)
     assert code == 0
     assert "0 findings" in out
+
+
+def test_pack_says_what_it_would_pack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = call(monkeypatch, capsys, "pack", str(tmp_path / "env.tar.gz"), "--dry-run", "--json")
+    assert code == 0
+    assert {"headrace", "pyarrow", "numba"} <= {name.partition("==")[0] for name in json.loads(out)}
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_bar_tells_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    def shown(as_json: bool) -> str:
+        said = io.StringIO()
+        monkeypatch.setattr(cli_tables, "err", Console(file=said, force_terminal=True, width=120))
+        with cli_tables.progress("compacting", "rows", as_json) as tell:
+            for done in range(1, 6):
+                tell(1_000 * done, 1_000_000)
+                time.sleep(0.12)  # a bar is drawn ten times a second
+        return said.getvalue()
+
+    text = shown(as_json=False)
+    assert "compacting" in text
+    assert "rows/s" in text
+    assert "left" in text
+    assert "0:0" in text.rpartition("left")[2], "hours, minutes and seconds"
+    assert not shown(as_json=True), "nothing but the answer"
 
 
 @pytest.mark.parametrize(
