@@ -36,8 +36,8 @@ PARTITIONS = 4
 ANALYSTS = 2
 LOOK_EVERY_S = 0.5
 STOP_WITHIN_S = 120.0
-REQUEST = ("user_id", "domain", "placement", "page_type", "device", "country", "age_band", "gender", "hour")
-"""What the ad feed knows before an item is chosen."""
+ROUTED_BY = ("user_id",)
+"""In whom the feed hides its clusters. What else it knows before an item is chosen only blurs them: decision 14 has the figures."""
 _MARK = "made-by-headrace-demo"
 
 
@@ -78,7 +78,7 @@ def run_demo(
         )
         # AdaptDHM learns beside the linear model where torch is installed; nothing else of the demo needs it.
         clicks = Clicks(
-            enabled=find_spec("torch") is not None and contract.topic == "ad_feed", context=REQUEST
+            enabled=find_spec("torch") is not None and contract.topic == "ad_feed", context=ROUTED_BY
         )
         fair = Scheduler.model_validate({"policy": policy})
         settings = Settings(

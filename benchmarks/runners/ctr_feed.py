@@ -20,6 +20,8 @@ from headrace.streaming.learners.popularity import Popularity
 from headrace.streaming.metrics import Score
 
 BATCH = 4_096
+ROUTED_BY = ("user_id",)
+"""As the demo routes."""
 
 
 class Feed(Runner):
@@ -38,7 +40,7 @@ class Feed(Runner):
         model = AdaptDHMClassifier(
             ids=ids,
             numbers=tuple(features.dense),
-            context=tuple(name for name in ids if name != features.item),
+            context=ROUTED_BY,
             domain=features.domain,
             routing=args["routing"],
             event=features.event_id,
