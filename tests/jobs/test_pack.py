@@ -12,10 +12,9 @@ import pytest
 
 from headrace.jobs import pack as packing
 from headrace.jobs.errors import PackFailed
+from tests.storage.cluster import submitted
 
 from .test_submit_lines import standalone
-
-JOB = Path(__file__).parents[1] / "storage" / "cluster_job.py"
 
 
 def test_an_archive_is_packed_once_and_runs_alone(tmp_path: Path, packed: Path) -> None:
@@ -55,28 +54,15 @@ def test_a_standalone_cluster_with_the_archive(tmp_path: Path, packed: Path) -> 
     with tarfile.open(packed) as archive:  # the driver plans in a Python of the same name
         archive.extractall(tmp_path / "environment", filter="data")
     with standalone(tmp_path) as master:
-        done = subprocess.run(
-            [
-                str(Path(sys.executable).with_name("spark-submit")),
-                *("--master", master, "--archives", f"{packed}#environment"),
-                *("--conf", "spark.pyspark.python=./environment/bin/python"),
-                *("--conf", f"spark.pyspark.driver.python={sys.executable}"),
-                *("--conf", f"spark.executorEnv.HEADRACE_PYTHON={os.path.realpath(sys.executable)}"),
-                *("--conf", "spark.driver.host=127.0.0.1", "--conf", "spark.driver.bindAddress=127.0.0.1"),
-                *("--conf", "spark.ui.enabled=false"),
-                *("--conf", f"spark.executor.extraJavaOptions={os.environ.get('SPARK_SUBMIT_OPTS', '')}"),
-                *(str(JOB), str(tmp_path / "tables"), "environment"),
-            ],
-            env={
-                **{name: value for name, value in os.environ.items() if not name.startswith("PYSPARK_")},
-                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        said = submitted(
+            tmp_path,
+            *("--master", master, "--archives", f"{packed}#environment"),
+            *("--conf", "spark.pyspark.python=./environment/bin/python"),
+            *("--conf", f"spark.pyspark.driver.python={sys.executable}"),
+            *("--conf", f"spark.executorEnv.HEADRACE_PYTHON={os.path.realpath(sys.executable)}"),
+            environment={
+                name: value for name, value in os.environ.items() if not name.startswith("PYSPARK_")
             },
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=280,
+            where="environment",
         )
-    said = "\n".join(line for line in done.stderr.splitlines() if " INFO " not in line)
-    assert done.returncode == 0, said[-4000:]
-    assert done.stdout.strip().endswith("fine with 1 executors")
+    assert said.endswith("fine with 1 executors")
