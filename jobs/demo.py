@@ -29,6 +29,7 @@ from headrace.jobs.summary import Summary, sizes
 from headrace.jobs.terminal import console as terminal
 from headrace.storage.errors import TableNotFound
 from headrace.streaming import jars
+from headrace.streaming.ad_feed import ROUTED_BY
 from headrace.streaming.broker import EmbeddedBroker, create_topics
 from headrace.streaming.contracts import load
 
@@ -36,8 +37,6 @@ PARTITIONS = 4
 ANALYSTS = 2
 LOOK_EVERY_S = 0.5
 STOP_WITHIN_S = 120.0
-ROUTED_BY = ("user_id",)
-"""In whom the feed hides its clusters. What else it knows before an item is chosen only blurs them: decision 14 has the figures."""
 _MARK = "made-by-headrace-demo"
 
 

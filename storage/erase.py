@@ -118,7 +118,7 @@ def erase(
         files = tuple(work.done.values())
         rows = sum(file.rows for file in files)
         if dry_run:
-            seconds, waiting = time.monotonic() - began, held.waiting(table, held.kept_files(table))
+            seconds, waiting = time.monotonic() - began, held.waiting(table)
             return Erased(level, len(keys), rows, files, 0, base.root, base.root, 0, seconds, waiting)
         added, removed = work.entries()
         try:
@@ -127,7 +127,7 @@ def erase(
             continue
         work.remove()
         roots, closed = (base.root, table._manifest.root), table._manifest.standing.closed_before
-        seconds, waiting = time.monotonic() - began, held.waiting(table, held.kept_files(table))
+        seconds, waiting = time.monotonic() - began, held.waiting(table)
         return Erased(level, len(keys), rows, files, commit.version, *roots, closed, seconds, waiting)
     raise PlanOutdated(
         f"{table.path}: files kept changing while persons were erased; erase again to have it said in a version"

@@ -9,7 +9,6 @@ So are families of columns that older versions alone have, since nothing says an
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress as ignoring
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -213,12 +212,8 @@ class Work:
 
     def remove(self) -> None:
         """Remove what no version lists any more."""
-        gone = self.gone | {path for path, new in self.replaced.items() if new.path != path}
-        for name in sorted(gone):
-            with ignoring(FileNotFoundError):
-                self.table._log.store.delete(name)
-        for folder in {name.split("/", 1)[0] for name in gone}:
-            self.table._log.store.sync(folder)
+        moved = {path for path, new in self.replaced.items() if new.path != path}
+        self.table._log.store.delete_all(self.gone | moved)
 
 
 def _one(file: DataFile, rows: int, how: str, *, root: str) -> FileErased:

@@ -52,9 +52,13 @@ def kept_files(table: Table) -> list[DataFile]:
     return [entry for path, entry in found.items() if path in listed or path in there]
 
 
-def waiting(table: Table, kept: Iterable[DataFile]) -> int:
+def waiting(table: Table) -> int:
     """How many files lie with a table's data and are none of those that some version names."""
-    named = {path for entry in kept for path in (entry.path, *(family.path for family in entry.families))}
+    named = {
+        path
+        for entry in kept_files(table)
+        for path in (entry.path, *(family.path for family in entry.families))
+    }
     return sum(
         f"{DATA}/{name}" not in named for name in table._log.store.names(DATA) if name.endswith(".hrc")
     )

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+EXPIRES = "expires on day"
+"""In a file's ``partition``: the first day, counted from 1970 in UTC, on which none of its rows may be there; None if it has none."""
+
 
 @dataclass(frozen=True)
 class PartitionBy:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -23,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.storage import committing, forgotten, held
-from headrace.storage.collecting import IDLE
+from headrace.storage.collecting import IDLE, names_of
 from headrace.storage.errors import (
     ClockDoubtful,
     PlanOutdated,
@@ -33,13 +32,11 @@ from headrace.storage.errors import (
 )
 from headrace.storage.log import Change
 from headrace.storage.manifest import Commit, DataFile
-from headrace.storage.parting import Retention
+from headrace.storage.parting import EXPIRES, Retention
 
 if TYPE_CHECKING:
     from headrace.storage.table import Table
 
-EXPIRES = "expires on day"
-"""In a file's ``partition``: the first day, counted from 1970 in UTC, on which none of its rows may be there; None if it has none."""
 _DAY_US = 86_400_000_000
 _TRIES = 8
 MAX_DAYS = 36_500
@@ -164,35 +161,26 @@ def expire(
                 "commit; set it, or append something first if it is right; nothing was removed"
             )
         kept = held.kept_files(table)
-        gone = [file for file in kept if due(file, now)]
+        gone, left = [file for file in kept if due(file, now)], [file for file in kept if not due(file, now)]
         paths = tuple(sorted(file.path for file in gone))
         rows = sum(file.rows - file.deleted for file in table.files if file.path in paths)
         found = Expired(paths, rows, sum(file.bytes for file in gone), 0, 0)
         if dry_run or not gone:
             return found
-        sides = _sides(gone) - _sides(file for file in kept if not due(file, now))
+        names = _names(gone) - _names(left)
         try:
-            commit = _commit(table, base.version, {*paths, *sides}, clock_ms)
+            commit = _commit(table, base.version, names, clock_ms)
         except PlanOutdated:
             continue
-        for name in sorted({*paths, *sides}):
-            with suppress(FileNotFoundError):
-                table._log.store.delete(name)
-        for folder in {name.split("/", 1)[0] for name in (*paths, *sides)}:
-            table._log.store.sync(folder)
+        table._log.store.delete_all(names)
         return replace(found, version=commit.version, closed_before=table._manifest.standing.closed_before)
     raise PlanOutdated(
         f"{table.path}: files kept changing while some were to expire; nothing was removed; try again"
     )
 
 
-def _sides(files: Iterable[DataFile]) -> set[str]:
-    """Side files of media and families of columns."""
-    found = set[str]()
-    for file in files:
-        found.update(side.path for side in file.media)
-        found.update(family.path for family in file.families)
-    return found
+def _names(files: Iterable[DataFile]) -> set[str]:
+    return {name for file in files for name in names_of(file)}
 
 
 def _commit(table: Table, version: int, gone: Collection[str], clock_ms: Callable[[], int]) -> Commit:

@@ -19,6 +19,7 @@ from headrace.storage.entropy import Entropy
 from headrace.storage.errors import TooLarge
 from headrace.storage.layout import GROUP_ROWS
 from headrace.storage.manifest import DATA, DataFile
+from headrace.storage.parting import EXPIRES, Retention
 from headrace.storage.partition import Value, parts_of
 from headrace.storage.storing import Storing
 from headrace.storage.writer import Writer
@@ -153,6 +154,14 @@ def stage(table: Table, batches: Iterable[pa.RecordBatch], **how: Any) -> DataFi
     return found
 
 
+def _days(batch: pa.RecordBatch, kept: Retention | None) -> list[pa.Array]:
+    if kept is None:
+        return []
+    from headrace.storage.retention import deadlines  # here: few tables declare any
+
+    return [deadlines(batch, kept)]
+
+
 def stage_parts(table: Table, batches: Iterable[pa.RecordBatch], **how: Any) -> tuple[DataFile, ...]:
     """One file for each part that rows fall into; see ``Table.stage_parts``.
 
@@ -160,18 +169,13 @@ def stage_parts(table: Table, batches: Iterable[pa.RecordBatch], **how: Any) -> 
         TooLarge: rows fall into more parts than can be written at once.
     """
     by, kept = table._parted_by, table.retention
-    names = [part.column for part in by]
     if not by:
         return (stage(table, batches, **how),)
+    names = [*[part.column for part in by], *([EXPIRES] if kept is not None else [])]
     begun: dict[tuple[Value, ...], Staging] = {}
     with ExitStack() as stack:
         for batch in batches:
-            days = []
-            if kept is not None:
-                from headrace.storage.retention import EXPIRES, deadlines  # here: few tables declare any
-
-                days, names = [deadlines(batch, kept)], [*[part.column for part in by], EXPIRES]
-            for values, rows in parts_of(batch, by, days):
+            for values, rows in parts_of(batch, by, _days(batch, kept)):
                 staging = begun.get(values)
                 if staging is None:
                     if len(begun) == MAX_PARTS:

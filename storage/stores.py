@@ -13,7 +13,7 @@ import os
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -78,6 +78,13 @@ class Store(ABC):
     def delete(self, name: str) -> None:
         """Remove what lies under a name; nothing may lie there."""
         (self.root / name).unlink(missing_ok=True)
+
+    def delete_all(self, names: Collection[str]) -> None:
+        """As ``delete``, of several, durably."""
+        for name in sorted(names):
+            self.delete(name)
+        for folder in {name.split("/", 1)[0] for name in names}:
+            self.sync(folder)
 
     @abstractmethod
     def prune(self, folder: str) -> None:

@@ -31,6 +31,8 @@ from headrace.streaming.contracts.encode import encode_json
 START_US = 1_767_225_600_000_000
 """Event time of the beginning, 2026-01-01T00:00:00Z, in microseconds since 1970."""
 LATENESS_S = 600.0
+ROUTED_BY = ("user_id",)
+"""In whom the feed hides its clusters. What else it knows before an item is chosen only blurs them: decision 14 has the figures."""
 MAX_HISTORY = 256
 
 _BLOCK_ROWS = 8_192

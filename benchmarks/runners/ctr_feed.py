@@ -13,15 +13,13 @@ import pyarrow.compute as pc
 import torch
 
 from benchmarks.runners.protocol import Args, Result, Runner, serve
-from headrace.streaming.ad_feed import LATENESS_S, AdFeed
+from headrace.streaming.ad_feed import LATENESS_S, ROUTED_BY, AdFeed
 from headrace.streaming.contracts import load
 from headrace.streaming.learners.adapt_dhm.classifier import AdaptDHMClassifier, seconds
 from headrace.streaming.learners.popularity import Popularity
 from headrace.streaming.metrics import Score
 
 BATCH = 4_096
-ROUTED_BY = ("user_id",)
-"""As the demo routes."""
 
 
 class Feed(Runner):
