@@ -118,6 +118,15 @@ def cases(profile: Profile) -> tuple[Case, ...]:
             expected_s=6.0,
         ),
         _case(
+            "check",
+            "verify",
+            [Metric("[verify] every page against its hash, a CPU second", "GiB/s", "higher", _value("rate"))],
+            {"rows": rows, "files": 2 if quick else 10, "calls": 3},
+            rivals=("parquet",),
+            repetitions=turns,
+            expected_s=2.0,
+        ),
+        _case(
             "quality",
             "quality",
             [Metric("[quality 30 %] the best 30 % of rows", "ms", "lower", _value("s", 1e3))],
@@ -148,6 +157,7 @@ TABLE = Table(
         "Writers are threads of one process, each with its own handle. A lost race is a version that another writer took first; "
         "delta-rs and Lance retry some by themselves, which are not counted.",
         "MB of compaction are those of the rows in memory, the same for all. Delta orders by z_order, Lance keeps the order of arrival. "
-        "Nothing but ours keeps rows in order of a quality: the others filter.",
+        "Nothing but ours keeps rows in order of a quality: the others filter. verify: of bytes in files; Parquet has checksums of "
+        "pages, which a reader can be told to check while it decodes.",
     ),
 )

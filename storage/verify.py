@@ -20,6 +20,7 @@ from blake3 import blake3
 from headrace.storage import epochs, layout, leaves
 from headrace.storage.errors import CorruptFooter, CorruptManifest, NoSuchVersion, StorageError
 from headrace.storage.evolved import refuse_unreadable
+from headrace.storage.fetch import LOCAL_SPAN_BYTES, SPAN_BYTES
 from headrace.storage.log import Log
 from headrace.storage.manifest import (
     ATTACHMENTS,
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from headrace.storage.receipts import Receipt
     from headrace.storage.table import Table
 
-READ_BYTES = 16 << 20
 SLOT = ["off", "slot_len", "used_len", "hash"]  # what rows of PAGE and DICT have in common
 _NUMBERED = re.compile(r"0*(\d+)\D.*", re.ASCII)
 
@@ -336,13 +336,15 @@ def _pages(file: File, path: str) -> Iterator[Finding]:
         return
     ends = (offs + slots).tolist()
     starts, lengths = offs.tolist(), used.tolist()
+    span_bytes = SPAN_BYTES if file.source.remote else LOCAL_SPAN_BYTES
+    room = memoryview(bytearray(max([span_bytes, *(slots.tolist())])))
     first, n = 0, len(starts)
     while first < n:
         last = first + 1
-        while last < n and ends[last] - starts[first] <= READ_BYTES:
+        while last < n and ends[last] - starts[first] <= span_bytes:
             last += 1
         base = starts[first]
-        data = memoryview(file.source.read(base, ends[last - 1] - base))
+        data = memoryview(file.source.read_into(room, base, ends[last - 1] - base))
         for at in range(first, last):
             begin = starts[at] - base
             stop = begin + lengths[at]

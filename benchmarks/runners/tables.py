@@ -48,6 +48,10 @@ class Tables(Protocol):
         """Bytes of the files of the newest version."""
         ...
 
+    def check(self, path: Path) -> int:
+        """Read every page and hold it against its checksum; returns the bytes of the table's files."""
+        ...
+
     def best(self, path: Path, column: str, threshold: float, share: float) -> pa.Table:
         """The rows at or above a quality, which are that share of all."""
         ...
@@ -175,6 +179,21 @@ class Cell(Runner):
         if self.args.get("key"):
             values["ratio"] = values["bytes"] / self.tables.live_bytes(self.folder / "sorted")
         return Result(values)
+
+    def _begin_check(self) -> None:
+        whole = events(int(self.args["rows"]))
+        self.tables.create(self.path, whole)
+        for _ in range(int(self.args["files"]) - 1):
+            self.tables.append(self.path, whole)
+
+    def _check(self) -> Result:
+        """Per second of one core, however many threads a contestant has."""
+        least = float("inf")
+        for _ in range(int(self.args["calls"])):
+            began = time.process_time()
+            n_bytes = self.tables.check(self.path)
+            least = min(least, time.process_time() - began)
+        return Result({"rate": n_bytes / 2**30 / least})
 
     def _begin_quality(self) -> None:
         whole = events(int(self.args["rows"]))

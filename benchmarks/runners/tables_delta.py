@@ -45,6 +45,9 @@ class Delta:
         table = DeltaTable(str(path))
         return sum(Path(name.removeprefix("file://")).stat().st_size for name in table.file_uris())
 
+    def check(self, path: Path) -> int:
+        raise TypeError("files without checksums: nothing to hold their pages against")
+
     def best(self, path: Path, column: str, threshold: float, share: float) -> pa.Table:
         found: Any = DeltaTable(str(path)).to_pyarrow_dataset().to_table(filter=pc.field(column) >= threshold)
         return found

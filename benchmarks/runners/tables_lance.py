@@ -38,6 +38,9 @@ class Lance:
         files = [f for fragment in lance.dataset(str(path)).get_fragments() for f in fragment.data_files()]
         return sum((path / "data" / file.path).stat().st_size for file in files)
 
+    def check(self, path: Path) -> int:
+        raise TypeError("files without checksums: nothing to hold their pages against")
+
     def best(self, path: Path, column: str, threshold: float, share: float) -> pa.Table:
         found: Any = lance.dataset(str(path)).to_table(filter=f"{column} >= {threshold!r}")
         return found

@@ -14,6 +14,7 @@ from headrace.storage.compaction import compact
 from headrace.storage.log import Log
 from headrace.storage.manifest import Manifest
 from headrace.storage.quality import best
+from headrace.storage.verify import verify
 
 _beaten = threading.local()
 _publish = Log.publish
@@ -59,6 +60,12 @@ class Ours:
 
     def live_bytes(self, path: Path) -> int:
         return sum(file.bytes for file in storage.open(path).files)
+
+    def check(self, path: Path) -> int:
+        found = verify(storage.open(path))
+        if found.findings:
+            raise ValueError(f"expected a sound table, got {found.findings}")
+        return found.bytes
 
     def best(self, path: Path, column: str, threshold: float, share: float) -> pa.Table:
         return best(storage.open(path), column, share).to_table()

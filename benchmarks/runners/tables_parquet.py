@@ -21,11 +21,12 @@ class Parquet:
         self.append(path, rows)
 
     def append(self, path: Path, rows: pa.Table) -> int:
-        pq.write_table(rows, path / f"{len(list(path.iterdir())):06d}.parquet", compression="zstd")
+        to = path / f"{len(list(path.iterdir())):06d}.parquet"
+        pq.write_table(rows, to, compression="zstd", write_page_checksum=True)
         return 0
 
     def append_files(self, path: Path, rows: pa.Table, files: int) -> None:
-        raise TypeError("a folder of files has no commits; it takes part in the quality case alone")
+        raise TypeError("a folder of files has no commits; it has no part in this case")
 
     def first_batch(self, path: Path) -> int:
         return int(ds.dataset(path).head(1).num_rows)
@@ -38,6 +39,11 @@ class Parquet:
 
     def live_bytes(self, path: Path) -> int:
         return sum(file.stat().st_size for file in path.iterdir())
+
+    def check(self, path: Path) -> int:
+        for file in path.iterdir():
+            pq.ParquetFile(file, page_checksum_verification=True).read()
+        return self.live_bytes(path)
 
     def best(self, path: Path, column: str, threshold: float, share: float) -> pa.Table:
         return ds.dataset(path).to_table(filter=pc.field(column) >= threshold)
