@@ -44,6 +44,14 @@ CLICKING = (
         (f"{CLASSIFIER}::test_a_prediction_of_an_unpublished_version_is_refused",),
     ),
     Mutant(
+        "a cross is its first id alone",
+        "learners",
+        f"{ROOM}/kernels.py",
+        "low ^ keys[at, place, word]",
+        "low ^ keys[at, places[0], word]",
+        (f"{MODEL}::test_a_cross_is_one_id_of_several",),
+    ),
+    Mutant(
         "immediate negatives are not weighed",
         "learners",
         f"{ROOM}/model.py",

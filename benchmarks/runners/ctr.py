@@ -18,10 +18,14 @@ from headrace.streaming.learners.adapt_dhm.model import AdaptDHM, Shape, keys_of
 from headrace.streaming.learners.adapt_dhm.network import Hard
 from headrace.streaming.metrics import Score
 
+MOMENT = tuple(FIELDS.index(name) for name in CONTEXT if name != "domain")
+"""What is known of the moment, taken together: all of the context but the domain, in which every cross would have to be learnt anew."""
 OURS: dict[str, dict[str, Any]] = {
-    "ours": {},
-    "field gates too": {"field_gates": True},
+    "ours": {"crosses": (MOMENT,)},
+    "no cross": {},
+    "field gates too": {"crosses": (MOMENT,), "field_gates": True},
     "k1": {"routing": "none"},
+    "k1 crossed": {"routing": "none"},
     "wide k1": {"routing": "none", "hidden": (128, 64)},
     "reference": {"routing": "reference"},
 }
@@ -32,9 +36,13 @@ class Ours:
 
     def __init__(self, world: Clicks, args: Args) -> None:
         places = tuple(FIELDS.index(name) for name in CONTEXT)
-        shape = Shape(fields=len(FIELDS), context=places, rows=8_192, contexts=1_024, **OURS[args["kind"]])
+        ids = world.ids
+        if args["kind"] == "k1 crossed":  # the control for what the cross says as one more field
+            together = np.unique(ids[:, MOMENT], axis=0, return_inverse=True)[1].reshape(-1, 1)
+            ids = np.concatenate([ids, together], 1)
+        shape = Shape(fields=ids.shape[1], context=places, rows=16_384, contexts=4_096, **OURS[args["kind"]])
         self.model = AdaptDHM(shape, lr=args["lr"], seed=args["seed"])
-        self._keys, self._labels = keys_of_integers(world.ids), torch.from_numpy(world.clicked)
+        self._keys, self._labels = keys_of_integers(ids), torch.from_numpy(world.clicked)
 
     def learn(self, part: slice) -> Any:
         rows = self.model.table.locate(self._keys[part], float(part.start))

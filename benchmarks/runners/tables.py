@@ -188,7 +188,7 @@ class Cell(Runner):
 
     def _check(self) -> Result:
         """Per second of one core, however many threads a contestant has."""
-        least = float("inf")
+        least, n_bytes = float("inf"), 0
         for _ in range(int(self.args["calls"])):
             began = time.process_time()
             n_bytes = self.tables.check(self.path)

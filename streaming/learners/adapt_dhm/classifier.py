@@ -54,6 +54,7 @@ class AdaptDHMClassifier(base.MiniBatchClassifier):
     Args:
         ids, numbers: names of the id fields and of the dense ones; where neither is named, those of the first row learnt.
         context: id fields known before an item is chosen, which routing looks at; all ids where none are named.
+        crosses: context fields that routing also looks at together, such as (("segment", "hour"),); see `Shape`.
         domain: the field by which alarms and metrics are told apart.
         routing, clusters, hidden, dim, field_gates, guard, rows, contexts, admit_after: see `Shape`.
         lr: Adam's rate. batch: most rows of a step.
@@ -95,6 +96,7 @@ class AdaptDHMClassifier(base.MiniBatchClassifier):
         capacity: int = 1 << 20,
         negative_rate: float = 1.0,
         seed: int = 0,
+        crosses: tuple[tuple[str, ...], ...] | None = None,
     ) -> None:
         if batch < 1 or not 0 < negative_rate <= 1 or delay not in ("wait", "now"):
             raise ValueError(
@@ -111,6 +113,7 @@ class AdaptDHMClassifier(base.MiniBatchClassifier):
         self.rows, self.contexts, self.admit_after = rows, contexts, admit_after
         self.event, self.time, self.group, self.window = event, time, group, window
         self.delay, self.capacity, self.negative_rate, self.seed = delay, capacity, negative_rate, seed
+        self.crosses = crosses
         self.version = 0
         self.n_learned = 0
         self.n_missing = 0
@@ -134,6 +137,9 @@ class AdaptDHMClassifier(base.MiniBatchClassifier):
                 raise ValueError(
                     f"expected context and domain among the ids {', '.join(fields.ids)}, came {name!r}"
                 )
+        for name in (name for cross in self.crosses or () for name in cross):
+            if name not in context:
+                raise ValueError(f"expected crosses of the context {', '.join(context)}, came {name!r}")
         places = tuple(fields.ids.index(name) for name in context)
         # Nothing to route by: numbers alone.
         routing: Kind = self.routing
@@ -143,6 +149,7 @@ class AdaptDHMClassifier(base.MiniBatchClassifier):
             fields=max(1, len(fields.ids)),
             numbers=len(fields.numbers),
             context=places,
+            crosses=tuple(tuple(fields.ids.index(name) for name in cross) for cross in self.crosses or ()),
             routing=routing,
             clusters=self.clusters,
             hidden=tuple(self.hidden),

@@ -5,37 +5,67 @@ which are summed over the fields of an event with a factor each. No sort: a batc
 first occurrence, with their place noted in a scratch as long as the table. Adam's sums for a row are `embedding.moments`'s.
 """
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
+from headrace.streaming.learners.embedding.blocks import grow
+from headrace.streaming.learners.embedding.index import mix
+from headrace.streaming.learners.embedding.keys import ABSENT
+from headrace.streaming.learners.embedding.layout import NONE
 from headrace.streaming.learners.embedding.moments import adam_block, adam_rate
+from headrace.streaming.learners.hashing import GOLDEN, NULL
 from headrace.streaming.learners.ihomer.jit import kernel
+
+TOP: Final = np.uint64(1 << 63)
 
 
 @kernel
 def look_up(arrays: Any, rows: Any, own: Any, factors: Any, x: Any, sums: Any) -> None:
-    """Read `rows: uint32[B, F]`. x: float32[B, F * 8 * own], zero, the embeddings; sums: float32[B, S], zero.
+    """Read `rows: uint32[B, F + X]`. x: float32[B, F * 8 * own], zero, the embeddings; sums: float32[B, S], zero.
 
-    own: blocks of an embedding. factors: float32[F, S], what a field's context values count; a field of zeros has none.
+    own: blocks of an embedding. factors: float32[F + X, S], what a field's context values count; a field of zeros has none. The last
+    X fields, crosses, have context values alone.
     """
     n, fields = rows.shape
-    wide = sums.shape[1]
+    wide, embedded = sums.shape[1], x.shape[1] // (8 * own)
     for at in range(n):
         for field in range(fields):
             row = rows[at, field]
             block = arrays.head[row]
+            first = own if field < embedded else 0
             for place in range(arrays.blocks[row]):
-                if place < own:
+                if place < first:
                     start = 8 * (field * own + place)
                     for lane in range(8):
                         x[at, start + lane] = arrays.fp32[block, lane]
                 else:
-                    start = 8 * (place - own)
+                    start = 8 * (place - first)
                     if start + 8 <= wide:
                         for lane in range(8):
                             sums[at, start + lane] += factors[field, start + lane] * arrays.fp32[block, lane]
                 block = arrays.chain[block]
+
+
+@kernel
+def cross(keys: Any, places: Any, into: Any) -> None:
+    """Into `keys: uint64[B, F + X, 2]`, at place `into`, the key of the ids at `places: int64[m]` taken together; absent where one is.
+
+    Both words of every id go through SplitMix64's finaliser (see `hashing`), in two chains of 64 bits.
+    """
+    for at in range(keys.shape[0]):
+        low, high = np.uint64(GOLDEN), np.uint64(NULL)
+        field = np.uint64(into)
+        for place in places:
+            if keys[at, place, 1] == ABSENT:
+                field = ABSENT
+                break
+            for word in range(2):
+                low = np.uint64(mix(low ^ keys[at, place, word]))
+                high = np.uint64(mix(high + low))
+        keys[at, into, 0] = np.uint64(0) if field == ABSENT else low
+        # As the key of a text: the top bit says that it is no whole number, the last eight are the field.
+        keys[at, into, 1] = ABSENT if field == ABSENT else (high & ~np.uint64(255)) | TOP | field
 
 
 @kernel
@@ -58,14 +88,18 @@ def sum_by_row(
     """total: float32[n, 8 * blocks], zero, each distinct row's gradient. The gradients are those of `look_up`'s x and sums."""
     n, fields = rows.shape
     wide, lanes = sums_gradient.shape[1], 8 * own
+    embedded = x_gradient.shape[1] // lanes
     for at in range(n):
         for field in range(fields):
             into = total[place[rows[at, field]] - 1]
-            own_gradient = x_gradient[at, field * lanes : (field + 1) * lanes]
-            for lane in range(lanes):
-                into[lane] += own_gradient[lane]
+            first = 0
+            if field < embedded:
+                first = lanes
+                own_gradient = x_gradient[at, field * lanes : (field + 1) * lanes]
+                for lane in range(lanes):
+                    into[lane] += own_gradient[lane]
             if wide and factors[field, 0] != 0.0:
-                context, factor, gradient = into[lanes:], factors[field], sums_gradient[at]
+                context, factor, gradient = into[first:], factors[field], sums_gradient[at]
                 for lane in range(wide):
                     context[lane] += factor[lane] * gradient[lane]
 
@@ -89,6 +123,34 @@ def step(arrays: Any, rows: Any, total: Any, place: Any, rates: Any, corrected: 
                 break
             adam_block(arrays, block, total[at, start : start + 8], arrays.fp32[block], rate, rates)
             block = arrays.chain[block]
+
+
+@kernel
+def any_short(blocks: Any, rows: Any, places: Any, full: Any) -> Any:
+    """Whether a row at `places: int64[m]` of `rows: uint32[B, F + X]` has some blocks, but fewer than `full`."""
+    for at in range(rows.shape[0]):
+        for place in places:
+            held = blocks[rows[at, place]]
+            if 0 < held < full:
+                return True
+    return False
+
+
+@kernel
+def widen(arrays: Any, rows: Any, full: Any, values: Any, bits: Any, limit: Any) -> None:
+    """Give distinct `rows: uint32[n]` blocks up to `full`, of `values: float32[m, 8]` in order, while fewer than `limit` are held.
+
+    bits: the same memory as uint32.
+    """
+    given = 0
+    for at in range(rows.shape[0]):
+        row = rows[at]
+        while arrays.blocks[row] < full:
+            if arrays.free[1] == NONE or arrays.free[3] >= limit:
+                return
+            grow(arrays, row, values[given], bits[given], 0)
+            arrays.young[row] = 1
+            given += 1
 
 
 @kernel

@@ -41,6 +41,8 @@ class Shape:
         numbers: dense values of an event.
         context: places of the fields that routing looks at: what is known before an item is chosen. Fields of the item among them cost
             accuracy (measured); a field of many values counts for less.
+        crosses: places of context fields that routing also looks at together, as one more id ("lar" only): few enough to come back often.
+            Leave out what is new all the time, such as a domain, in which every cross would have to be learnt from nothing.
         routing: "lar", "reference" or "none".
         clusters: 32 for "lar", a multiple of 8; 4 for "reference". None takes these.
         hidden: widths of the hidden layers.
@@ -55,6 +57,7 @@ class Shape:
     fields: int
     numbers: int = 0
     context: tuple[int, ...] = ()
+    crosses: tuple[tuple[int, ...], ...] = ()
     routing: Kind = "lar"
     clusters: int | None = None
     hidden: tuple[int, ...] = (64, 32)
@@ -126,6 +129,7 @@ class AdaptDHM(nn.Module):
             shape.fields,
             shape.dim,
             shape.context if wide else (),
+            shape.crosses if wide else (),
             wide,
             factor,
             scale,
@@ -161,7 +165,7 @@ class AdaptDHM(nn.Module):
         return coefficient.argmax(1), coefficient
 
     def score(self, rows: U32, dense: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Logits, coefficients, network input and context sums of `rows: uint32[B, F]`."""
+        """Logits, coefficients, network input and context sums of `rows: uint32[B, F + X]`, as `table` found them."""
         x, sums = self.table(rows)
         if self.shape.numbers:
             x = torch.cat([x, self._standardised(dense, len(rows))], 1)  # (B, F * dim), (B, N) -> (B, P)

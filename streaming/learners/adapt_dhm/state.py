@@ -16,7 +16,7 @@ from headrace.streaming.learners.embedding.layout import Arrays
 from headrace.streaming.learners.errors import BadCheckpoint, LearnerError
 from headrace.streaming.learners.tensors import like, under
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 LEARNER: Final = "adapt-dhm"
 COUNTERS: Final = ("version", "n_learned", "n_missing", "n_unlabelled", "n_seen")
 _FRESH: Final = ("keys", "numbers", "labels")
@@ -72,6 +72,8 @@ def load(cls: Any, data: bytes) -> Any:
         params = {
             name: tuple(v) if name in _LISTS and v is not None else v for name, v in kept.params.items()
         }
+        if (crosses := params.get("crosses")) is not None:
+            params["crosses"] = tuple(map(tuple, crosses))
         model = cls(**params)
         if set(kept.counters) != set(COUNTERS):
             raise BadCheckpoint(

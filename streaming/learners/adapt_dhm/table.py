@@ -23,6 +23,8 @@ U32 = npt.NDArray[np.uint32]
 F32 = npt.NDArray[np.float32]
 TRUSTED: Final = 64
 """A context field of more values than this counts for less: rho = 64 / values (measured: user ids then cost nothing)."""
+CROSSED: Final = 0.5
+"""What a cross counts beside the fields that it is made of, however many values it has (measured: 0.3 and 1 are level or worse)."""
 EMBEDDING_SCALE: Final = 0.05
 
 
@@ -33,6 +35,7 @@ class Table(nn.Module):
         fields: ids of an event.
         dim: numbers of an embedding, a multiple of 8.
         context: places of the fields whose rows have context values.
+        crosses: places of fields whose ids, taken together, are one more id: with scores, and without an embedding.
         wide: context values of a row, a multiple of 8; 0 for none.
         factor: float32[wide], what each context value is multiplied by as it is summed; so it learns that much faster.
         scale: float32[wide], deviation of each context value at first, before the factor.
@@ -50,6 +53,7 @@ class Table(nn.Module):
         fields: int,
         dim: int,
         context: tuple[int, ...],
+        crosses: tuple[tuple[int, ...], ...],
         wide: int,
         factor: F32,
         scale: F32,
@@ -66,27 +70,49 @@ class Table(nn.Module):
                 f"expected an embedding and context values in eights, 31 eights together at most, came {dim} and {wide}; "
                 "ask for fewer clusters, smaller layers or no field gates"
             )
-        if not 1 <= fields <= 255 or any(not 0 <= place < fields for place in context):
-            raise ValueError(f"expected 1 to 255 fields and context among them, came {fields} and {context}")
+        looked_at = (*context, *(place for cross in crosses for place in cross))
+        if fields < 1 or fields + len(crosses) > 255 or any(not 0 <= place < fields for place in looked_at):
+            raise ValueError(
+                f"expected 1 to 255 fields, crosses counted, with context and crosses among them, came {fields}, {context} and {crosses}"
+            )
         self.fields, self.dim, self.context, self.wide = fields, dim, context, wide
-        self.factor, self.scale, self.scored = factor, scale, scored
-        held = min(contexts, rows) if context and wide else 0
+        self.crosses = [np.array(cross, np.int64) for cross in crosses]
+        embedded, others = np.full(dim, EMBEDDING_SCALE, np.float32), set(range(fields)) - set(context)
+        # Places whose rows have several blocks, and the deviation of each number of such a row at first.
+        kinds = (
+            (context, np.concatenate([embedded, scale]) if context else embedded),
+            (sorted(others), embedded),
+            (range(fields, fields + len(crosses)), np.zeros(wide, np.float32)),
+        )
+        self._kinds = [
+            (np.array(places, np.int64), scales.reshape(-1, WIDTH))
+            for places, scales in kinds
+            if places and len(scales) > WIDTH
+        ]
+        self.factor, self.scored = factor, scored
+        held = min(contexts, rows) if (context or crosses) and wide else 0
         layout = Layout(rows, rows * (dim // WIDTH) + held * (wide // WIDTH), blocks, "fp32", "adam")
         self.store = EmbeddingStore(layout, admit_after=admit_after, scale=EMBEDDING_SCALE, seed=seed)
         # Rows of each field, and at how many admissions and evictions they were counted.
         self.register_buffer("counted", torch.zeros(fields + 1, dtype=torch.int64))
+        self._factors: tuple[npt.NDArray[np.int64], F32] | None = None
         self._place = np.zeros(rows, np.int32)
         self._waiting: list[tuple[U32, F32, F32, F32]] = []
         # A leaf that asks for gradients, so that autograd calls the look-up's backward; it has no weight.
         self._anchor = torch.zeros((), requires_grad=True)
 
     def locate(self, keys: U64, now: float) -> U32:
-        """Rows of `keys: uint64[B, F, 2]`, `uint32[B, F]`; ids due for one are admitted. A key of field 255 is no id: row 0."""
-        rows = self.find(keys)
+        """Rows of `keys: uint64[B, F, 2]` and of their crosses, `uint32[B, F + X]`; ids due for one are admitted.
+
+        A key of field 255 is no id: row 0.
+        """
+        keys = self._with_crosses(keys)
+        rows = self._rows(keys)
         kernels.touch(self.store.arrays, rows.reshape(-1), now)
         if not rows.all() and (new := (rows == 0) & (keys[..., 1] != ABSENT)).any():
             before = self.store.counts["admitted"]
             rows[new] = self.store.locate_keys(keys[new], now, keep=rows.reshape(-1))
+            self._clear(rows[:, self.fields :][new[:, self.fields :]])
             if self.store.counts["admitted"] != before:
                 self._count()
         self._widen(rows)
@@ -94,10 +120,27 @@ class Table(nn.Module):
 
     def find(self, keys: U64) -> U32:
         """The same, changing nothing."""
+        return self._rows(self._with_crosses(keys))
+
+    def _clear(self, rows: U32) -> None:
+        """A cross that was never met says nothing."""
+        arrays = self.store.arrays
+        arrays.fp32[arrays.head[rows[rows > 0]]] = 0.0
+
+    def _rows(self, keys: U64) -> U32:
         return self.store.rows_of_keys(keys.reshape(-1, 2)).reshape(keys.shape[:2])
 
+    def _with_crosses(self, keys: U64) -> U64:
+        if not self.crosses:
+            return keys
+        found = np.empty((len(keys), self.fields + len(self.crosses), 2), np.uint64)
+        found[:, : self.fields] = keys
+        for number, places in enumerate(self.crosses):
+            kernels.cross(found, places, self.fields + number)
+        return found
+
     def forward(self, rows: U32) -> tuple[Tensor, Tensor]:
-        """Embeddings `float32[B, F * dim]` and context sums `float32[B, wide]` of `rows: uint32[B, F]`."""
+        """Embeddings `float32[B, F * dim]` and context sums `float32[B, wide]` of `rows: uint32[B, F + X]`."""
         x, sums = _LookUp.apply(self._anchor, self, rows)
         return x, sums
 
@@ -126,15 +169,6 @@ class Table(nn.Module):
         """Forget the gradients since the last step."""
         self._waiting.clear()
 
-    def factors(self) -> F32:
-        """What each context value of each field counts now, `float32[F, wide]`."""
-        found = np.zeros((self.fields, self.wide), np.float32)
-        counted = self.counted.tolist()
-        for place in self.context:
-            found[place] = self.factor
-            found[place, : self.scored] *= min(1.0, TRUSTED / max(1, counted[place]))
-        return found
-
     def _count(self) -> None:
         """Count the rows of each field again where they have changed by a thirty-second."""
         counts = self.store.counts
@@ -144,25 +178,33 @@ class Table(nn.Module):
                 self.counted[place] = len(self.store.rows_in(place))
             self.counted[-1] = moved
 
+    @property
+    def factors(self) -> F32:
+        """What each context value of each field and cross counts now, `float32[F + X, wide]`."""
+        counted = self.counted.numpy()
+        if self._factors is None or not np.array_equal(counted, self._factors[0]):
+            found = np.zeros((self.fields + len(self.crosses), self.wide), np.float32)
+            for place in self.context:
+                found[place] = self.factor
+                found[place, : self.scored] *= min(1.0, TRUSTED / max(1, int(counted[place])))
+            found[self.fields :, : self.scored] = CROSSED * self.factor[: self.scored]
+            self._factors = counted.copy(), found
+        return self._factors[1]
+
     def _widen(self, rows: U32) -> None:
-        """Give context rows that were admitted just now, or had to give blocks up, all their context values."""
-        if not self.wide:
-            return
-        blocks, full = self.store.arrays.blocks, (self.dim + self.wide) // WIDTH
-        met = rows[:, self.context]
-        held = blocks[met]
-        short = (held < full) & (held > 0)
-        if short.any():
-            for row in np.unique(met[short]).tolist():
-                for at in range(int(blocks[row]), full):
-                    start = WIDTH * at - self.dim
-                    values = self.store.random.standard_normal((1, WIDTH)).astype(np.float32)
-                    if start >= 0:
-                        values *= self.scale[start : start + WIDTH]
-                    else:
-                        values *= np.float32(EMBEDDING_SCALE)
-                    if not self.store.give(np.array([row], np.uint32), values):
-                        return
+        """Give rows that were admitted just now, or had to give blocks up, all that rows of their field have."""
+        blocks = self.store.arrays.blocks
+        for places, scales in self._kinds:
+            full = len(scales)
+            if not kernels.any_short(blocks, rows, places, full):
+                continue
+            met = np.unique(rows[:, places])
+            short = met[(blocks[met] < full) & (blocks[met] > 0)]
+            at = np.concatenate([np.arange(held, full) for held in blocks[short].tolist()])
+            values = self.store.random.standard_normal((len(at), WIDTH)).astype(np.float32) * scales[at]
+            most = self.store.layout.n_blocks
+            kernels.widen(self.store.arrays, short, full, values, values.view(np.uint32), most)
+            self.store.check()
 
     def keep(self, rows: U32, factors: F32, x_gradient: F32, sums_gradient: F32) -> None:
         """Note a batch's gradients for the next `step`; called by autograd."""
@@ -174,7 +216,7 @@ class _LookUp(torch.autograd.Function):
     def forward(ctx: Any, anchor: Tensor, table: Table, rows: U32) -> tuple[Tensor, Tensor]:
         x = np.zeros((len(rows), table.fields * table.dim), np.float32)
         sums = np.zeros((len(rows), table.wide), np.float32)
-        factors = table.factors()
+        factors = table.factors
         kernels.look_up(table.store.arrays, rows, table.dim // WIDTH, factors, x, sums)
         ctx.table, ctx.rows, ctx.factors = table, rows, factors
         return torch.from_numpy(x), torch.from_numpy(sums)

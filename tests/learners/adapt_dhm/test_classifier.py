@@ -24,6 +24,7 @@ from headrace.streaming.learners.adapt_dhm.watch import Watch
 from headrace.streaming.learners.errors import BadCheckpoint, WrongFeatures
 
 GOLDEN = Path(__file__).parent / "golden"
+CROSSES = (("user", "shop"),)
 SMALL = {"rows": 500, "contexts": 100, "clusters": 8, "hidden": (8,)}
 
 
@@ -276,9 +277,17 @@ def test_losses_count_the_same_however_they_are_cut():
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("routing", ["lar", "reference", "none", "now"])
-def test_killed_at_twenty_points_it_ends_where_it_would_have(routing, tmp_path):
-    options = {"routing": routing, "field_gates": routing == "lar"} if routing != "now" else {"delay": "now"}
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"field_gates": True, "crosses": CROSSES},
+        {"routing": "reference"},
+        {"routing": "none"},
+        {"delay": "now"},
+    ],
+    ids=lambda options: ",".join(options),
+)
+def test_killed_at_twenty_points_it_ends_where_it_would_have(options, tmp_path):
     whole = stream(**options)
     play(whole, 0, 40)
     model, path = stream(**options), tmp_path / "model"
@@ -293,16 +302,18 @@ def test_killed_at_twenty_points_it_ends_where_it_would_have(routing, tmp_path):
 
 
 def golden_model() -> AdaptDHMClassifier:
-    model = stream(rows=120, contexts=40)
+    model = stream(rows=120, contexts=40, crosses=CROSSES)
     play(model, 0, 12)
     return model
 
 
-def test_checkpoints_of_format_1_stay_readable():
-    model = AdaptDHMClassifier.from_bytes((GOLDEN / "format1.safetensors").read_bytes())
+@pytest.mark.parametrize("format_", [1, 2])  # 1 has no crosses
+def test_checkpoints_of_each_format_stay_readable(format_):
+    model = AdaptDHMClassifier.from_bytes((GOLDEN / f"format{format_}.safetensors").read_bytes())
     assert (model.n_learned, model.version, model.pending.waiting) == (160, 12, 800)
+    assert model.crosses == (None if format_ == 1 else CROSSES)
     said = model.predict(model.fields.arrow(views(5, 99)[0]))
-    expected = np.loadtxt(GOLDEN / "format1.txt", dtype=np.float32)
+    expected = np.loadtxt(GOLDEN / f"format{format_}.txt", dtype=np.float32)
     np.testing.assert_allclose(said, expected, atol=1e-5)
     play(model, 12, 14)
     assert model.n_learned == 320
@@ -334,8 +345,8 @@ def test_a_checkpoint_of_another_schema_is_refused():
         AdaptDHMClassifier.from_bytes(b"something else")
     with pytest.raises(BadCheckpoint, match="expected 'adapt-dhm'"):
         AdaptDHMClassifier.from_bytes(data.replace(b"adapt-dhm", b"other-dhm"))
-    with pytest.raises(BadCheckpoint, match="format 1 or earlier"):
-        AdaptDHMClassifier.from_bytes(data.replace(b'\\"format\\":1', b'\\"format\\":9'))
+    with pytest.raises(BadCheckpoint, match="format 2 or earlier"):
+        AdaptDHMClassifier.from_bytes(data.replace(b'\\"format\\":2', b'\\"format\\":9'))
     assert stream().to_bytes() == data
 
 

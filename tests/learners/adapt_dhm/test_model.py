@@ -11,6 +11,7 @@ from headrace.streaming.learners.adapt_dhm import kernels
 from headrace.streaming.learners.adapt_dhm.adam import Adam
 from headrace.streaming.learners.adapt_dhm.model import AdaptDHM, Shape, keys_of_integers
 from headrace.streaming.learners.adapt_dhm.network import Hard, Soft
+from headrace.streaming.learners.embedding.keys import ABSENT
 from headrace.streaming.learners.errors import BudgetTooSmall, Diverged
 
 ROUTINGS = ["lar", "reference", "none"]
@@ -167,10 +168,78 @@ def test_a_context_of_many_values_counts_for_less():
     ids = np.zeros((640, 4), np.int64)
     ids[:, 0] = np.arange(640)
     model.table.locate(keys_of_integers(ids), 0.0)
-    factors = model.table.factors()
+    factors = model.table.factors
     assert factors[0, 0] == pytest.approx(10 * 64 / 640)
     assert factors[1, 0] == 10
     assert not factors[2:].any()
+
+
+def crossed(**options) -> AdaptDHM:
+    return made(crosses=((0, 1), (1, 0, 2)), rows=2_000, contexts=1_000, **options)
+
+
+def test_a_cross_is_one_id_of_several():
+    model = crossed()
+    keys = keys_of_integers(events(500)[0])
+    rows = model.table.locate(keys, 0.0)
+    assert rows.shape == (500, 6)
+    for at, places in ((4, (0, 1)), (5, (1, 0, 2))):
+        together = [tuple(row) for row in keys[:, places, 0].tolist()]
+        pairs = set(zip(together, rows[:, at].tolist(), strict=True))
+        assert len(pairs) == len(set(together)) == len(set(rows[:, at].tolist()))
+    assert not set(rows[:, 4].tolist()) & set(rows[:, 5].tolist())
+    np.testing.assert_array_equal(model.table.find(keys), rows)
+    keys[3, 1, 1] = ABSENT
+    assert (model.table.find(keys)[3, 4:] == 0).all()  # what is made of something absent is absent
+
+
+def test_a_cross_has_scores_alone_and_says_nothing_until_it_has_learnt():
+    plain, model = made(rows=2_000, contexts=1_000), crossed()
+    ids, dense, labels = events(256)
+    keys = keys_of_integers(ids)
+    rows = model.table.locate(keys, 0.0)
+    x, sums = model.table(rows)
+    assert x.shape == plain.table(plain.table.locate(keys, 0.0))[0].shape
+    arrays = model.table.store.arrays
+    assert (arrays.blocks[rows[:, 4:]] == 1).all()  # eight clusters, no embedding
+    assert not arrays.fp32[arrays.head[rows[:, 4:]]].any()
+    _, without = model.table(rows * np.array([1, 1, 1, 1, 0, 0], np.uint32))
+    torch.testing.assert_close(sums, without, rtol=0, atol=0)
+    model.learn(rows, dense, labels)
+    learnt = arrays.fp32[arrays.head[rows[:, 4:]]].sum(1)
+    assert learnt.any(1).all()
+    _, sums = model.table(rows)
+    _, without = model.table(rows * np.array([1, 1, 1, 1, 0, 0], np.uint32))
+    np.testing.assert_allclose((sums - without).detach(), 5.0 * learnt, atol=1e-5)  # half of ten
+
+
+@pytest.mark.parametrize("routing", ["lar", "none"])
+def test_wide_embeddings_are_whole_in_every_field(routing):
+    model = made(routing, dim=16)
+    ids, dense, labels = events(64)
+    rows = model.table.locate(keys_of_integers(ids), 0.0)
+    assert (model.table(rows)[0].reshape(64, 4, 16) != 0).all()
+    before = model.table(rows)[0].detach()
+    model.learn(rows, dense, labels)
+    assert (model.table(rows)[0] != before).reshape(64, 4, 16).any(0).all()
+
+
+def test_crosses_learn_what_no_sum_of_scores_can_say():
+    world = clicks(100_000, 101, "crossed")
+    keys, labels = keys_of_integers(world.ids), torch.from_numpy(world.clicked)
+    loss = {}
+    for crosses in ((), (PLACES[:3],)):
+        model = AdaptDHM(
+            Shape(fields=7, context=PLACES, crosses=crosses, rows=16_384, contexts=4_096), seed=1
+        )
+        said = []
+        for start in range(0, len(labels), 512):
+            part = slice(start, start + 512)
+            said.append(model.learn(model.table.locate(keys[part], start), None, labels[part]))
+        logits = torch.cat(said)[50_000:]
+        loss[crosses] = float(torch.nn.functional.binary_cross_entropy_with_logits(logits, labels[50_000:]))
+    without, with_ = loss.values()
+    assert with_ < without - 0.003
 
 
 def test_the_table_never_outgrows_its_rows():
@@ -273,7 +342,8 @@ def test_a_step_that_leaves_the_finite_numbers_is_not_taken():
     ("options", "error", "says"),
     [
         ({"context": ()}, ValueError, "take routing 'none'"),
-        ({"context": (9,)}, ValueError, "context among them"),
+        ({"context": (9,)}, ValueError, "crosses among them"),
+        ({"crosses": ((0, 9),)}, ValueError, "crosses among them"),
         ({"clusters": 12}, ValueError, "in eights"),
         ({"dim": 5}, ValueError, "in eights"),
         ({"rows": 1}, BudgetTooSmall, "rows"),
