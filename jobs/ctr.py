@@ -239,11 +239,18 @@ def params_of(task: Task, contract: Contract, clicks: Clicks, seed: int) -> dict
         raise BadSettings(
             f"clicks.context: {', '.join(unknown)} is no id of contract '{contract.topic}'; it has {', '.join(ids)}"
         )
+    context = clicks.context or tuple(name for name in ids if name != features.item)
+    unknown = [name for cross in clicks.crosses for name in cross if name not in context]
+    if unknown:
+        raise BadSettings(
+            f"clicks.crosses: {', '.join(unknown)} is not among the context, which is {', '.join(context)}"
+        )
     label = task.label
     return {
         "ids": ids,
         "numbers": tuple(features.dense),
-        "context": clicks.context or tuple(name for name in ids if name != features.item),
+        "context": context,
+        "crosses": clicks.crosses or None,
         "domain": features.domain if features.domain in ids else None,
         "event": features.event_id,
         "time": features.event_time,

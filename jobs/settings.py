@@ -183,6 +183,8 @@ class Clicks(_Section):
     enabled: bool = False
     context: tuple[str, ...] = ()
     """Ids known before an item is chosen, by which an event is routed; the ids that are not the item's where none are named."""
+    crosses: tuple[tuple[str, ...], ...] = ()
+    """Context fields that routing also looks at together, as one more id; of few values together, such as segment and hour."""
     routing: Literal["lar", "reference", "none"] = "lar"
     control: bool = True
     """Whether the same network without routing (K = 1) learns beside it, to compare with."""

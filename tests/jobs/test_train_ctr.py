@@ -82,5 +82,7 @@ def test_settings_that_do_not_fit_the_contract_are_refused(tmp_path: Path) -> No
     contract = load("ad_feed")
     with pytest.raises(BadSettings, match=r"clicks.context: nowhere is no id of contract 'ad_feed'"):
         open_clicks(None, None, contract, Clicks(context=("nowhere",)), 0)  # type: ignore[arg-type]
+    with pytest.raises(BadSettings, match=r"clicks.crosses: item_id is not among the context"):
+        open_clicks(None, None, contract, Clicks(context=("user_id",), crosses=(("user_id", "item_id"),)), 0)  # type: ignore[arg-type]
     assert not for_clicks(Settings()).learner.enabled
     assert for_clicks(Settings()).clicks.enabled
