@@ -285,7 +285,7 @@ def test_losses_count_the_same_however_they_are_cut():
         {"routing": "none"},
         {"delay": "now"},
     ],
-    ids=lambda options: ",".join(options),
+    ids=["lar", "reference", "none", "now"],
 )
 def test_killed_at_twenty_points_it_ends_where_it_would_have(options, tmp_path):
     whole = stream(**options)
