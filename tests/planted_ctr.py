@@ -71,7 +71,7 @@ CLICKING = (
         "a context of many values counts like any other",
         "learners",
         f"{ROOM}/table.py",
-        "min(1.0, TRUSTED / max(1, counted[place]))",
+        "min(1.0, TRUSTED / max(1, int(counted[place])))",
         "1.0",
         (f"{MODEL}::test_a_context_of_many_values_counts_for_less",),
     ),
