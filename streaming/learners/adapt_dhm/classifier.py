@@ -130,17 +130,9 @@ class AdaptDHMClassifier(base.MiniBatchClassifier):
             self.build(Fields(tuple(ids or ()), tuple(numbers or ())))
 
     def build(self, fields: Fields) -> AdaptDHM:
-        """Make the network for `fields`. Raises ValueError where context or domain are not among the ids."""
-        context = fields.ids if self.context is None else self.context
-        for name in (*context, *(() if self.domain is None else (self.domain,))):
-            if name not in fields.ids:
-                raise ValueError(
-                    f"expected context and domain among the ids {', '.join(fields.ids)}, came {name!r}"
-                )
-        for name in (name for cross in self.crosses or () for name in cross):
-            if name not in context:
-                raise ValueError(f"expected crosses of the context {', '.join(context)}, came {name!r}")
-        places = tuple(fields.ids.index(name) for name in context)
+        """Make the network for `fields`. Raises ValueError where context, crosses or domain are not among the ids."""
+        places = fields.places(fields.ids if self.context is None else self.context)
+        fields.places(() if self.domain is None else (self.domain,))
         # Nothing to route by: numbers alone.
         routing: Kind = self.routing
         if routing == "lar" and not places and self.context is None:
@@ -149,7 +141,7 @@ class AdaptDHMClassifier(base.MiniBatchClassifier):
             fields=max(1, len(fields.ids)),
             numbers=len(fields.numbers),
             context=places,
-            crosses=tuple(tuple(fields.ids.index(name) for name in cross) for cross in self.crosses or ()),
+            crosses=tuple(map(fields.places, self.crosses or ())),
             routing=routing,
             clusters=self.clusters,
             hidden=tuple(self.hidden),

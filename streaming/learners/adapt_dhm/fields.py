@@ -53,6 +53,15 @@ class Fields:
             tuple(name for name in names if name in dense),
         )
 
+    def places(self, names: Sequence[str]) -> tuple[int, ...]:
+        """Where ids of these names stand. Raises ValueError for what is no id."""
+        for name in names:
+            if name not in self.ids:
+                raise ValueError(
+                    f"expected context, crosses and domain among the ids {', '.join(self.ids)}, came {name!r}"
+                )
+        return tuple(self.ids.index(name) for name in names)
+
     def rows(self, rows: Sequence[Mapping[Any, Any]]) -> Inputs:
         """Of dicts; a name that is absent is a missing value, further names are not looked at."""
         named = [{str(name): value for name, value in row.items()} for row in rows]

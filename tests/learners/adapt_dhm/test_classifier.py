@@ -350,6 +350,14 @@ def test_a_checkpoint_of_another_schema_is_refused():
     assert stream().to_bytes() == data
 
 
+@pytest.mark.parametrize(
+    "options", [{"context": ("age",)}, {"domain": "age"}, {"crosses": (("user", "age"),)}], ids=str
+)
+def test_what_is_no_id_is_refused_by_name(options):
+    with pytest.raises(ValueError, match="among the ids user, item, shop, came 'age'"):
+        stream(**options)
+
+
 def test_unknown_and_missing_fields_and_ids_of_any_type():
     model = stream(domain=None)
     for number in range(30):
