@@ -337,7 +337,8 @@ def _pages(file: File, path: str) -> Iterator[Finding]:
     ends = (offs + slots).tolist()
     starts, lengths = offs.tolist(), used.tolist()
     span_bytes = SPAN_BYTES if file.source.remote else LOCAL_SPAN_BYTES
-    room = memoryview(bytearray(max([span_bytes, *(slots.tolist())])))
+    longest = min(end, max(span_bytes, int(slots.max(initial=0))))
+    room = memoryview(bytearray(0 if file.source.remote else longest))
     first, n = 0, len(starts)
     while first < n:
         last = first + 1

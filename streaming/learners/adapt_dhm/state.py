@@ -21,8 +21,6 @@ LEARNER: Final = "adapt-dhm"
 COUNTERS: Final = ("version", "n_learned", "n_missing", "n_unlabelled", "n_seen")
 _FRESH: Final = ("keys", "numbers", "labels")
 _MOMENTS: Final = ("first", "second", "steps")
-_LISTS: Final = ("ids", "numbers", "context", "hidden")
-"""Parameters that are tuples, which JSON has not."""
 
 
 class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,12 +67,7 @@ def load(cls: Any, data: bytes) -> Any:
         if name.startswith(("net.", "adam.", "store.fp32")):
             tensors.must_be_finite({name: array}, (name,))
     try:
-        params = {
-            name: tuple(v) if name in _LISTS and v is not None else v for name, v in kept.params.items()
-        }
-        if (crosses := params.get("crosses")) is not None:
-            params["crosses"] = tuple(map(tuple, crosses))
-        model = cls(**params)
+        model = cls(**{name: _tuples(value) for name, value in kept.params.items()})
         if set(kept.counters) != set(COUNTERS):
             raise BadCheckpoint(
                 f"expected the counters {', '.join(COUNTERS)}, came {', '.join(kept.counters)}"
@@ -102,6 +95,11 @@ def load(cls: Any, data: bytes) -> Any:
     except (KeyError, TypeError, ValueError, LearnerError) as error:
         raise BadCheckpoint(f"not a state of {LEARNER!r}: {error!r}") from error
     return model
+
+
+def _tuples(value: Any) -> Any:
+    """A parameter as it was: JSON has lists where it had tuples, and no parameter is a list."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _arrays(model: Any) -> dict[str, Any]:
