@@ -9,9 +9,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 SMALL_S = 0.16
 LARGE_S = 1.2
+CORES = 2
 TARGET_S = 0.1
 """Task length that partitioning aims at; the paper's 0.5 s, scaled as the jobs are."""
 
@@ -114,7 +116,10 @@ def estimates(jobs: Sequence[Work], kind: str, rng: random.Random) -> dict[str, 
 
 
 def summary(jobs: Sequence[Work], began: Mapping[str, float], ended: Mapping[str, float]) -> dict[str, float]:
-    """Response times of one run, in seconds; ``end:user/job`` and ``response:user/job`` are there to compare arms job by job."""
+    """Response times of one run, in seconds; ``end:user/job`` and ``response:user/job`` are there to compare arms job by job.
+
+    ``unfair`` is the deadline violation ratio by rank, against users who share the cores as a fluid.
+    """
     responses = {job.name: ended[job.name] - began[job.name] for job in jobs}
     by_user: dict[str, list[float]] = {}
     for job in jobs:
@@ -122,15 +127,55 @@ def summary(jobs: Sequence[Work], began: Mapping[str, float], ended: Mapping[str
     ordered = sorted(responses.values())
     slowest = ordered[-max(1, round(0.05 * len(ordered))) :]
     small = [responses[job.name] for job in jobs if job.small]
+    of_jobs = _of_jobs(jobs, began, ended)
     return {
+        "unfair": ranked_dvr(of_jobs, _of_jobs(jobs, began, fluid(jobs, began))),
         "mean": sum(ordered) / len(ordered),
         "small": sum(small) / len(small) if small else 0.0,
         "slowest": sum(slowest) / len(slowest),
         "worst_user": max(sum(all_) / len(all_) for all_ in by_user.values()),
         "makespan": max(ended.values()),
-        **{f"end:{job.user}/{job.name}": round(ended[job.name], 3) for job in jobs},
-        **{f"response:{job.user}/{job.name}": round(responses[job.name], 3) for job in jobs},
+        **of_jobs,
     }
+
+
+def _of_jobs(
+    jobs: Sequence[Work], began: Mapping[str, float], ended: Mapping[str, float]
+) -> dict[str, float]:
+    return {
+        **{f"end:{job.user}/{job.name}": round(ended[job.name], 3) for job in jobs},
+        **{f"response:{job.user}/{job.name}": round(ended[job.name] - began[job.name], 3) for job in jobs},
+    }
+
+
+def fluid(jobs: Sequence[Work], began: Mapping[str, float]) -> dict[str, float]:
+    """When each job would end if users shared the cores equally at every moment, and a user's jobs the user's share.
+
+    Nothing is lost to launching tasks, and a job may use all cores: no real scheduler is as fair.
+    """
+    to_come = sorted(jobs, key=lambda job: began[job.name])
+    left: dict[Work, float] = {}
+    ended: dict[str, float] = {}
+    now = 0.0
+    while to_come or left:
+        if not left:
+            now = max(now, began[to_come[0].name])
+        while to_come and began[to_come[0].name] <= now:
+            job = to_come.pop(0)
+            left[job] = job.core_s
+        users_now = [job.user for job in left]
+        share = CORES / len(set(users_now))
+        rates = {job: share / users_now.count(job.user) for job in left}
+        passes = min(left[job] / rates[job] for job in left)
+        if to_come:
+            passes = min(passes, began[to_come[0].name] - now)
+        now += passes
+        for job, rate in rates.items():
+            left[job] -= rate * passes
+            if left[job] < 1e-9:
+                ended[job.name] = now
+                del left[job]
+    return ended
 
 
 def dvr(run: Mapping[str, float], reference: Mapping[str, float], user: str = "") -> float:
@@ -144,6 +189,22 @@ def dvr(run: Mapping[str, float], reference: Mapping[str, float], user: str = ""
         if key.startswith(f"end:{user}/" if user else "end:") and run[key] > reference[key]
     ]
     return sum(late) / len(late) if late else 0.0
+
+
+def ranked_dvr(run: Mapping[str, float], reference: Mapping[str, float]) -> float:
+    """As ``dvr``, but each user's k-th job to end against that user's k-th under the reference."""
+    late = []
+    for user in users(run):
+        ends = sorted(value for key, value in run.items() if key.startswith(f"end:{user}/"))
+        theirs = sorted(
+            (value, reference[f"response:{key.removeprefix('end:')}"])
+            for key, value in reference.items()
+            if key.startswith(f"end:{user}/")
+        )
+        for end, (other, response) in zip(ends, theirs, strict=True):
+            if end > other:
+                late.append((end - other) / response)
+    return fmean(late) if late else 0.0
 
 
 def users(run: Mapping[str, float]) -> set[str]:

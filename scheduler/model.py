@@ -21,6 +21,7 @@ BARRIER_PATIENCE_MS = 3_000.0
 BARRIER_HOLD_MS = 10_000.0
 BURST_MS = 500.0
 MEAN_OF = 3
+WAVERS = 0.5
 
 
 @dataclass(eq=False)
@@ -47,6 +48,7 @@ class Job(VirtualJob):
     prior: int = 0
     known: int = 0
     credited: int = 0
+    spent: int = 0
     live: int = 0
     idle_since: float = 0.0
 
@@ -84,6 +86,11 @@ class Entry:
     share: float = 0.0
     deadline: float = 0.0
 
+    @property
+    def begun(self) -> bool:
+        """Whether a task of its job was ever started."""
+        return self.running > 0 or self.job.spent > 0
+
 
 def _virtual(e: Entry) -> tuple[object, ...]:
     return not e.needy, e.deadline, e.job.seq, e.submission.stage, e.id
@@ -104,6 +111,22 @@ POLICIES: dict[str, Callable[[Entry], tuple[object, ...]]] = {
     "fifo": _fifo,
 }
 """The key each policy sorts by."""
+
+
+def _finish_first(ordered: list[Entry]) -> list[Entry]:
+    """What has begun is put aside only for what is due earlier by more than estimates waver."""
+    begun = next((entry for entry in ordered if entry.begun), None)
+    if begun is None:
+        return ordered
+
+    def earlier(other: Entry) -> bool:
+        wavers = WAVERS * other.job.ranked / other.job.flow.weight
+        return other.needy != begun.needy or other.deadline < begun.deadline - wavers
+
+    at = ordered.index(begun)
+    ahead = [other for other in ordered[:at] if earlier(other)]
+    behind = [other for other in ordered[:at] if not earlier(other)]
+    return [*ahead, begun, *behind, *ordered[at + 1 :]]
 
 
 class FairQueue:
@@ -186,6 +209,7 @@ class FairQueue:
         user, s = entry.job.user, entry.submission
         service = max(0, done_us + wasted_us + sum(running_us) - entry.spent)
         entry.spent += service
+        entry.job.spent += service
         user.served += service
         user.tokens -= service
         user.running += len(running_us) - entry.running
@@ -237,7 +261,8 @@ class FairQueue:
             entry.share = user.running / (user.min_share if entry.needy else user.weight)
             if self.policy in ("uwfq", "cfq"):
                 entry.deadline = self.virtual.deadline(entry.job)
-        return sorted(free, key=POLICIES[self.policy])
+        ordered = sorted(free, key=POLICIES[self.policy])
+        return _finish_first(ordered) if self.policy in ("uwfq", "cfq") and not self.wall else ordered
 
     def _starving(self, entry: Entry) -> bool:
         if not entry.submission.barrier or entry.running > 0:

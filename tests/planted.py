@@ -501,6 +501,22 @@ SCHEDULER = (
         "job.work > 2 * job.ranked",
         (f"{MODEL}::test_jobs_thought_far_too_small_are_still_finished_one_by_one",),
     ),
+    Mutant(
+        "what has begun gives way to what is like it",
+        "scheduler",
+        "scheduler/model.py",
+        "WAVERS = 0.5",
+        "WAVERS = 0.0",
+        (f"{MODEL}::test_what_has_begun_is_finished_before_what_is_like_it",),
+    ),
+    Mutant(
+        "what has begun never gives way",
+        "scheduler",
+        "scheduler/model.py",
+        "other.deadline < begun.deadline - wavers",
+        "False",
+        (f"{MODEL}::test_what_has_begun_is_put_aside_for_what_is_due_much_earlier",),
+    ),
 )
 
 MUTANTS = (

@@ -1,6 +1,6 @@
 """The arms of one policy in the table ``scheduler``: a Spark application of its own that plays a crowd's scenario once for each.
 
-Each repetition is the next seed. Tasks spin for so many CPU seconds in Python workers, so that a job's work is the same in
+Each repetition is the next seed. Tasks loop for so many CPU seconds, so that a job's work is the same in
 every arm, whatever else the machine does. Peers are Spark's own pools without our plugin, except CFQ, which Spark lacks.
 """
 
@@ -13,9 +13,9 @@ import time
 from pyspark import InheritableThread
 from pyspark.sql import SparkSession
 
-from benchmarks.crowd import SCENARIOS, TARGET_S, Work, estimates, summary
+from benchmarks.crowd import CORES, SCENARIOS, TARGET_S, Work, estimates, summary
 from benchmarks.runners.protocol import Args, Result, Runner, serve
-from benchmarks.runners.scheduler_spark import CORES, acting, application, spin
+from benchmarks.runners.scheduler_spark import acting, application, loop
 
 SETTLES_S = 0.7
 """After it, what the last play left in the queue is settled."""
@@ -45,7 +45,7 @@ class Arms(Runner):
 
     def _warm_up(self) -> None:
         for _ in range(50):
-            self._context.parallelize(range(4), 4).foreach(spin(0.002))
+            loop(self._context, 4, 0.008)
 
     def run(self) -> Result:
         values: dict[str, float] = {}
@@ -98,8 +98,7 @@ class _Play:
         self._began[job.name] = time.monotonic() - self._start
         try:
             with acting(self._spark, self._args, job.user, cost_ms=1_000 * self._told[job.name]):
-                work = self._spark.sparkContext.parallelize(range(tasks), tasks)
-                work.foreach(spin(job.core_s / tasks))
+                loop(self._spark.sparkContext, tasks, job.core_s)
             self._ended[job.name] = time.monotonic() - self._start
         finally:
             self._done[job.name].set()

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from benchmarks.runners.protocol import Args, Result, Runner, serve
+from benchmarks.runners.scheduler_spark import compiled
 from headrace import scheduler
-from headrace.scheduler import build
 
 SOURCE = Path(__file__).with_name("Ordering.java")
 EMPTY_JOBS, WARM_JOBS = 500, 4_000
@@ -33,7 +32,7 @@ class Cost(Runner):
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
             "spark.local.dir": args["scratch"],
-            "spark.jars": str(self._compiled(Path(args["scratch"]))),
+            "spark.jars": str(compiled(SOURCE, Path(args["scratch"]))),
         }.items():
             builder = builder.config(name, value)
         if args["installed"]:
@@ -42,18 +41,6 @@ class Cost(Runner):
         self._spark.sparkContext.setLogLevel("ERROR")
         self._jvm: Any = self._spark.sparkContext._jvm
         self._java: Any = self._spark.sparkContext._jsc
-
-    def _compiled(self, folder: Path) -> Path:
-        spark = build.spark_jars()
-        assert spark is not None
-        classes = folder / "ordering"
-        path = f"{scheduler.jar()}:{spark}/*"
-        subprocess.run(
-            ["javac", "--release", "17", "-nowarn", "-cp", path, "-d", str(classes), str(SOURCE)], check=True
-        )
-        jar = folder / "ordering.jar"
-        subprocess.run(["jar", "--create", "--file", str(jar), "-C", str(classes), "."], check=True)
-        return jar
 
     def run(self) -> Result:
         values = {"empty_jobs_per_s": max(self._jobs(EMPTY_JOBS) for _ in range(2))}

@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 from pyspark import InheritableThread
 
+from benchmarks.crowd import CORES
 from benchmarks.runners.protocol import Args, Result, Runner, serve
-from benchmarks.runners.scheduler_spark import CORES, acting, application
+from benchmarks.runners.scheduler_spark import acting, application
 from headrace import storage
 from headrace.storage.spark import register
 

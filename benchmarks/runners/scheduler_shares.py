@@ -12,8 +12,9 @@ from typing import Any
 
 from pyspark import InheritableThread
 
+from benchmarks.crowd import CORES
 from benchmarks.runners.protocol import Args, Result, Runner, serve
-from benchmarks.runners.scheduler_spark import CORES, acting, application
+from benchmarks.runners.scheduler_spark import acting, application
 from headrace import scheduler
 
 TASK_S, TASKS, JOB_MS = 0.05, 2, 100.0

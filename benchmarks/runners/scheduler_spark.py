@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
 from benchmarks.runners.protocol import Args
 from headrace import scheduler
+from headrace.scheduler import build
 
-CORES = 2
+CROWD = Path(__file__).with_name("Crowd.java")
 _CONF = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
@@ -34,7 +36,9 @@ def application(
     """Starts the application that ``args`` (policy, clock, master, scratch) name; under ``ujf`` each user gets a pool."""
     os.environ["PYSPARK_PYTHON"] = sys.executable
     builder = SparkSession.Builder().master(args["master"]).appName("headrace-benchmark")
-    for name, value in {**_CONF, "spark.local.dir": args["scratch"]}.items():
+    folder = Path(args["scratch"])
+    jobs = compiled(CROWD, folder)
+    for name, value in {**_CONF, "spark.local.dir": str(folder), "spark.jars": str(jobs)}.items():
         builder = builder.config(name, value)
     if ours(args):
         builder = scheduler.configure(
@@ -81,12 +85,22 @@ def acting(spark: SparkSession, args: Args, user: str, **told: Any) -> Iterator[
     yield
 
 
-def spin(seconds: float) -> Callable[[Any], None]:
-    """A task that works for so many CPU seconds."""
+def compiled(source: Path, folder: Path) -> Path:
+    """The jar of one Java source of this benchmark, in ``folder``.
 
-    def work(_: Any) -> None:
-        end = time.process_time() + seconds
-        while time.process_time() < end:
-            pass
+    Raises:
+        CalledProcessError: it does not compile.
+    """
+    spark = build.spark_jars()
+    assert spark is not None
+    path = f"{scheduler.jar()}:{spark}/*"
+    classes, jar = folder / source.stem, folder / f"{source.stem}.jar"
+    subprocess.run(["javac", "--release", "17", "-nowarn", "-cp", path, "-d", classes, source], check=True)
+    subprocess.run(["jar", "--create", "--file", jar, "-C", classes, "."], check=True)
+    return jar
 
-    return work
+
+def loop(context: SparkContext, tasks: int, core_s: float) -> None:
+    """A job of ``tasks`` that loop for ``core_s`` CPU seconds in all, in the JVM as the paper's do."""
+    jvm: Any = context._jvm
+    jvm.headrace.benchmarks.Crowd.job(context._jsc, tasks, round(1e6 * core_s / tasks))

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from benchmarks.case import Profile, Repetition
-from benchmarks.crowd import SCENARIOS, Work, dvr, estimates, summary
+from benchmarks.crowd import SCENARIOS, Work, dvr, estimates, fluid, ranked_dvr, summary
 from benchmarks.results import Cell
 from benchmarks.scheduler import TABLE
-from benchmarks.scheduler_view import PROMISED, better, ranked_dvr, view
+from benchmarks.scheduler_view import PROMISED, better, view
 
 JOBS = [Work("a0", "a", 1.0, 0.0, small=False), Work("b0", "b", 0.1, 0.5, small=True)]
 
@@ -53,6 +53,21 @@ def test_by_rank_it_does_not_matter_which_of_a_users_jobs_came_first() -> None:
     assert dvr(second, first) == pytest.approx(1.0)
     assert ranked_dvr(second, first) == 0.0
     assert ranked_dvr(summary(jobs, starts, {"a0": 3.0, "a1": 1.0}), first) == pytest.approx(0.5)
+
+
+def test_on_an_ideal_machine_users_share_the_cores_and_jobs_their_users_share() -> None:
+    jobs = [
+        Work("a0", "a", 1.0, 0.0, small=False),
+        Work("a1", "a", 1.0, 0.0, small=False),
+        Work("b0", "b", 0.5, 1.0, small=True),
+    ]
+    began = {"a0": 0.0, "a1": 0.0, "b0": 0.5}
+    # Two cores are a's until 0.5 s; then b has one of them for as long, and a's two jobs half a core each.
+    ended = fluid(jobs, began)
+    assert ended == pytest.approx({"a0": 1.25, "a1": 1.25, "b0": 1.0})
+    assert summary(jobs, began, ended)["unfair"] == 0.0
+    late = summary(jobs, began, ended | {"b0": 1.25})
+    assert late["unfair"] == pytest.approx(0.5), "b waited half as long again as it should have"
 
 
 def test_a_rival_counts_with_its_better_arm() -> None:

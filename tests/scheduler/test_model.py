@@ -216,6 +216,29 @@ def test_jobs_thought_far_too_small_are_still_finished_one_by_one() -> None:
     assert [m.ended[f"job{n}"] for n in range(6)] == [200.0 * (n + 1) for n in range(6)]
 
 
+def test_what_has_begun_is_finished_before_what_is_like_it() -> None:
+    """Four users' jobs are a fifth larger than thought: were each put aside for the next, all would end last."""
+    m = machine()
+    for user in ("ann", "bob", "cat", "dan"):
+        m.submit(user, f"{user}'s", tasks=12, ms=100, estimate=0.8)
+    m.run(10_000)
+    assert [m.ended[f"{user}'s"] for user in ("ann", "bob", "cat", "dan")] == [
+        600.0,
+        1_200.0,
+        1_800.0,
+        2_400.0,
+    ]
+
+
+def test_what_has_begun_is_put_aside_for_what_is_due_much_earlier() -> None:
+    m = machine()
+    m.submit("ann", "large", tasks=12, ms=100, estimate=0.8)
+    m.run(150)
+    m.submit("bob", "small", tasks=2, ms=50)
+    m.run(10_000)
+    assert m.ended["small"] == 250.0
+
+
 def test_a_monster_steps_behind_its_users_other_jobs() -> None:
     m = machine()
     m.submit("heavy", "monster", tasks=100, ms=100, estimate=0.01)

@@ -36,4 +36,9 @@ final class Entry {
     this.work = prior;
     this.left = prior;
   }
+
+  /** Whether a task of its job was ever started. */
+  boolean begun() {
+    return running > 0 || job.spent > 0;
+  }
 }

@@ -34,6 +34,7 @@ final class FairQueue {
   static final double BARRIER_PATIENCE_MS = 3_000.0;
   static final double BARRIER_HOLD_MS = 10_000.0; // it may never fit, if executors went away
   static final int MEAN_OF = 3; // tasks that must have ended before their mean replaces the estimate
+  static final double WAVERS = 0.5; // of a job's work, by which its deadline may be wrong
   static final int IDLE_USERS = 10_000;
 
   private final Policy policy;
@@ -199,7 +200,27 @@ final class FairQueue {
       sorted[count++] = entry;
     }
     Arrays.sort(sorted, 0, count, policy.order);
+    if (policy.queues() && !wall) finishFirst(sorted, count);
     return Arrays.asList(sorted).subList(0, count);
+  }
+
+  /**
+   * What has begun is put aside only for what is due earlier by more than estimates waver: were it put aside at once, jobs that
+   * are alike would overtake each other with each task that ends, and all of them would end last.
+   */
+  private static void finishFirst(Entry[] sorted, int count) {
+    int at = 0;
+    while (at < count && !sorted[at].begun()) at++;
+    if (at == count) return;
+    Entry begun = sorted[at];
+    int place = at;
+    for (int n = at - 1; n >= 0; n--) {
+      Entry other = sorted[n];
+      double wavers = WAVERS * other.job.ranked / other.job.flow.weight;
+      if (other.needy != begun.needy || other.deadline < begun.deadline - wavers) continue;
+      System.arraycopy(sorted, n + 1, sorted, n, place - n);
+      sorted[place--] = other;
+    }
   }
 
   /** Whether a user may start no task now: its bucket, less what its running tasks will still take, is empty. */
