@@ -37,6 +37,7 @@ class Day(Runner):
         self._cut = bool(arm["partitioned"])
         users = ("stream", "ann", "bob", "backfill")
         self._spark = application(args, users, partitioning=self._cut)
+        self._spark.conf.set("spark.sql.python.filterPushdown.enabled", "true")  # else the store is not read
         register(self._spark)
         self._table = Path(args["scratch"]) / "table"
         rng = np.random.default_rng(5)
@@ -65,6 +66,10 @@ class Day(Runner):
                 thread.join()
         finally:
             stream.stop()
+        if not self._answers:
+            raise ValueError(
+                "expected analysts to be answered while the backfill ran, none was; their errors are above"
+            )
         batches = [
             progress.durationMs["triggerExecution"] / 1e3
             for progress in stream.recentProgress[1:]
