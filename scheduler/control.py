@@ -37,7 +37,7 @@ class UserRow:
 
 @dataclass(frozen=True)
 class JobRow:
-    """A job that has task sets now. ``deadline_ms``: in virtual time; lower goes first."""
+    """A job that has task sets now. ``deadline_ms``: in virtual time; lower goes first, unless what is like it has begun."""
 
     user: str
     job: str
@@ -121,8 +121,8 @@ class Why:
         users = sorted({other.user for other in self.ahead})
         return (
             f"{name} waits behind {len(self.ahead)} jobs of {', '.join(users[:5])}{' and others' if len(users) > 5 else ''} with "
-            f"about {work / 1e3:.1f} core-s to go; its deadline is {self.job.deadline_ms:.0f} in virtual time, theirs are lower, "
-            f"and its user's lag is {self.owner.lag_ms / 1e3:+.1f} core-s"
+            f"about {work / 1e3:.1f} core-s to go; its deadline is {self.job.deadline_ms:.0f} in virtual time, theirs are lower or they "
+            f"have begun, and its user's lag is {self.owner.lag_ms / 1e3:+.1f} core-s"
         )
 
 

@@ -213,14 +213,17 @@ final class FairQueue {
     while (at < count && !sorted[at].begun()) at++;
     if (at == count) return;
     Entry begun = sorted[at];
-    int place = at;
-    for (int n = at - 1; n >= 0; n--) {
+    Entry[] behind = new Entry[at];
+    int ahead = 0;
+    for (int n = 0; n < at; n++) {
       Entry other = sorted[n];
       double wavers = WAVERS * other.job.ranked / other.job.flow.weight;
-      if (other.needy != begun.needy || other.deadline < begun.deadline - wavers) continue;
-      System.arraycopy(sorted, n + 1, sorted, n, place - n);
-      sorted[place--] = other;
+      boolean earlier = other.needy != begun.needy || other.deadline < begun.deadline - wavers;
+      if (earlier) sorted[ahead++] = other;
+      else behind[n - ahead] = other;
     }
+    sorted[ahead] = begun;
+    System.arraycopy(behind, 0, sorted, ahead + 1, at - ahead);
   }
 
   /** Whether a user may start no task now: its bucket, less what its running tasks will still take, is empty. */
