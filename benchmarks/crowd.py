@@ -1,7 +1,7 @@
 """Crowds of users for the table ``scheduler``: who submits what and when, seeded; and what is read off how it went.
 
 The scenarios are those of the paper's evaluation (arXiv 2510.15485), scaled from 32 cores to two and in time, and a mix of one
-heavy user and three light ones. A job is so many core-seconds of spinning, cut into tasks by the arm that runs it.
+heavy user and three light ones. A job is so many core-seconds of looping, cut into tasks by the arm that runs it.
 """
 
 from __future__ import annotations

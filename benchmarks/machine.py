@@ -19,6 +19,7 @@ import psutil
 from benchmarks.process import ROOT
 
 _IMPORT = re.compile(r"^from (benchmarks\.[a-z_.]+) import ", re.MULTILINE)
+_JAVA = re.compile(r'with_name\("(\w+\.java)"\)')
 ROOMS = ("jobs", "scheduler", "storage", "streaming")
 
 
@@ -124,10 +125,12 @@ def _digest(sources: Iterable[Path]) -> str:
 
 
 def runner_digest(module: str) -> str:
-    """Fingerprint of a runner's source and of the benchmark modules that it imports."""
+    """Fingerprint of a runner's source, of the benchmark modules that it imports, and of the Java that those name."""
     digest = hashlib.sha256()
     for source in runner_sources(module):
         digest.update(source.read_bytes())
+        for java in _JAVA.findall(source.read_text()):
+            digest.update(source.with_name(java).read_bytes())
     return digest.hexdigest()[:10]
 
 

@@ -33,6 +33,15 @@ PROMISED = {
     "mix": {"fair": 0.25, "ujf": 0.90},
 }
 WRONG = ("halved", "doubled", "noise")
+HELD = (OURS, "cfq-P", "cfq", "ujf-P", "ujf")
+"""Arms whose lateness is told."""
+LATE_AGAINST = (
+    (OURS, OURS, "ujf-P"),
+    ("cfq-P", "cfq-P", "ujf-P"),
+    ("cfq", "cfq", "ujf"),
+    ("UJF against itself", "ujf", "ujf-P"),
+)
+"""What is said, of which arm, against which."""
 
 
 def view(measured: Any, results: Path) -> list[str]:
@@ -128,22 +137,20 @@ def _lateness(cells: Mapping[str, Arms]) -> list[str]:
     """
     means: dict[str, dict[str, list[float]]] = {"by name": {}, "by rank": {}, "against an ideal machine": {}}
     for arms in cells.values():
-        if {OURS, "cfq-P", "cfq", "ujf-P", "ujf"} <= set(arms):
-            for name, reference in ((OURS, "ujf-P"), ("cfq-P", "ujf-P"), ("cfq", "ujf"), ("ujf", "ujf-P")):
-                pairs = list(zip(arms[name], arms[reference], strict=False))
+        if set(HELD) <= set(arms):
+            for said, arm, reference in LATE_AGAINST:
+                pairs = list(zip(arms[arm], arms[reference], strict=False))
                 for how, of in (("by name", dvr), ("by rank", ranked_dvr)):
-                    means[how].setdefault(name, []).append(fmean(of(*pair) for pair in pairs))
-            for name in (OURS, "cfq-P", "cfq", "ujf-P", "ujf"):
-                means["against an ideal machine"].setdefault(name, []).append(_mean("unfair")(arms[name]))
+                    means[how].setdefault(said, []).append(fmean(of(*pair) for pair in pairs))
+            for arm in HELD:
+                means["against an ideal machine"].setdefault(arm, []).append(_mean("unfair")(arms[arm]))
     lines = []
     for how, found in means.items():
         mean = {name: fmean(late) for name, late in found.items()}
         if not mean:
             continue
-        if "ujf-P" not in mean:
-            mean["UJF against itself"] = mean.pop("ujf")
-        said = ", ".join(f"{name} {late:.2f}" for name, late in mean.items())
-        lines += ["", f"[DVR] {how}, mean over {len(found[OURS])} scenarios: {said}"]
+        values = ", ".join(f"{name} {late:.2f}" for name, late in mean.items())
+        lines += ["", f"[DVR] {how}, mean over {len(found[OURS])} scenarios: {values}"]
         best = min(mean["cfq-P"], mean["cfq"])
         what = f"[DVR] {how}, ours / CFQ's better arm"
         lines.append(
@@ -205,15 +212,15 @@ def _costs(cells: Mapping[str, Arms]) -> list[str]:
         lines.append(
             _promise("[clock] 10,000 users / 100 users (a log would be 2)", clocks[10_000] / clocks[100], 4.0)
         )
-    lost = [
-        100 * (1 - best[OURS] / best["without us"])
-        for case, runs in cells.items()
-        if case.startswith("empty jobs")
-        and len(best := {name: max(run["empty_jobs_per_s"] for run in all_) for name, all_ in runs.items()})
-        == 2
-    ]
-    if lost:
+    pairs = [arms for case, arms in cells.items() if case.startswith("empty jobs")]
+    if lost := [_lost(arms) for arms in pairs if {OURS, "without us"} <= set(arms)]:
         what = f"[empty jobs] throughput lost, median of {len(lost)} pairs of JVMs"
         lines.append(_promise(what, median(lost), 2.0, least=-100, unit="%"))
         lines.append("         pair by pair: " + ", ".join(f"{loss:+.1f} %" for loss in lost))
     return lines
+
+
+def _lost(arms: Arms) -> float:
+    """Per cent of the empty jobs a second that a JVM runs with us fewer than its pair without us, the best of each."""
+    ours, without = (max(run["empty_jobs_per_s"] for run in arms[name]) for name in (OURS, "without us"))
+    return 100 * (1 - ours / without)

@@ -9,14 +9,17 @@ from __future__ import annotations
 import random
 import threading
 import time
+from pathlib import Path
+from typing import Any
 
-from pyspark import InheritableThread
+from pyspark import InheritableThread, SparkContext
 from pyspark.sql import SparkSession
 
 from benchmarks.crowd import CORES, SCENARIOS, TARGET_S, Work, estimates, summary
 from benchmarks.runners.protocol import Args, Result, Runner, serve
-from benchmarks.runners.scheduler_spark import acting, application, loop
+from benchmarks.runners.scheduler_spark import acting, application, compiled
 
+CROWD = Path(__file__).with_name("Crowd.java")
 SETTLES_S = 0.7
 """After it, what the last play left in the queue is settled."""
 
@@ -31,7 +34,7 @@ class Arms(Runner):
         self._args = args
         self._seed = int(args["seed"]) + int(args["kept"])
         users = {job.user for scenario in SCENARIOS.values() for job in scenario(random.Random(0))}
-        self._spark = application(args, users)
+        self._spark = application(args, users, jar=compiled(CROWD, Path(args["scratch"])))
         self._context = self._spark.sparkContext
         self._warm()
 
@@ -45,7 +48,7 @@ class Arms(Runner):
 
     def _warm_up(self) -> None:
         for _ in range(50):
-            loop(self._context, 4, 0.008)
+            _loop(self._context, 4, 0.008)
 
     def run(self) -> Result:
         values: dict[str, float] = {}
@@ -98,10 +101,16 @@ class _Play:
         self._began[job.name] = time.monotonic() - self._start
         try:
             with acting(self._spark, self._args, job.user, cost_ms=1_000 * self._told[job.name]):
-                loop(self._spark.sparkContext, tasks, job.core_s)
+                _loop(self._spark.sparkContext, tasks, job.core_s)
             self._ended[job.name] = time.monotonic() - self._start
         finally:
             self._done[job.name].set()
+
+
+def _loop(context: SparkContext, tasks: int, core_s: float) -> None:
+    """A job of ``tasks`` that loop for ``core_s`` CPU seconds in all, in the JVM as the paper's do."""
+    jvm: Any = context._jvm
+    jvm.headrace.benchmarks.Crowd.job(context._jsc, tasks, round(1e6 * core_s / tasks))
 
 
 if __name__ == "__main__":

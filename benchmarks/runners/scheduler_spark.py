@@ -10,14 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
 from benchmarks.runners.protocol import Args
 from headrace import scheduler
 from headrace.scheduler import build
 
-CROWD = Path(__file__).with_name("Crowd.java")
 _CONF = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
@@ -31,14 +29,17 @@ _CONF = {
 
 
 def application(
-    args: Args, users: Iterable[str], *, weights: dict[str, float] | None = None, partitioning: bool = False
+    args: Args,
+    users: Iterable[str],
+    *,
+    weights: dict[str, float] | None = None,
+    partitioning: bool = False,
+    jar: Path | None = None,
 ) -> SparkSession:
     """Starts the application that ``args`` (policy, clock, master, scratch) name; under ``ujf`` each user gets a pool."""
     os.environ["PYSPARK_PYTHON"] = sys.executable
     builder = SparkSession.Builder().master(args["master"]).appName("headrace-benchmark")
-    folder = Path(args["scratch"])
-    jobs = compiled(CROWD, folder)
-    for name, value in {**_CONF, "spark.local.dir": str(folder), "spark.jars": str(jobs)}.items():
+    for name, value in {**_CONF, "spark.local.dir": args["scratch"], "spark.jars": str(jar or "")}.items():
         builder = builder.config(name, value)
     if ours(args):
         builder = scheduler.configure(
@@ -98,9 +99,3 @@ def compiled(source: Path, folder: Path) -> Path:
     subprocess.run(["javac", "--release", "17", "-nowarn", "-cp", path, "-d", classes, source], check=True)
     subprocess.run(["jar", "--create", "--file", jar, "-C", classes, "."], check=True)
     return jar
-
-
-def loop(context: SparkContext, tasks: int, core_s: float) -> None:
-    """A job of ``tasks`` that loop for ``core_s`` CPU seconds in all, in the JVM as the paper's do."""
-    jvm: Any = context._jvm
-    jvm.headrace.benchmarks.Crowd.job(context._jsc, tasks, round(1e6 * core_s / tasks))

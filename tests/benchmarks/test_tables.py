@@ -114,6 +114,20 @@ def test_a_runner_s_fingerprint_covers_what_it_imports_of_ours(
     assert runner_digest("benchmarks.one") != before
 
 
+def test_a_runner_s_fingerprint_covers_the_java_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks import machine
+
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "one.py").write_text('JOBS = Path(__file__).with_name("Jobs.java")\n')
+    (tmp_path / "benchmarks" / "Jobs.java").write_text("class Jobs {}\n")
+    monkeypatch.setattr(machine, "ROOT", tmp_path)
+    before = runner_digest("benchmarks.one")
+    (tmp_path / "benchmarks" / "Jobs.java").write_text("class Jobs { int n; }\n")
+    assert runner_digest("benchmarks.one") != before
+
+
 def test_a_module_of_ours_counts_with_all_that_it_imports(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
