@@ -77,7 +77,10 @@ def run_demo(
         )
         # AdaptDHM learns beside the linear model where torch is installed; nothing else of the demo needs it.
         clicks = Clicks(
-            enabled=find_spec("torch") is not None and contract.topic == "ad_feed", context=ROUTED_BY
+            enabled=find_spec("torch") is not None and contract.topic == "ad_feed",
+            context=ROUTED_BY,
+            # In 5,000 labels the two networks differ by chance more than by routing.
+            window_events=20_000,
         )
         fair = Scheduler.model_validate({"policy": policy})
         settings = Settings(

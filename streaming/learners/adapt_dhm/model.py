@@ -40,7 +40,7 @@ class Shape:
         fields: ids of an event.
         numbers: dense values of an event.
         context: places of the fields that routing looks at: what is known before an item is chosen. Fields of the item among them cost
-            accuracy (measured); a field of many values counts for less.
+            accuracy (measured); a field of many values counts for less beside one of few.
         crosses: places of context fields that routing also looks at together, as one more id ("lar" only): few enough to come back often.
             Leave out what is new all the time, such as a domain, in which every cross would have to be learnt from nothing.
         routing: "lar", "reference" or "none".

@@ -16,7 +16,9 @@ from headrace.streaming.learners.embedding.layout import Arrays
 from headrace.streaming.learners.errors import BadCheckpoint, LearnerError
 from headrace.streaming.learners.tensors import like, under
 
-FORMAT: Final = 2
+FORMAT: Final = 3
+RELATIVE: Final = 3
+"""Until then a context field of many values counted for less beside no other field too."""
 LEARNER: Final = "adapt-dhm"
 COUNTERS: Final = ("version", "n_learned", "n_missing", "n_unlabelled", "n_seen")
 _FRESH: Final = ("keys", "numbers", "labels")
@@ -78,6 +80,8 @@ def load(cls: Any, data: bytes) -> Any:
         if kept.fields is not None:
             network = model.build(Fields(tuple(kept.fields[0]), tuple(kept.fields[1])))
             _restore_network(network, arrays)
+            if kept.format < RELATIVE:
+                network.table.count_relatively()
             tensors.restore_random(network.table.store.random, kept.store_random)
         for name, mine in _watch_arrays(model.watch).items():
             mine[...] = like(arrays, f"watch.{name}", mine)

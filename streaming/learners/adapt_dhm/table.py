@@ -22,7 +22,7 @@ from headrace.streaming.learners.embedding.store import EmbeddingStore
 U32 = npt.NDArray[np.uint32]
 F32 = npt.NDArray[np.float32]
 TRUSTED: Final = 64
-"""A context field of more values than this counts for less: rho = 64 / values (measured: user ids then cost nothing)."""
+"""A field of more values than this counts for less beside one of fewer: by 64 / values (measured: user ids then cost nothing)."""
 CROSSED: Final = 0.5
 """What a cross counts beside the fields that it is made of, however many values it has (measured: 0.3 and 1 are level or worse)."""
 EMBEDDING_SCALE: Final = 0.05
@@ -178,18 +178,37 @@ class Table(nn.Module):
                 self.counted[place] = len(self.store.rows_in(place))
             self.counted[-1] = moved
 
+    def _rho(self) -> list[float]:
+        """What the scores of each context field would count by its own number of values."""
+        return [min(1.0, TRUSTED / max(1, count)) for count in self.counted[list(self.context)].tolist()]
+
     @property
     def factors(self) -> F32:
-        """What each context value of each field and cross counts now, `float32[F + X, wide]`."""
+        """What each context value of each field and cross counts now, `float32[F + X, wide]`; the field of the fewest values counts whole."""
         counted = self.counted.numpy()
         if self._factors is None or not np.array_equal(counted, self._factors[0]):
             found = np.zeros((self.fields + len(self.crosses), self.wide), np.float32)
-            for place in self.context:
+            rho = self._rho()
+            for place, own in zip(self.context, rho, strict=True):
                 found[place] = self.factor
-                found[place, : self.scored] *= min(1.0, TRUSTED / max(1, int(counted[place])))
+                found[place, : self.scored] *= own / max(rho)
             found[self.fields :, : self.scored] = CROSSED * self.factor[: self.scored]
             self._factors = counted.copy(), found
         return self._factors[1]
+
+    def count_relatively(self) -> None:
+        """Of a table whose fields counted `_rho` alone make one whose fields count relatively: other scores, the same sums."""
+        arrays, times = self.store.arrays, max(self._rho(), default=1.0)
+        own, full = self.dim // WIDTH, (self.dim + self.scored) // WIDTH
+        for place in self.context:
+            rows = self.store.rows_in(place)
+            block = arrays.head[rows[arrays.blocks[rows] >= full]]
+            for at in range(full):
+                if at >= own:
+                    arrays.fp32[block] *= times
+                    arrays.first[block] /= times
+                    arrays.second[block] /= times**2
+                block = arrays.chain[block]
 
     def _widen(self, rows: U32) -> None:
         """Give rows that were admitted just now, or had to give blocks up, all that rows of their field have."""

@@ -307,7 +307,7 @@ def golden_model() -> AdaptDHMClassifier:
     return model
 
 
-@pytest.mark.parametrize("format_", [1, 2])  # 1 has no crosses
+@pytest.mark.parametrize("format_", [1, 2, 3])  # 1 has no crosses
 def test_checkpoints_of_each_format_stay_readable(format_):
     model = AdaptDHMClassifier.from_bytes((GOLDEN / f"format{format_}.safetensors").read_bytes())
     assert (model.n_learned, model.version, model.pending.waiting) == (160, 12, 800)
@@ -317,6 +317,16 @@ def test_checkpoints_of_each_format_stay_readable(format_):
     np.testing.assert_allclose(said, expected, atol=1e-5)
     play(model, 12, 14)
     assert model.n_learned == 320
+
+
+def test_scores_that_once_counted_by_their_fields_values_alone_say_the_same():
+    model = AdaptDHMClassifier.from_bytes((GOLDEN / "format2_users.safetensors").read_bytes())
+    assert model.context == ("user",)
+    assert model.model.table.factors[0, 0] == 10  # it was 10 * 64 / 284
+    said = model.predict(model.fields.arrow(views(5, 99)[0]))
+    np.testing.assert_allclose(said, np.loadtxt(GOLDEN / "format2_users.txt", dtype=np.float32), atol=2e-6)
+    batch, wanted = views(80, 100)
+    model.learn_arrow(batch.append_column("clicked", pa.array(wanted.astype(np.int8))), "clicked")
 
 
 @settings(max_examples=60, deadline=None)
@@ -345,7 +355,7 @@ def test_a_checkpoint_of_another_schema_is_refused():
         AdaptDHMClassifier.from_bytes(b"something else")
     with pytest.raises(BadCheckpoint, match="expected 'adapt-dhm'"):
         AdaptDHMClassifier.from_bytes(data.replace(b"adapt-dhm", b"other-dhm"))
-    with pytest.raises(BadCheckpoint, match="format 2 or earlier"):
+    with pytest.raises(BadCheckpoint, match="format 3 or earlier"):
         AdaptDHMClassifier.from_bytes(data.replace(b'\\"format\\":2', b'\\"format\\":9'))
     assert stream().to_bytes() == data
 

@@ -163,8 +163,8 @@ def test_an_unknown_value_and_one_that_gave_up_its_scores_are_neutral():
     assert int(model.table.store.arrays.blocks[row[0]]) == 2
 
 
-def test_a_context_of_many_values_counts_for_less():
-    model = made(rows=2_000, contexts=1_000)
+def test_beside_one_of_few_values_a_context_of_many_counts_for_less():
+    model = made(rows=4_000, contexts=2_000)
     ids = np.zeros((640, 4), np.int64)
     ids[:, 0] = np.arange(640)
     model.table.locate(keys_of_integers(ids), 0.0)
@@ -172,6 +172,9 @@ def test_a_context_of_many_values_counts_for_less():
     assert factors[0, 0] == pytest.approx(10 * 64 / 640)
     assert factors[1, 0] == 10
     assert not factors[2:].any()
+    ids[:128, 1] = np.arange(128)  # now both have many
+    model.table.locate(keys_of_integers(ids), 1.0)
+    assert model.table.factors[:2, 0] == pytest.approx([10 * 128 / 640, 10])
 
 
 def crossed(**options) -> AdaptDHM:
