@@ -49,6 +49,7 @@ bits = {bits}
 [clicks]
 enabled = {clicks}                # AdaptDHM beside it; needs headrace[torch] on every node
 context = {context}   # ids known before an item is chosen; all but the item's where none is named
+window_events = {clicks_window}
 
 [scheduler]
 policy = "{policy}"                # uwfq, ujf, cfq, fifo, or none for Spark's own order
@@ -132,5 +133,6 @@ def settings_text(settings: Settings) -> str:
         bits=settings.learner.bits,
         clicks=str(settings.clicks.enabled).lower(),
         context=list(settings.clicks.context),
+        clicks_window=settings.clicks.window_events,
         policy=settings.scheduler.policy,
     )

@@ -356,7 +356,7 @@ def test_a_checkpoint_of_another_schema_is_refused():
     with pytest.raises(BadCheckpoint, match="expected 'adapt-dhm'"):
         AdaptDHMClassifier.from_bytes(data.replace(b"adapt-dhm", b"other-dhm"))
     with pytest.raises(BadCheckpoint, match="format 3 or earlier"):
-        AdaptDHMClassifier.from_bytes(data.replace(b'\\"format\\":2', b'\\"format\\":9'))
+        AdaptDHMClassifier.from_bytes(data.replace(b'\\"format\\":3', b'\\"format\\":9'))
     assert stream().to_bytes() == data
 
 
