@@ -29,7 +29,7 @@ from headrace.jobs.summary import Summary, sizes
 from headrace.jobs.terminal import console as terminal
 from headrace.storage.errors import TableNotFound
 from headrace.streaming import jars
-from headrace.streaming.ad_feed import ROUTED_BY
+from headrace.streaming.ad_feed import ROUTED_BY, STEP_EVENTS
 from headrace.streaming.broker import EmbeddedBroker, create_topics
 from headrace.streaming.contracts import load
 
@@ -79,6 +79,7 @@ def run_demo(
         clicks = Clicks(
             enabled=find_spec("torch") is not None and contract.topic == "ad_feed",
             context=ROUTED_BY,
+            batch=STEP_EVENTS,
             # In 5,000 labels the two networks differ by chance more than by routing.
             window_events=20_000,
         )

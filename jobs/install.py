@@ -49,7 +49,8 @@ bits = {bits}
 [clicks]
 enabled = {clicks}                # AdaptDHM beside it; needs headrace[torch] on every node
 context = {context}   # ids known before an item is chosen; all but the item's where none is named
-window_events = {clicks_window}
+batch = {clicks_batch}                 # events of a step
+window_events = {clicks_window}        # scored events of a window
 
 [scheduler]
 policy = "{policy}"                # uwfq, ujf, cfq, fifo, or none for Spark's own order
@@ -133,6 +134,7 @@ def settings_text(settings: Settings) -> str:
         bits=settings.learner.bits,
         clicks=str(settings.clicks.enabled).lower(),
         context=list(settings.clicks.context),
+        clicks_batch=settings.clicks.batch,
         clicks_window=settings.clicks.window_events,
         policy=settings.scheduler.policy,
     )

@@ -33,6 +33,8 @@ START_US = 1_767_225_600_000_000
 LATENESS_S = 600.0
 ROUTED_BY = ("user_id",)
 """In whom the feed hides its clusters. What else it knows before an item is chosen only blurs them: decision 14 has the figures."""
+STEP_EVENTS = 128
+"""So short a learning step suits it: 20,000 users come ten times each."""
 MAX_HISTORY = 256
 
 _BLOCK_ROWS = 8_192

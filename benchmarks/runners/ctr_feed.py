@@ -13,13 +13,14 @@ import pyarrow.compute as pc
 import torch
 
 from benchmarks.runners.protocol import Args, Result, Runner, serve
-from headrace.streaming.ad_feed import LATENESS_S, ROUTED_BY, AdFeed
+from headrace.streaming.ad_feed import LATENESS_S, ROUTED_BY, STEP_EVENTS, AdFeed
 from headrace.streaming.contracts import load
 from headrace.streaming.learners.adapt_dhm.classifier import AdaptDHMClassifier, seconds
 from headrace.streaming.learners.popularity import Popularity
 from headrace.streaming.metrics import Score
 
-BATCH = 4_096
+BATCH = 10_000
+"""Events of a micro-batch, as in the demo."""
 
 
 class Feed(Runner):
@@ -45,6 +46,7 @@ class Feed(Runner):
             time=features.event_time,
             group=features.key,
             window=float(features.label.window_s or 0.0),
+            batch=STEP_EVENTS,
             rows=1 << 15,
             seed=args["seed"],
         )
