@@ -200,7 +200,8 @@ def open_clicks(
             f"expected features.label in contract '{contract.topic}', which says what is clicked; name it there, or leave clicks.enabled off"
         )
     with torch_for("AdaptDHM"):
-        import_module("torch")  # the executors' need; found out here, before anything is read
+        # Found out before anything is read. A step is too small to be shared: a second thread would wait for a core that tasks have.
+        import_module("torch").set_num_threads(1)
         from headrace.streaming.learners.adapt_dhm.classifier import AdaptDHMClassifier
     task = task_of(contract)
     params = params_of(task, contract, clicks, seed)
