@@ -241,4 +241,5 @@ def _snapshot(path: str) -> Recommender:
     """The newest snapshot, opened once per version and worker process."""
     from headrace.streaming.learners.dynamic_sparse.serving import Recommender
 
+    import_module("torch").set_num_threads(1)  # Spark counts a task as one core
     return Recommender.load(path)

@@ -76,6 +76,14 @@ CLICKING = (
         (f"{MODEL}::test_beside_one_of_few_values_a_context_of_many_counts_for_less",),
     ),
     Mutant(
+        "a context of many values counts for less where there is no other",
+        "learners",
+        f"{ROOM}/table.py",
+        "*= own / max(rho)",
+        "*= own",
+        (f"{MODEL}::test_beside_one_of_few_values_a_context_of_many_counts_for_less",),
+    ),
+    Mutant(
         "scores of an earlier format keep their size",
         "learners",
         f"{ROOM}/state.py",
