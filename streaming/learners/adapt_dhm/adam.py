@@ -39,10 +39,9 @@ class Adam:
 
     def step(self, lr: float) -> None:
         """Move every parameter that has a gradient, which is dropped."""
+        rates = {times: np.array([lr * times, *BETAS]) for times in {1.0, *self._times.values()}}
         for name, parameter in self._parameters.items():
-            if parameter.grad is None:
-                continue
-            rates = np.array([lr * self._times.get(name, 1.0), *BETAS])
-            flat = parameter.detach().numpy().reshape(-1)
-            kernels.dense_step(flat, parameter.grad.numpy().reshape(-1), *self.state[name], rates)
-        self.drop_gradients()
+            if parameter.grad is not None:
+                flat, gradient = parameter.detach().numpy().reshape(-1), parameter.grad.numpy().reshape(-1)
+                kernels.dense_step(flat, gradient, *self.state[name], rates[self._times.get(name, 1.0)])
+                parameter.grad = None

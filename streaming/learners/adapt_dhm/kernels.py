@@ -167,13 +167,3 @@ def dense_step(weights: Any, gradient: Any, first: Any, second: Any, steps: Any,
         first[at] = keep1 * first[at] + new1 * g
         second[at] = keep2 * second[at] + new2 * g * g
         weights[at] -= rate * first[at] / (np.sqrt(second[at]) + tiny)
-
-
-@kernel
-def touch(arrays: Any, rows: Any, now: Any) -> None:
-    """Note that `rows: uint32[m]` were met at time `now`: what the store does where counts of touches do not age, without its sort."""
-    for at in range(rows.shape[0]):
-        row = rows[at]
-        if row > 0:
-            arrays.touches[row] += np.float32(1.0)
-            arrays.seen[row] = max(arrays.seen[row], now)

@@ -10,6 +10,7 @@ not at hand: abstract and a re-implementation were); loss-aware routing is this 
 Deliberately absent: a network, head or gate for each domain. Several passes over the data: it learns from a stream.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -194,10 +195,10 @@ class AdaptDHM(nn.Module):
             p = torch.sigmoid(logits.detach())
             weights = torch.where(labels > 0, 1 + p, (1 - p) * (1 + p))
         loss = nn.functional.binary_cross_entropy_with_logits(logits, labels, weights)
-        if not bool(torch.isfinite(loss.detach())):
+        if not math.isfinite(value := loss.item()):
             self.table.drop_gradients()
             raise Diverged(
-                f"expected a finite loss of {len(rows)} events, came {float(loss.detach())}; the batch was not learnt: lower lr (now {self.lr})"
+                f"expected a finite loss of {len(rows)} events, came {value}; the batch was not learnt: lower lr (now {self.lr})"
             )
         loss.backward()
         if self.shape.guard or self.shape.routing == "reference":

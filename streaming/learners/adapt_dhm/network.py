@@ -38,6 +38,8 @@ class Layers(nn.Module):
             noise = torch.randn(self._factors(), inputs, outputs, generator=random)
             self.factor.append(nn.Parameter((1 + FACTOR_NOISE * noise).squeeze(0)))
             self.bias.append(nn.Parameter(torch.zeros(outputs)))
+        # The same parameters layer by layer: torch's own lists are slow to walk.
+        self.layers = list(zip(self.shared, self.factor, self.bias, strict=True))
 
     def _factors(self) -> int:
         return 1
@@ -52,8 +54,8 @@ class Plain(Layers):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits `float32[B]` of `x: float32[B, P]`."""
-        last = len(self.shared) - 1
-        for at, (shared, factor, bias) in enumerate(zip(self.shared, self.factor, self.bias, strict=True)):
+        last = len(self.layers) - 1
+        for at, (shared, factor, bias) in enumerate(self.layers):
             x = torch.addmm(bias, x, shared * factor)  # (B, in) x (in, out) -> (B, out)
             x = x if at == last else torch.relu(x)
         return x.squeeze(1)  # (B, 1) -> (B,)
@@ -82,10 +84,10 @@ class Hard(Layers):
 
     def one(self, x: Tensor, cluster: int) -> Tensor:
         """Logits of all of `x` by one cluster's network."""
-        last = len(self.shared) - 1
-        for at, (shared, factor) in enumerate(zip(self.shared, self.factor, strict=True)):
+        last = len(self.layers) - 1
+        for at, (shared, factor, bias) in enumerate(self.layers):
             weight = shared * (factor[cluster] if self.clusters > 1 else factor)
-            x = torch.addmm(self.bias[at] + self.own_bias[at][cluster], x, weight)
+            x = torch.addmm(bias + self.own_bias[at][cluster], x, weight)
             x = x if at == last else torch.relu(x)
         return x.squeeze(1)
 
@@ -108,8 +110,8 @@ class Soft(Layers):
         if extra is not None:
             mixed = mixed + extra[:, : mixed.shape[1]]
         gates = torch.split(mixed, list(self.widths[:-1]), dim=1)
-        last = len(self.shared) - 1
-        for at, (shared, factor, bias) in enumerate(zip(self.shared, self.factor, self.bias, strict=True)):
+        last = len(self.layers) - 1
+        for at, (shared, factor, bias) in enumerate(self.layers):
             x = torch.addmm(bias, torch.addcmul(x, x, gates[at]), shared * factor)
             x = x if at == last else torch.relu(x)
         return x.squeeze(1) + coefficient @ self.offset

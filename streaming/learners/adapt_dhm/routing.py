@@ -101,7 +101,7 @@ class LossAware(nn.Module):
             with_context = logits[:WATCHED]
         else:
             with_context = self.network(x, own, sums[:, self.clusters :] if self.field_gates else None)
-        without = self.network(x, self.mean.expand(len(x), -1))
+        without = self.network(x, self.mean[None])
         self.mean.lerp_(own.mean(0), LOOK_EVERY * MEAN_RATE)
         loss = nn.functional.binary_cross_entropy_with_logits
         gain = float(loss(without, labels)) - float(loss(with_context, labels))

@@ -108,7 +108,7 @@ class Table(nn.Module):
         """
         keys = self._with_crosses(keys)
         rows = self._rows(keys)
-        kernels.touch(self.store.arrays, rows.reshape(-1), now)
+        self.store.touch(rows.reshape(-1), now)
         if not rows.all() and (new := (rows == 0) & (keys[..., 1] != ABSENT)).any():
             before = self.store.counts["admitted"]
             rows[new] = self.store.locate_keys(keys[new], now, keep=rows.reshape(-1))

@@ -43,6 +43,28 @@ def find(table: Any, keys: Any, wanted: Any, rows: Any) -> None:
 
 
 @kernel
+def tally(wanted: Any, slots: Any, first: Any, times: Any) -> Any:
+    """How many distinct keys `wanted: uint64[n, 2]` has, in the order of their first occurrence.
+
+    first, times: int64[n], where each stands first and how often it does. slots: int64[a power of two above n], zero.
+    """
+    mask, n = slots.shape[0] - 1, 0
+    for at in range(wanted.shape[0]):
+        slot = home(wanted[at, 0], wanted[at, 1], mask)
+        while slots[slot] != 0:
+            met = first[slots[slot] - 1]
+            if wanted[met, 0] == wanted[at, 0] and wanted[met, 1] == wanted[at, 1]:
+                break
+            slot = (slot + 1) & mask
+        if slots[slot] == 0:
+            first[n], times[n] = at, 0
+            n += 1
+            slots[slot] = n
+        times[slots[slot] - 1] += 1
+    return n
+
+
+@kernel
 def insert(table: Any, keys: Any, row: Any) -> None:
     """Enter `row`, whose key is absent."""
     mask = table.shape[0] - 1

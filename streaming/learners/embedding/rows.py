@@ -1,4 +1,4 @@
-"""Kernels that give ids rows and take them away, many at once: the free list of rows, their blocks and their index entries.
+"""Kernels that give ids rows, note their touches and take them away, many at once: the free list of rows, their blocks and index entries.
 
 In the flow: below `store`, which has chosen who comes and who goes. A row that is given up keeps nothing but its generation, so that
 the next id to have it starts without the optimiser's or anybody's memory.
@@ -30,6 +30,20 @@ def admit(arrays: Any, keys: Any, now: Any, values: Any, bits: Any) -> None:
         arrays.seen[row] = now
         grow(arrays, row, values[at], bits[at], arrays.free[4])
         insert(arrays.table, arrays.keys, row)
+
+
+@kernel
+def touch(arrays: Any, rows: Any, now: Any, half_life: Any) -> None:
+    """Count one touch more for each of `rows: uint32[n]`, after their counts have aged until `now`; row 0 has none."""
+    for at in range(rows.shape[0]):
+        row = rows[at]
+        if row == 0:
+            continue
+        since = now - arrays.seen[row]
+        if since > 0.0:
+            arrays.touches[row] = np.float32(np.float64(arrays.touches[row]) * np.exp2(-since / half_life))
+            arrays.seen[row] = now
+        arrays.touches[row] += np.float32(1.0)
 
 
 @kernel

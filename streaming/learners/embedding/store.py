@@ -159,20 +159,23 @@ class EmbeddingStore:
         """The same for `keys: uint64[n, 2]`."""
         rows = self.rows_of_keys(keys)
         if not rows.all():
-            absent = np.flatnonzero(rows == 0)
-            _, first, times = np.unique(
-                keys[absent].view([("", np.uint64)] * 2), return_index=True, return_counts=True
-            )
-            order = np.argsort(first)
-            new, times = keys[absent[first[order]]], times[order]
+            absent = keys[rows == 0]
+            first, times = np.empty((2, len(absent)), np.int64)
+            slots = np.zeros(1 << len(absent).bit_length(), np.int64)
+            n = index.tally(absent, slots, first, times)
+            new, times = absent[first[:n]], times[:n]
             before = np.zeros(len(new), np.uint8)
             index.sight(self.arrays.door, new, before)
             due = new[times + before >= self.admit_after]
             if len(due):
                 self._admit(due, now, rows if keep is None else np.concatenate([rows, keep]))
                 rows = self.rows_of_keys(keys)
-        self._touch(rows, now)
+        self.touch(rows, now)
         return rows
+
+    def touch(self, rows: U32, now: float) -> None:
+        """Note that `rows: uint32[n]` were met at event time `now`, as often as they stand there."""
+        kernels.touch(self.arrays, rows, float(now), self.half_life)
 
     def gather(self, rows: U32, width: int | None = None) -> F32:
         """Weights of `rows: uint32[n]` as fresh `float32[n, 8 * m]`, zero beyond a row's own blocks.
@@ -303,15 +306,9 @@ class EmbeddingStore:
                 "rows, blocks and index do not belong together; go back to an earlier checkpoint"
             )
 
-    def _touch(self, rows: U32, now: float) -> None:
-        live, times = np.unique(rows[rows > 0], return_counts=True)
-        arrays = self.arrays
-        arrays.touches[live] = arrays.touches[live] * self._freshness(now, live) + times
-        arrays.seen[live] = np.maximum(arrays.seen[live], now)
-
-    def _freshness(self, now: float, rows: U32 | slice = slice(None)) -> F64:
+    def _freshness(self, now: float) -> F64:
         """What a touch at each row's last sighting is still worth, 0…1: half after each half-life."""
-        since = np.maximum(0.0, now - self.arrays.seen[rows])
+        since = np.maximum(0.0, now - self.arrays.seen)
         return np.asarray(np.exp2(-since / self.half_life))
 
     def _admit(self, keys: U64, now: float, used: U32) -> None:

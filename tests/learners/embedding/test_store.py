@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 import tracemalloc
+from collections import Counter
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.streaming.learners.embedding import moments
+from headrace.streaming.learners.embedding import index, moments
+from headrace.streaming.learners.embedding import rows as kernels
 from headrace.streaming.learners.embedding.export import pack, to_csr, to_int8
 from headrace.streaming.learners.embedding.keys import keys_of
 from headrace.streaming.learners.embedding.layout import CODES, Layout
@@ -158,6 +160,37 @@ def test_the_index_is_a_dictionary(batches):
         assert (store.arrays.keys[live, 0].view(np.int64) == np.arange(-50, 51)[found > 0]).all()
         # 39 rows for at most 20 distinct ids a batch: nobody in the batch is turned away or evicted.
         assert (rows > 0).all()
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), max_size=40))
+def test_distinct_keys_are_listed_as_they_first_occur(pairs):
+    keys = np.array(pairs, np.uint64).reshape(-1, 2)
+    counted = Counter(pairs)  # in the order of first occurrence
+    for tally in (index.tally, index.tally.function):
+        first, times = np.empty((2, len(keys)), np.int64)
+        n = tally(keys, np.zeros(1 << len(keys).bit_length(), np.int64), first, times)
+        assert [pairs[at] for at in first[:n]] == list(counted)
+        assert first[:n].tolist() == [pairs.index(pair) for pair in counted]
+        assert times[:n].tolist() == list(counted.values())
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(st.floats(0, 50), st.lists(st.integers(0, 6), max_size=12)), max_size=8))
+def test_touches_halve_with_each_half_life_and_late_events_do_not_age_them(batches):
+    for touch in (kernels.touch, kernels.touch.function):
+        store = small(admit_after=1)
+        rows = store.locate(np.arange(6), 0, 0.0)
+        expected, seen = dict.fromkeys(rows.tolist(), 1.0), dict.fromkeys(rows.tolist(), 0.0)
+        for now, picked in batches:
+            met = np.array([0, *rows])[picked].astype(np.uint32)
+            touch(store.arrays, met, now, 7.0)
+            for row in met[met > 0].tolist():
+                expected[row] = expected[row] * 0.5 ** (max(0.0, now - seen[row]) / 7.0) + 1
+                seen[row] = max(seen[row], now)
+        assert store.arrays.touches[rows] == pytest.approx(list(expected.values()), rel=1e-5)
+        assert store.arrays.seen[rows].tolist() == list(seen.values())
+        assert store.arrays.touches[0] == 0.0
 
 
 def test_an_id_is_admitted_at_its_second_sighting():
