@@ -81,11 +81,7 @@ class Hashed(Dense):
 
 
 class Blocks:
-    """Ours: `DSLRecommender` in `budget_bytes`, or with `blocks` of 8 weights.
-
-    As one would set it where nothing drifts: blocks stop moving when the schedule is over, and no row has more than the next whole number
-    above what each has on average (both by validation with seeds that are not shown; on a drifting stream either costs).
-    """
+    """Ours: `DSLRecommender` in `budget_bytes`, or with `blocks` of 8 weights."""
 
     def __init__(self, split: Split, args: Args) -> None:
         from headrace.streaming.learners.dynamic_sparse.explore import Schedule
@@ -98,17 +94,14 @@ class Blocks:
         code = args.get("code", "fp32")
         if "blocks" in args:
             rows = min(rows, args["blocks"])
-            n_blocks = args["blocks"]
-            budget = Layout(rows, n_blocks, 8, code, "adagrad", 2).nbytes + 8 * rows
+            budget = Layout(rows, args["blocks"], 8, code, "adagrad", 2).nbytes + 8 * rows
         else:
             budget = args["budget_bytes"]
             one = Layout(1_000, 1_000, 8, code).nbytes // 1_000
             rows = min(rows, int(budget / (one + 10)))
-            n_blocks = Layout.within(budget, rows, code=code).n_blocks
         self.model = DSLRecommender(
             budget_bytes=budget,
             rows=rows,
-            max_blocks=min(8, 1 + n_blocks // (split.n_users + split.n_items)),
             code=code,
             lr=args["lr"],
             reg=args["reg"],
@@ -117,7 +110,7 @@ class Blocks:
             seen_bytes=0,
             name_bytes=0,
             seed=args["seed"],
-            schedule=Schedule(every=max(2_000, n // 4), least=0.0, **args.get("schedule", {})),
+            schedule=Schedule(every=max(2_000, n // 4), **args.get("schedule", {})),
         )
         if (
             "blocks" in args
