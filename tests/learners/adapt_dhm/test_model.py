@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -390,3 +392,13 @@ def test_a_context_that_says_nothing_is_faded_out_and_no_other(variant, faded):
         part = slice(start, start + 512)
         model.learn(model.table.locate(keys[part], start), None, labels[part])
     assert (float(model.routing.trust) < 0.3) == faded
+
+
+@pytest.mark.parametrize("routing", ROUTINGS)
+def test_a_copy_goes_on_as_the_original_does(routing):
+    twins = [model := trained(routing, steps=3), copy.deepcopy(model)]
+    for twin in twins:
+        for step in (3, 4):
+            ids, dense, labels = events(256, step)
+            twin.learn(twin.table.locate(keys_of_integers(ids), step), dense, labels)
+    assert state_of(twins[0]) == state_of(twins[1]) != state_of(trained(routing, steps=3))
