@@ -32,11 +32,6 @@ class Adam:
             for name, parameter in parameters.items()
         }
 
-    def drop_gradients(self) -> None:
-        """Forget the gradients since the last step."""
-        for parameter in self._parameters.values():
-            parameter.grad = None
-
     def step(self, lr: float) -> None:
         """Move every parameter that has a gradient, which is dropped."""
         rates = {times: np.array([lr * times, *BETAS]) for times in {1.0, *self._times.values()}}

@@ -10,6 +10,7 @@ not at hand: abstract and a re-implementation were); loss-aware routing is this 
 Deliberately absent: a network, head or gate for each domain. Several passes over the data: it learns from a stream.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -184,21 +185,22 @@ class AdaptDHM(nn.Module):
         """One step on a batch; its logits before the step, `float32[B]`.
 
         labels: float32[B]. fake_negatives: weigh the losses as for negatives that may still be clicked. faster: by how much rates are
-        raised, after an alarm. Raises Diverged where a logit is not finite; then nothing was learnt.
+        raised, after an alarm. Raises Diverged where the loss is not finite; then nothing was learnt.
         """
         if self.shape.numbers and dense is not None:
             self.measure(dense)
         logits, _, x, sums = self.score(rows, dense)
-        if not bool(torch.isfinite(logits.detach()).all()):
+        weights = None
+        if fake_negatives:
+            p = torch.sigmoid(logits.detach())
+            weights = torch.where(labels > 0, 1 + p, (1 - p) * (1 + p))
+        loss = nn.functional.binary_cross_entropy_with_logits(logits, labels, weights)
+        if not math.isfinite(value := loss.item()):
             self.table.drop_gradients()
             raise Diverged(
-                f"expected finite logits of {len(rows)} events, came infinite ones or NaN; the batch was not learnt: lower lr (now {self.lr})"
+                f"expected a finite loss of {len(rows)} events, came {value}; the batch was not learnt: lower lr (now {self.lr})"
             )
-        p = torch.sigmoid(logits.detach())
-        by_logit = (p - labels) / len(rows)  # of the mean log loss
-        if fake_negatives:
-            by_logit *= torch.where(labels > 0, 1 + p, (1 - p) * (1 + p))
-        logits.backward(by_logit)
+        loss.backward()
         if self.shape.guard or self.shape.routing == "reference":
             self.routing.after(x.detach(), sums.detach(), labels, logits.detach())
         self.step(faster)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from headrace.streaming.learners.adapt_dhm import kernels
 from headrace.streaming.learners.adapt_dhm.adam import BETAS
-from headrace.streaming.learners.embedding.keys import ABSENT, U64, fields_of
+from headrace.streaming.learners.embedding.keys import ABSENT, U64
 from headrace.streaming.learners.embedding.layout import WIDTH, Layout
 from headrace.streaming.learners.embedding.moments import corrections
 from headrace.streaming.learners.embedding.store import EmbeddingStore
@@ -174,10 +174,8 @@ class Table(nn.Module):
         counts = self.store.counts
         moved = counts["admitted"] + counts["evicted"]
         if 32 * (moved - int(self.counted[-1])) > self.store.live_rows:
-            arrays = self.store.arrays
-            held = np.bincount(fields_of(arrays.keys[arrays.blocks > 0]), minlength=self.fields)
-            places = list(self.context)
-            self.counted[places] = torch.from_numpy(held[places])
+            for place in self.context:
+                self.counted[place] = len(self.store.rows_in(place))
             self.counted[-1] = moved
 
     def _rho(self) -> list[float]:

@@ -394,6 +394,21 @@ def test_a_context_that_says_nothing_is_faded_out_and_no_other(variant, faded):
     assert (float(model.routing.trust) < 0.3) == faded
 
 
+@pytest.mark.parametrize(
+    ("labels", "refused"), [([1.0, float("nan"), 0.0], Diverged), ([1.0], ValueError)], ids=["NaN", "too few"]
+)
+def test_labels_that_are_none_are_refused_and_nothing_is_learnt(labels, refused):
+    model = trained(steps=4)  # the guard does not look at the fifth batch
+    ids, dense, _ = events(3)
+    rows = model.table.locate(keys_of_integers(ids), 9.0)
+    weights = [parameter.detach().clone() for parameter in model.parameters()]
+    learnt = model.table.store.arrays.fp32.copy()
+    with pytest.raises(refused):
+        model.learn(rows, dense, torch.tensor(labels))
+    assert all(torch.equal(old, new) for old, new in zip(weights, model.parameters(), strict=True))
+    assert np.array_equal(learnt, model.table.store.arrays.fp32)
+
+
 @pytest.mark.parametrize("routing", ROUTINGS)
 def test_a_copy_goes_on_as_the_original_does(routing):
     twins = [model := trained(routing, steps=3), copy.deepcopy(model)]
