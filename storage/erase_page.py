@@ -152,7 +152,9 @@ def _encoded_again(
         return encoding.id, payload.tobytes()  # it is what all others have
     values = _filled(values, at, kept, text=role == BYTES)
     kind = {CODES: "codes", BYTES: "text"}.get(role, "values")
-    return _smallest(values, kind=kind)
+    plan = select.choose(values, _SMALL[0], kind=kind, only=encoding.name)
+    alike = select.encode(plan, values)  # it fitted before, and is found sooner than the smallest of all
+    return alike if len(alike[1]) <= len(payload) else _smallest(values, kind=kind)
 
 
 def _codes_again(

@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from headrace.storage import layout, leaves
-from headrace.storage.arrays import mask_array
 from headrace.storage.cluster_order import ClusterOrder
 from headrace.storage.erase_page import blank, child_rows, places_of
 from headrace.storage.errors import CannotEraseInPlace
@@ -29,13 +27,15 @@ from headrace.storage.page import CODES, FILE_DICTIONARY, SEQ_MODE
 from headrace.storage.page_streams import Page, Place
 from headrace.storage.reader import File
 from headrace.storage.redo import Image
+from headrace.storage.runs import Runs
 from headrace.storage.statistics import of_page
-from headrace.storage.views import Views, is_sequence
+from headrace.storage.views import Piece, Views, is_sequence, left
 
 DISK_BLOCK = 4096
 GAP_BYTES = 128
 """Bytes between two changes that are written along with them, since a place in the journal and a write cost as much."""
 _PAGE, _DICT = layout.PAGE_FIELDS, layout.DICT_FIELDS
+_U4 = np.dtype("u4")
 Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Nonces = Callable[[int], bytes]
@@ -171,11 +171,12 @@ class Erasing:
         chunk: Chunk,
     ) -> None:
         """Other rows must read as before; from them come the page's new bounds."""
-        kept = np.ones(page.n_rows, np.bool_)
-        kept[rows] = False
+        gone = np.zeros(page.n_rows, np.bool_)
+        gone[rows] = True
+        runs = Runs.without(gone)
         fresh = Page(image, page.n_rows, page.place, len(image))
         before, after = (
-            _kept(reader.decoded([one], at, reader.led_by([one], at, leader)), kept, node.type)
+            _left(reader.decoded([one], at, reader.led_by([one], at, leader), runs), runs, node.type)
             for one in (page, fresh)
         )
         if not alike(before, after):
@@ -191,26 +192,26 @@ class Erasing:
 
     def _forget_entries(self, reader: ChunkReader, chunk: Chunk, part: Column, codes: set[int]) -> None:
         """Entries of the chunk's dictionary that nobody else uses; those of the file's are looked at in the end."""
-        left, shared = set(codes), False
+        unused, shared = set(codes), False
         for page in self._pages_now(reader, chunk):
             if CODES in page.streams:
                 shared = shared or bool(page.streams[CODES][4] & FILE_DICTIONARY)
-                left -= _used(page)
+                unused = _unused(page, unused)
         if shared:
-            self._shared.setdefault(part.id, _Coded(part)).codes |= left
-        elif chunk.dictionary is not None and left:
-            self._blank_entries(part, chunk.dictionary, left)
+            self._shared.setdefault(part.id, _Coded(part)).codes |= unused
+        elif chunk.dictionary is not None and unused:
+            self._blank_entries(part, chunk.dictionary, unused)
 
     def file_dictionaries(self) -> None:
         """Entries of file-wide dictionaries that no row of any group uses any more."""
         for coded in self._shared.values():
-            left, row = set(coded.codes), self.footer.file_dictionary(coded.column)
+            unused, row = set(coded.codes), self.footer.file_dictionary(coded.column)
             for number in range(self.footer.n_groups):
                 for page in self._pages_now(*self._reader(coded.column, number)):
-                    if left and CODES in page.streams and page.streams[CODES][4] & FILE_DICTIONARY:
-                        left -= _used(page)
-            if left and row is not None:
-                self._blank_entries(coded.column, row, left)
+                    if CODES in page.streams and page.streams[CODES][4] & FILE_DICTIONARY:
+                        unused = _unused(page, unused)
+            if unused and row is not None:
+                self._blank_entries(coded.column, row, unused)
 
     def _pages_now(self, reader: ChunkReader, chunk: Chunk) -> Iterator[Page]:
         """A chunk's pages as they will be."""
@@ -315,14 +316,21 @@ def _blocks(images: Sequence[Image]) -> int:
 def _codes(page: Page, rows: Rows, type_: ColumnType, leader: Page | None) -> set[int]:
     """Codes that some rows of a page have; 0 is an erased one's."""
     at = places_of(page, rows, type_, leader).get(CODES)
-    return set() if at is None or not len(at) else _used(page, at) - {0}
+    if at is None or not len(at):
+        return set()
+    return set(np.unique(page.stream(CODES, _U4, page.count(CODES))[at]).tolist()) - {0}
 
 
-def _used(page: Page, at: Rows | slice = slice(None)) -> set[int]:
-    codes = page.stream(CODES, np.dtype("u4"), page.count(CODES))
-    return set(np.unique(codes[at]).tolist())
+def _unused(page: Page, codes: set[int]) -> set[int]:
+    """Those of some codes that no row of a page has; they are within the dictionary."""
+    if not codes:
+        return codes
+    others = max(codes) + 1
+    used = np.zeros(others + 1, np.bool_)
+    used[np.minimum(page.stream(CODES, _U4, page.count(CODES)), others)] = True
+    return {code for code in codes if not used[code]}
 
 
-def _kept(piece: Any, kept: Mask, type_: ColumnType) -> pa.Array:
-    array = piece.to_list(type_.leaf.arrow) if isinstance(piece, Views) else piece
-    return array.filter(mask_array(kept))
+def _left(piece: Piece, runs: Runs, type_: ColumnType) -> pa.Array:
+    rest = left(piece, runs)
+    return rest.to_list(type_.leaf.arrow) if isinstance(rest, Views) else rest

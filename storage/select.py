@@ -153,9 +153,11 @@ def choose(
     """
     if not len(values):
         return PLAIN
-    plans = _plans(values, profile, kind, in_place, seed, depth=int(nested), pruned=only is None, only=only)
-    insisted = [plan for plan in plans if plan.encoding.name == only]
-    return min(insisted or plans or [_PACKED], key=lambda plan: plan.cost(profile))
+    plans: list[Plan] = []
+    if only in _names(values.dtype, kind):
+        plans = _plans(values, profile, kind, in_place, seed, depth=int(nested), only=only)
+    plans = plans or _plans(values, profile, kind, in_place, seed, depth=int(nested))
+    return min(plans or [_PACKED], key=lambda plan: plan.cost(profile))
 
 
 def explain(
@@ -331,8 +333,8 @@ def _plans(
         decode_ns = plan.decode_ns * scale + CHILD_NS * plan.n_children
         return replace(plan, predicted_bytes=round(plan.predicted_bytes * scale), decode_ns=decode_ns)
 
-    for name in _names(values.dtype, kind):
-        if not search.considers(name, values, counted, found, top=True, insisted=name == only):
+    for name in (only,) if only is not None else _names(values.dtype, kind):
+        if not search.considers(name, values, counted, found, top=True, insisted=only is not None):
             continue
         # A dictionary's own estimate is of values; these are codes already.
         codes = name == "dictionary" and kind == "codes"
