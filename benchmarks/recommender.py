@@ -114,7 +114,8 @@ def equal_bytes(dataset: str, share: int) -> tuple[Contestant, ...]:
         ),
         _who("dense fp32, softmax", "dense", **dense(min(64, adagrad // 4))),
         _who("dense int8, softmax", "dense", code="int8", **dense(min(64, adagrad - 4))),
-        _who("hashing trick, softmax", "hashed", width=64, rows=budget // 260, **hashed),
+        # Of no more rows than there are ids: more would be a dense table.
+        _who("hashing trick, softmax", "hashed", width=64, rows=min(n, budget // 260), **hashed),
     )
 
 
