@@ -131,7 +131,7 @@ public final class Plugin implements SparkPlugin {
       for (Schedulable child : old) root.removeSchedulable(child);
       root.addSchedulable(pool);
       installed = new Installed(conf, scheduler, pool, costs, recent);
-      context.addSparkListener(new Learner(costs));
+      context.listenerBus().addToStatusQueue(new Learner(costs)); // a queue of its own would wake one more thread an event
       Gauges.register(metrics, installed);
       timer =
           Executors.newSingleThreadScheduledExecutor(
