@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -153,11 +154,9 @@ def choose(
     """
     if not len(values):
         return PLAIN
-    plans: list[Plan] = []
-    if only in _names(values.dtype, kind):
-        plans = _plans(values, profile, kind, in_place, seed, depth=int(nested), only=only)
-    plans = plans or _plans(values, profile, kind, in_place, seed, depth=int(nested))
-    return min(plans or [_PACKED], key=lambda plan: plan.cost(profile))
+    search = partial(_plans, values, profile, kind, in_place, seed, int(nested))
+    insisted = search(only=only) if only in _names(values.dtype, kind) else []
+    return min(insisted or search() or [_PACKED], key=lambda plan: plan.cost(profile))
 
 
 def explain(

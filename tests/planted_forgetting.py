@@ -68,7 +68,7 @@ FORGETTING = (
         "an entry of a dictionary that nobody else uses is kept",
         "storage",
         "storage/erasing.py",
-        "            self._blank_entries(part, chunk.dictionary, left)\n",
+        "            self._blank_entries(part, chunk.dictionary, unused)\n",
         "            pass\n",
         (f"{CHANNELS}::test_no_place_holds_an_erased_value",),
     ),
@@ -77,7 +77,7 @@ FORGETTING = (
         "storage",
         "storage/erasing.py",
         "] = of_page(after, node.type)",
-        "] = of_page(before if len(rows) == 0 else _kept(reader.decoded([page], at), np.ones(page.n_rows, np.bool_), node.type), node.type)",
+        "] = of_page(before if len(rows) == 0 else _left(reader.decoded([page], at), Runs.without(np.zeros(page.n_rows, np.bool_)), node.type), node.type)",
         (f"{CHANNELS}::test_no_place_holds_an_erased_value",),
     ),
     Mutant(
