@@ -197,19 +197,23 @@ class Erasing:
             if CODES in page.streams:
                 shared = shared or bool(page.streams[CODES][4] & FILE_DICTIONARY)
                 unused = _unused(page, unused)
+            if not unused:
+                return
         if shared:
             self._shared.setdefault(part.id, _Coded(part)).codes |= unused
-        elif chunk.dictionary is not None and unused:
+        elif chunk.dictionary is not None:
             self._blank_entries(part, chunk.dictionary, unused)
 
     def file_dictionaries(self) -> None:
         """Entries of file-wide dictionaries that no row of any group uses any more."""
         for coded in self._shared.values():
             unused, row = set(coded.codes), self.footer.file_dictionary(coded.column)
-            for number in range(self.footer.n_groups):
-                for page in self._pages_now(*self._reader(coded.column, number)):
-                    if CODES in page.streams and page.streams[CODES][4] & FILE_DICTIONARY:
-                        unused = _unused(page, unused)
+            readers = (self._reader(coded.column, number) for number in range(self.footer.n_groups))
+            for page in (page for one in readers for page in self._pages_now(*one)):
+                if CODES in page.streams and page.streams[CODES][4] & FILE_DICTIONARY:
+                    unused = _unused(page, unused)
+                if not unused:
+                    break
             if unused and row is not None:
                 self._blank_entries(coded.column, row, unused)
 
@@ -322,9 +326,7 @@ def _codes(page: Page, rows: Rows, type_: ColumnType, leader: Page | None) -> se
 
 
 def _unused(page: Page, codes: set[int]) -> set[int]:
-    """Those of some codes that no row of a page has; they are within the dictionary."""
-    if not codes:
-        return codes
+    """Those of some codes, one at least, that no row of a page has; they are within the dictionary."""
     others = max(codes) + 1
     used = np.zeros(others + 1, np.bool_)
     used[np.minimum(page.stream(CODES, _U4, page.count(CODES)), others)] = True
