@@ -80,8 +80,9 @@ def run_demo(
             enabled=find_spec("torch") is not None and contract.topic == "ad_feed",
             context=ROUTED_BY,
             batch=STEP_EVENTS,
-            # In 5,000 labels the two networks differ by chance more than by routing.
-            window_events=20_000,
+            # Of five events four are impressions, and halfway the tastes change: the third window, the last to be full, lies after
+            # that. In windows of a tenth the two networks differ by chance more than by routing.
+            window_events=max(100, events // 4),
         )
         fair = Scheduler.model_validate({"policy": policy})
         settings = Settings(
