@@ -6,6 +6,7 @@ A rival counts with its better arm, of the one whose jobs are cut to a length ("
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -212,15 +213,17 @@ def _costs(cells: Mapping[str, Arms]) -> list[str]:
         lines.append(
             _promise("[clock] 10,000 users / 100 users (a log would be 2)", clocks[10_000] / clocks[100], 4.0)
         )
-    pairs = [arms for case, arms in cells.items() if case.startswith("empty jobs")]
-    if lost := [_lost(arms) for arms in pairs if {OURS, "without us"} <= set(arms)]:
-        what = f"[empty jobs] throughput lost, median of {len(lost)} pairs of JVMs"
-        lines.append(_promise(what, median(lost), 2.0, least=-100, unit="%"))
-        lines.append("         pair by pair: " + ", ".join(f"{loss:+.1f} %" for loss in lost))
+    empty = [arms for case, arms in cells.items() if case.startswith("empty jobs")]
+    if lost := [_lost(arms) for arms in empty if OURS in arms]:
+        what = (
+            f"[empty jobs] throughput lost, median of {sum(map(len, lost))} repetitions in {len(lost)} JVMs"
+        )
+        lines.append(_promise(what, median(chain(*lost)), 2.0, least=-100, unit="%"))
+        lines.append("         JVM by JVM: " + ", ".join(f"{median(losses):+.1f} %" for losses in lost))
     return lines
 
 
-def _lost(arms: Arms) -> float:
-    """Per cent of the empty jobs a second that a JVM runs with us fewer than its pair without us, the best of each."""
-    ours, without = (max(run["empty_jobs_per_s"] for run in arms[name]) for name in (OURS, "without us"))
-    return 100 * (1 - ours / without)
+def _lost(arms: Arms) -> list[float]:
+    """Per cent of the empty jobs a second that a JVM runs fewer with us, for each repetition."""
+    pairs = zip(arms[OURS], arms["without us"], strict=True)
+    return [100 * (1 - ours["per_s"] / without["per_s"]) for ours, without in pairs]
