@@ -36,6 +36,8 @@ WHOSE = {
 }
 
 
+INSTALLED: dict[str, Any] = {"policy": "uwfq", "clock": "self"}
+"""What an application is told that has us as we come."""
 TRUE: Mapping[str, Json] = {"partitioned": True, "estimates": "exact"}
 WHOLE: Mapping[str, Json] = {"partitioned": False, "estimates": "exact"}
 WRONG = ("halved", "doubled", "noise")
@@ -127,7 +129,7 @@ def _day(repetitions: int) -> Case:
 def _shares(repetitions: int) -> Case:
     return Case(
         name="shares",
-        contestants=(Contestant(OURS, SHARES, packages=WITH_US, args={"policy": "uwfq", "clock": "self"}),),
+        contestants=(Contestant(OURS, SHARES, packages=WITH_US, args=INSTALLED),),
         metrics=(
             Metric("[weights] 2:1, service of the heavier by the lighter", "×", "lower", _value("weights")),
             Metric("[cap] points above a cap of 50 %, worst 10 s", "points", "lower", _value("over_cap")),
@@ -152,7 +154,7 @@ def _cost_cases() -> tuple[Case, ...]:
                 OURS,
                 COST,
                 packages=WITH_US,
-                args={"policy": "uwfq", "clock": "self", "task_sets": list(sizes)},
+                args=INSTALLED | {"task_sets": list(sizes)},
             ),
         ),
         metrics=(
@@ -186,9 +188,7 @@ def _cost_cases() -> tuple[Case, ...]:
     empty = (
         Case(
             name=f"empty jobs {number}",
-            contestants=(
-                Contestant(OURS, EMPTY, packages=WITH_US, args={"policy": "uwfq", "clock": "self"}),
-            ),
+            contestants=(Contestant(OURS, EMPTY, packages=WITH_US, args=INSTALLED),),
             metrics=(
                 Metric(
                     f"[empty jobs] a second with us / without, JVM {number}",
