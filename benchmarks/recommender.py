@@ -244,7 +244,7 @@ def speed(profile: Profile) -> list[Case]:
     """[train time] at each budget, [score catalogue]."""
     runner = "benchmarks.runners.recommender_speed"
     found = []
-    for share in (50, 20) if profile is not Profile.QUICK else (20,):
+    for share in (50, 20, 10) if profile is not Profile.QUICK else (20,):
 
         def ours(name: str, share: int = share, **args: Json) -> Contestant:
             chosen = {"kind": "ours", "share": share / 100, "code": "fp32", "negatives": 1, **args}
