@@ -73,4 +73,12 @@ RECOMMENDING = (
         "",
         (f"{RECOMMENDER}::test_a_restored_recommender_goes_on_as_the_kept_one_would[fp32]",),
     ),
+    Mutant(
+        "a user's row counts no more than an item's",
+        "learners",
+        "streaming/learners/dynamic_sparse/recommender.py",
+        "USER_TOUCHES: Final = 4",
+        "USER_TOUCHES: Final = 1",
+        (f"{RECOMMENDER}::test_items_met_a_little_more_often_do_not_take_the_rows_of_users",),
+    ),
 )

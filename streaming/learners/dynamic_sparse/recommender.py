@@ -10,7 +10,7 @@ the table stays as it was. A score is a dot product; `predict_proba_many` squash
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,9 @@ from headrace.streaming.learners.embedding.seen import SeenPairs
 from headrace.streaming.learners.embedding.store import EmbeddingStore
 from headrace.streaming.learners.errors import BadId, BudgetTooSmall, Diverged, WrongFeatures
 
+USER_TOUCHES: Final = 4
+"""What an interaction counts for its user's row, where it counts 1 for its item's: who has no row is told what everybody likes, while
+an item without one is only not recommended."""
 U32 = npt.NDArray[np.uint32]
 F32 = npt.NDArray[np.float32]
 
@@ -220,6 +223,7 @@ class DSLRecommender(base.MiniBatchClassifier):
         self._now = max(self._now, float(times.max())) if times is not None else self._now + n
         store = self._store
         users = store.locate_keys(user_keys, self._now)
+        store.touch(np.tile(users, USER_TOUCHES - 1), self._now)
         items = self._locate_items(item_keys, names, users)
         drawn = self._negatives(users, given)
         together = np.concatenate([users, items, drawn.ravel()])

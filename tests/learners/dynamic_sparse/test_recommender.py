@@ -229,6 +229,17 @@ def test_items_come_and_go_and_names_with_them():
     assert any(item.endswith("of 19") for item in said[0])
 
 
+def test_items_met_a_little_more_often_do_not_take_the_rows_of_users():
+    model = made(rows=41, admit_after=1, negatives=1)
+    quiet = pd.DataFrame({"user_id": range(20), "item_id": [user % 5 for user in range(20)]})
+    model.learn_many(quiet)
+    for wave in range(6):
+        items = np.repeat(np.arange(10, 20), 3) + 10 * wave
+        model.learn_many(pd.DataFrame({"user_id": 20, "item_id": items}))
+    assert model.store.counts["evicted"] > 20
+    assert model.store.rows_of(range(21), state.USER).all()
+
+
 @pytest.mark.parametrize(
     ("budget", "options"), [(100, {}), (5_000, {"rows": 1_000}), (-5, {}), (4_000, {"seen_bytes": 4_096})]
 )
