@@ -165,23 +165,18 @@ def bombs_refused(seed: int, folder: Path, rounds: int = 50) -> Tried:
 
 def fuzzed(seed: int, folder: Path, turns: int = 10, seconds: int = 5 * TRACED) -> Tried:
     """The fuzzer that sees branches; in turns, since it keeps some six kilobytes of each run."""
-    return _fuzzed_in_turns("fuzzing", seed, folder, turns, seconds, {})
-
-
-def kernels_fuzzed(seed: int, folder: Path, turns: int = 10, seconds: int = 5 * COMPILED) -> Tried:
-    """Random changes, read by kernels that check every index."""
-    checked = {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(folder / "cache")}
-    return _fuzzed_in_turns("mutating", seed, folder, turns, seconds, checked)
-
-
-def _fuzzed_in_turns(
-    process: str, seed: int, folder: Path, turns: int, seconds: int, settings: dict[str, str]
-) -> Tried:
     found: Counter[str] = Counter()
     for turn in range(turns):
         (folder / str(turn)).mkdir()
-        found.update(fuzz(process, folder / str(turn), seconds, seed + turn, settings))
+        found.update(fuzz("fuzzing", folder / str(turn), seconds, seed + turn))
     return Tried(found["runs"], dict(found))
+
+
+def kernels_fuzzed(seed: int, folder: Path, seconds: int = 50 * COMPILED) -> Tried:
+    """Random changes, read by kernels that check every index."""
+    checked = {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(folder / "cache")}
+    found = fuzz("mutating", folder, seconds, seed, checked)
+    return Tried(found["runs"], found)
 
 
 def few_blocks_of_many(seed: int, folder: Path, files: int = 3) -> Tried:
