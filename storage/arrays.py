@@ -43,6 +43,24 @@ def text(array: pa.Array) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
     return np.diff(ends).astype(np.uint32), whole[ends[0] : ends[-1]]
 
 
+def positions(starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Every position of runs that start somewhere and have some size, one run behind the other."""
+    ends = np.cumsum(sizes)
+    return np.repeat(starts - (ends - sizes), sizes) + np.arange(int(ends[-1]) if len(ends) else 0)
+
+
+def few_texts(entries: pa.Array, rows: NDArray[np.int32], valid: Mask | None) -> pa.Array:
+    """``entries``, strings or binary without nulls, at ``rows``, null where ``valid`` is False: as ``entries.take`` gives them."""
+    lengths, data = text(entries)
+    ends = np.cumsum(lengths, dtype=np.int64)
+    sizes = lengths[rows].astype(np.int64)
+    if valid is not None:
+        sizes[~valid] = 0
+    chosen = data[positions(ends[rows] - lengths[rows], sizes)]
+    buffers = [bitmap(valid), offsets(sizes.astype(np.uint32), None, len(rows)), pa.py_buffer(chosen)]
+    return pa.Array.from_buffers(entries.type, len(rows), buffers)
+
+
 def list_lengths(array: pa.Array) -> NDArray[np.uint32]:
     """Items in each row of a list array without nulls."""
     return numbers(array.value_lengths(), np.dtype(np.int32)).astype(np.uint32)

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from headrace.storage import select
+from headrace.storage import arrays, select
 from headrace.storage.encodings import BY_ID
 from headrace.storage.encodings.bitpack import BitPack
 from headrace.storage.encodings.cast import Cast
@@ -47,7 +47,6 @@ from headrace.storage.page import (
 )
 from headrace.storage.page_rows import row_validity
 from headrace.storage.page_streams import Page
-from headrace.storage.take import positions
 from headrace.storage.views import is_sequence
 
 Rows = NDArray[np.int64]
@@ -271,7 +270,7 @@ def runs(lengths: NDArray[np.uint32], at: Rows) -> Rows:
     """
     ends = np.cumsum(lengths, dtype=np.int64)
     sizes = lengths[at].astype(np.int64)
-    return positions(ends[at] - sizes, sizes)
+    return arrays.positions(ends[at] - sizes, sizes)
 
 
 def child_rows(page: Page, rows: Rows, type_: ColumnType) -> Rows:

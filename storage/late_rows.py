@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from headrace.storage.errors import CannotEraseInPlace, StagedTooLongAgo
 from headrace.storage.manifest import DATA, DataFile
@@ -96,4 +95,4 @@ def _persons(file: File, known: Forgotten) -> pa.Array:
     from headrace.storage.erase_file import erase_key_of, keys_of
 
     found = [keys.filter(pa.array(known.returning(keys))) for keys in keys_of(file, erase_key_of(file))]
-    return pc.unique(pa.chunked_array(found)) if found else pa.array([])
+    return pa.chunked_array(found).unique() if found else pa.array([])

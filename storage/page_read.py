@@ -261,7 +261,8 @@ def _coded_text(
         rows[~valid] = 0
         if not len(entries):
             return pa.nulls(len(rows), leaf.arrow)
-    return entries.values.take(arrays.indices(rows, valid))
+    text: pa.Array = entries.text_at(rows, valid)
+    return text
 
 
 def _text(parts: list[Part], valid: Mask | None, leaf: Leaf, n_all: int, lengths_role: int) -> pa.Array:

@@ -6,13 +6,16 @@ the bytes present can justify, and to which dictionary codes refer; that streams
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from headrace.storage import arrays
 from headrace.storage.encodings import BY_ID, RESERVED_IDS, CorruptStream, Encoding
 from headrace.storage.encodings.dictionary import Dictionary, decode_values, look_up
 from headrace.storage.errors import CorruptPage, TooLarge, UnsupportedFeature
@@ -52,6 +55,10 @@ KNOWN_ROLES = frozenset(
 )
 _FLAT_ROLES = frozenset({LENGTHS, VALUES, BYTES})  # no page of sequences has one
 _NUMBERS = frozenset({VALUES, SEQ_LITERALS})
+_FEW_BYTES = 1 << 18
+"""Of text, which numpy gathers with 16 bytes of scratch for each while nobody has imported ``pyarrow.compute``: Arrow's ``take``
+would, and that is a third of all that Arrow imports."""
+_TEXT = (pa.string(), pa.binary())
 FIXED_HEAD_BYTES = NONCE_BYTES + HEAD.size
 HEAD_BYTES = FIXED_HEAD_BYTES + MAX_STREAMS * STREAM.size
 Fail = Callable[[str, object, object], NoReturn]
@@ -253,6 +260,13 @@ class Entries:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def text_at(self, rows: NDArray[np.int32], valid: NDArray[np.bool_] | None) -> Any:
+        """The strings, or what else is no number, at ``rows`` as an Arrow array, null where ``valid`` is False."""
+        few = 0 < self.longest * len(rows) <= _FEW_BYTES
+        if few and "pyarrow.compute" not in sys.modules and self.values.type in _TEXT:
+            return arrays.few_texts(self.values, rows, valid)
+        return self.values.take(arrays.indices(rows, valid))
 
 
 @dataclass(frozen=True, slots=True)

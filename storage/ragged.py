@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from headrace.storage.arrays import validity
+from headrace.storage.arrays import positions, validity
 from headrace.storage.errors import SchemaMismatch, UnsupportedType
 
 Rows: TypeAlias = "NDArray[np.int64] | slice"
@@ -55,11 +55,8 @@ class Ragged:
 
     def compact(self) -> Ragged:
         """The same lists with items of their own, one list after the other."""
-        ends = np.cumsum(self.sizes)
-        starts = ends - self.sizes
-        total = int(ends[-1]) if len(ends) else 0
-        at = np.repeat(self.offsets - starts, self.sizes) + np.arange(total, dtype=np.int64)
-        return Ragged(self.values[at], starts, self.sizes)
+        at = positions(self.offsets, self.sizes)
+        return Ragged(self.values[at], np.cumsum(self.sizes) - self.sizes, self.sizes)
 
 
 Column: TypeAlias = "Plain | Ragged"

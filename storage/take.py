@@ -137,7 +137,7 @@ def _sparse(reader: ChunkReader, page: Page, rows: Rows, counter: Counter) -> Pi
     if ends[-1] != page.n_items:
         page.place.fail("items", page.n_items, int(ends[-1]))
     sizes = lengths[at].astype(np.int64)
-    items = positions(ends[at], sizes)
+    items = arrays.positions(ends[at], sizes)
     if len(items) * DENSE > page.n_items:
         return None
     child = _Wanted(page, page.n_items, items, None, len(items), counter).values(reader, ITEM_LENGTHS)
@@ -149,12 +149,6 @@ def _sparse(reader: ChunkReader, page: Page, rows: Rows, counter: Counter) -> Pi
         spread[valid] = sizes
     narrow = spread.astype(np.int32)
     return Views(child, np.cumsum(narrow, dtype=np.int32) - narrow, narrow, valid)
-
-
-def positions(starts: Rows, sizes: Rows) -> Rows:
-    """Every position of runs that start somewhere and have some size, one run behind the other."""
-    ends = np.cumsum(sizes)
-    return np.repeat(starts - (ends - sizes), sizes) + np.arange(int(ends[-1]) if len(ends) else 0)
 
 
 class _Wanted(NamedTuple):
@@ -203,7 +197,7 @@ class _Wanted(NamedTuple):
         rows = codes.astype(np.int32) - np.int32(1)
         if valid is not None:
             rows = arrays.spread(rows, valid, self.n_all)
-        return entries.values.take(arrays.indices(rows, valid))
+        return entries.text_at(rows, valid)
 
     def _text(self, leaf: Leaf, lengths_role: int) -> pa.Array:
         lengths = self.page.stream(lengths_role, _U32, self.n)
@@ -214,7 +208,7 @@ class _Wanted(NamedTuple):
         if self.page.count(BYTES) != total:
             self.page.place.fail("values in stream 4", total, self.page.count(BYTES))
         sizes = lengths[self.at].astype(np.int64)
-        places = positions(ends[self.at], sizes)
+        places = arrays.positions(ends[self.at], sizes)
         if len(places) * DENSE > total:
             text: NDArray[Any] = self.page.stream(BYTES, _U8, total)[places]
             self.counter.add(total)

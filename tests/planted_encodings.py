@@ -21,6 +21,13 @@ def _mutant(name: str, file: str, old: str, new: str, *tests: str) -> Mutant:
 
 ENCODED = (
     _mutant(
+        "a null takes a value away from the rows behind it",
+        "page_rows.py",
+        "        at += here\n",
+        "        at += np.uint64(1)\n",
+        "tests/storage/test_reads.py::test_values_are_spread_over_nulls_alike",
+    ),
+    _mutant(
         "an exception's high bits are added to the value before it",
         "encodings/pfor.py",
         "    out[positions] += (highs",

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from headrace import storage
-from headrace.storage import group_read, layout, prefetch
+from headrace.storage import arrays, group_read, layout, page_rows, prefetch
 from headrace.storage.errors import CorruptPage, NoSuchColumn
 from headrace.storage.reader import File
 from headrace.storage.writer import Writer
@@ -271,8 +271,38 @@ from headrace import storage
 table = storage.open({path!r})
 assert table.to_table().num_rows == {n}
 assert table.take([5, 9000]).num_rows == 2
-print(*(name for name in ("numba", "pandas", "torch") if name in sys.modules))
+print(*(name for name in ("numba", "pandas", "torch", "pyarrow.compute") if name in sys.modules))
 assert table.scan(["b"], [("c", ">", 5)]).to_table().num_rows  # Arrow's own scalars load pandas
 print(*(name for name in ("numba", "torch") if name in sys.modules))
 """
     assert list(_modules_after(code)) == []
+
+
+@pytest.mark.parametrize("type_", [pa.string(), pa.binary()])
+@pytest.mark.parametrize("nulls", [0.0, 0.3, 1.0])
+def test_few_texts_are_gathered_as_arrow_takes_them(type_: pa.DataType, nulls: float) -> None:
+    rng = np.random.default_rng(5)
+    entries = pa.array(["before", "", "wörter", "x", "", "yz" * 40, "after"], type_)[1:-1]
+    for n in (0, 1, 9, 400):
+        rows = rng.integers(0, len(entries), n).astype(np.int32)
+        valid = rng.random(n) >= nulls if nulls else None
+        found = arrays.few_texts(entries, rows, valid)
+        found.validate(full=True)
+        assert same_array(found, entries.take(arrays.indices(rows, valid)))
+
+
+@pytest.mark.parametrize("word", ["u1", "u2", "u4", "u8"])
+@pytest.mark.parametrize("nulls", [0.02, 0.5, 0.98])
+def test_values_are_spread_over_nulls_alike(word: str, nulls: float) -> None:
+    rng = np.random.default_rng(6)
+    for n in (1, 7, 64, 1000):
+        valid = rng.random(n) >= nulls
+        valid[rng.integers(n)] = True
+        dense = rng.integers(1, 200, np.count_nonzero(valid)).astype(word)
+        expected = iter(dense.tolist())
+        wanted = [next(expected) if here else 0 for here in valid]
+        for spread in (page_rows._spread_numpy, page_rows._spread, page_rows._spread.function):
+            out = np.full(n, 77, word)
+            with np.errstate(over="ignore"):  # words wrap in plain Python too
+                spread(dense, valid.view(np.uint8), out)
+            assert out.tolist() == wanted
