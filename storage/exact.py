@@ -153,6 +153,10 @@ def list_parts(
         else:
             lengths = _buffer(buffers[2], dtype, first, n)
         starts, lengths = starts.astype(np.int64), lengths.astype(np.int64)
+    views = pa.types.is_list_view(array.type) or pa.types.is_large_list_view(array.type)
+    if valid is None and n and not views:  # rows lie one behind the other
+        items = array.values[int(starts[0]) : int(starts[-1] + lengths[-1])]
+        return None, lengths, items if to is None else plain(items, to)
     if valid is not None:
         lengths = np.where(valid, lengths, 0)
     some = np.flatnonzero(lengths)
