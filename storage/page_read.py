@@ -261,8 +261,7 @@ def _coded_text(
         rows[~valid] = 0
         if not len(entries):
             return pa.nulls(len(rows), leaf.arrow)
-    text: pa.Array = entries.text_at(rows, valid)
-    return text
+    return entries.text_at(rows, valid)
 
 
 def _text(parts: list[Part], valid: Mask | None, leaf: Leaf, n_all: int, lengths_role: int) -> pa.Array:

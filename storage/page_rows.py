@@ -66,12 +66,13 @@ def spread(dense: NDArray[Any], valid: Mask | None, part: Part, out: NDArray[Any
     """Place dense values where a page's slots are valid, zeros elsewhere."""
     if valid is None or len(dense) == len(out):
         out[:] = dense
-    elif len(dense) and out.ndim == 1 and out.flags.c_contiguous and dense.itemsize == out.itemsize <= _WORD:
-        mask, word = valid[part.first : part.last].view(np.uint8), f"u{out.itemsize}"
+        return
+    mask = valid[part.first : part.last].view(np.uint8)
+    if len(dense) and out.ndim == 1 and out.flags.c_contiguous and dense.itemsize == out.itemsize <= _WORD:
+        word = f"u{out.itemsize}"
         pick(len(out), _spread_numpy, _spread)(dense.view(word), mask, out.view(word))
     else:
-        out[:] = 0
-        out[valid[part.first : part.last]] = dense
+        _spread_numpy(dense, mask, out)
 
 
 @kernel
@@ -86,6 +87,6 @@ def _spread(dense: Array, valid: Array, out: Array) -> None:
 
 
 def _spread_numpy(dense: Array, valid: Array, out: Array) -> None:
-    """The numpy twin of ``_spread``."""
+    """The numpy twin of ``_spread``, which takes rows of several words and strides too."""
     out[:] = 0
     out[valid.view(np.bool_)] = dense

@@ -261,9 +261,9 @@ class Entries:
     def __len__(self) -> int:
         return len(self.values)
 
-    def text_at(self, rows: NDArray[np.int32], valid: NDArray[np.bool_] | None) -> Any:
+    def text_at(self, rows: NDArray[np.int32], valid: NDArray[np.bool_] | None) -> pa.Array:
         """The strings, or what else is no number, at ``rows`` as an Arrow array, null where ``valid`` is False."""
-        few = 0 < self.longest * len(rows) <= _FEW_BYTES
+        few = 0 < self.longest * len(rows) <= _FEW_BYTES  # an empty dictionary has nothing to gather from
         if few and "pyarrow.compute" not in sys.modules and self.values.type in _TEXT:
             return arrays.few_texts(self.values, rows, valid)
         return self.values.take(arrays.indices(rows, valid))

@@ -53,9 +53,7 @@ class Runs:
     @cached_property
     def rows(self) -> NDArray[np.int64]:
         """int64[n], their numbers."""
-        sizes = self.ends - self.begins
-        shift = self.begins - (np.cumsum(sizes) - sizes)
-        return np.repeat(shift, sizes) + np.arange(self.n)
+        return arrays.positions(self.begins, self.ends - self.begins)
 
     @cached_property
     def _bounds(self) -> tuple[list[int], list[int], list[int]]:

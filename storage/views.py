@@ -87,8 +87,7 @@ class Views:
         elif self.items.null_count or not _is_number(leaf):
             offsets[0] = 0
             np.cumsum(self.sizes, out=offsets[1:])
-            shift = self.starts.astype(np.int64) - offsets[:-1]
-            at = np.repeat(shift, self.sizes) + np.arange(total)
+            at = arrays.positions(self.starts.astype(np.int64), self.sizes.astype(np.int64))
             items = self.items.take(_int64(at))
         else:
             items = self._gathered(leaf, offsets, total)
