@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 if TYPE_CHECKING:
@@ -18,6 +21,17 @@ if TYPE_CHECKING:
 
 
 NEEDS_SPARK = {"spark", "kafka", "demo"}
+DEMO_HANGS_S = 900
+"""A demo takes two minutes where it has two cores, three beside other tests, and longer where the machine is shared; not this long."""
+TELLING_THREADS = (
+    '"main',
+    '"Thread-',
+    '"stream execution',
+    '"Executor task',
+    "Thread 0x",
+    "Current thread 0x",
+)
+"""Of all stacks, those of a query, its tasks, and Python."""
 
 # JVMs of tests live for seconds: half of their time would go to a compiler and a collector that pay off later. And two
 # processes that share out the tests have a core each, so that no thread of a matrix product waits for another.
@@ -92,17 +106,44 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
 
 
 def _run_demo(root: Path) -> str:
-    """What it printed."""
-    done = subprocess.run(
+    """What it printed; one that hangs says what it printed until then and where each of its threads stood."""
+    with subprocess.Popen(
         [sys.executable, "-m", "headrace.jobs.cli", "demo", "--events", "40000", "--root", str(root)],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=400,
-        check=False,
-        env={**os.environ, "COLUMNS": "200"},
-    )
-    assert done.returncode == 0, done.stdout[-2_000:] + done.stderr[-2_000:]
-    return done.stdout
+        env={**os.environ, "COLUMNS": "200", "PYTHONFAULTHANDLER": "1"},
+    ) as process:
+        try:
+            output, errors = process.communicate(timeout=DEMO_HANGS_S)
+        except subprocess.TimeoutExpired:
+            _print_stacks(process.pid)
+            process.kill()  # what it started ends with it
+            output, errors = process.communicate()
+            log = (root / "job.log").read_text(errors="replace").split("\n\n")
+            threads = "\n\n".join(block for block in log if block.startswith(TELLING_THREADS))
+            pytest.fail(
+                f"the demo was not through after {DEMO_HANGS_S} s:\n{threads}\n{errors}\n{output[-2_000:]}",
+                pytrace=False,
+            )
+    assert process.returncode == 0, output[-2_000:] + errors[-2_000:]
+    return output
+
+
+def _print_stacks(pid: int) -> None:
+    """Have ``pid`` and all processes below it print the stack of each of their threads where they print to."""
+    from headrace.jobs.submit import WARDEN
+
+    process = psutil.Process(pid)
+    below = process.children(recursive=True)
+    for each in below:
+        if each.name() == "java":
+            each.send_signal(signal.SIGQUIT)
+    time.sleep(5)
+    for each in (*below, process):
+        if each.is_running() and each.name().startswith("python") and str(WARDEN) not in each.cmdline():
+            each.send_signal(signal.SIGABRT)  # faulthandler's, which is on; it ends the process too
+    time.sleep(5)
 
 
 @pytest.fixture(scope="session")
