@@ -108,6 +108,10 @@ def text(measured: Measured) -> str:
         f"{measured.table.title} ({measured.profile.value}, verification {header['verification']})",
         f"{machine.cpu}, {machine.cores} cores, {machine.memory_gib} GiB, {machine.system}; "
         f"Python {machine.python}, JDK {machine.jdk}",
+        *(
+            f"{count} of {len(measured.cells)} cells are scores that another machine has kept: {cpu}; their CPU seconds are its own"
+            for cpu, count in measured.elsewhere.items()
+        ),
         ", ".join(f"{name} {version}" for name, version in sorted(measured.versions.items())),
         f"load average {measured.load[0]:.1f} at the start, {measured.load[1]:.1f} at the end{busy}; "
         f"took {measured.wall_s:.0f} s",

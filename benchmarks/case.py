@@ -106,6 +106,8 @@ class Case:
         expected_s: a guess of one repetition's wall seconds, for budgets and for what ``--full`` announces.
         timeout_s: for the start and for each repetition; a contestant that exceeds it has failed.
         fresh_process: start a new process for each repetition, for cold starts.
+        clocked: whether its numbers ask how fast the machine is. Scores do not: a cell that another machine has kept then counts too,
+            and the header names that machine.
         verification: whether checksums and checks are on, as shipped.
         skipped: why it cannot be measured here, such as a data set that is absent; such a case is told and not run.
     """
@@ -118,6 +120,7 @@ class Case:
     discard: int = 0
     timeout_s: float = 600.0
     fresh_process: bool = False
+    clocked: bool = True
     verification: Literal["on", "off"] = "on"
     parts: Parts | None = None
     skipped: str | None = None

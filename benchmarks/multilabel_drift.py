@@ -72,6 +72,7 @@ def cases(profile: Profile) -> tuple[Case, ...]:
             repetitions=1,
             expected_s=8.0,
             timeout_s=4 * CAP_S[profile] + 60.0,
+            clocked=False,
             args={"kind": kind, "seed": seed},
         )
         for seed in range(1, SEEDS[profile][0] + 1)

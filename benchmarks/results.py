@@ -1,8 +1,8 @@
 """Cells: what one contestant did in one case, kept as JSON files so that a killed ``--full`` run goes on where it was.
 
 A file is keyed by everything that could change its numbers: table, case, contestant, arguments, versions (ours with a
-fingerprint of its sources), the runner's source, profile and machine. It is written anew after every repetition; each repetition is therefore
-measured once. Quick and default runs keep nothing.
+fingerprint of its sources), the runner's source, profile and machine; where scores alone are asked for, the machine may be another. It is
+written anew after every repetition; each repetition is therefore measured once.
 """
 
 from __future__ import annotations
@@ -44,24 +44,22 @@ class Cells:
     def path(self, key: Mapping[str, Json]) -> Path:
         """Where the cell of ``key`` is kept; the name says what it is, the digest that nothing differs."""
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
-        name = "--".join(slug(str(key[part])) for part in ("case", "contestant"))
-        return self.folder / str(key["table"]) / f"{name}--{digest}.json"
+        return self.folder / str(key["table"]) / f"{_name(key)}--{digest}.json"
 
-    def read(self, key: Mapping[str, Json]) -> Cell:
-        """The kept cell, or an empty one.
+    def read(self, key: Mapping[str, Json], *, clocked: bool = True) -> Cell:
+        """The kept cell, or an empty one; not ``clocked``: else one of another machine that has not failed, whose key names that machine.
 
         Raises:
             CellFile: the file is damaged; remove it to measure again.
         """
         path = self.path(key)
-        try:
-            kept: dict[str, Any] = json.loads(path.read_text())
-            repetitions = [Repetition(**repetition) for repetition in kept["repetitions"]]
-            return Cell(key, repetitions, kept["failure"])
-        except FileNotFoundError:
-            return Cell(key)
-        except (ValueError, KeyError, TypeError) as error:
-            raise CellFile(f"'{path}' is not a kept cell ({error}); remove it to measure it again") from error
+        if path.exists():
+            return _read(path, key)
+        for other in () if clocked else sorted(path.parent.glob(f"{_name(key)}--*.json")):
+            cell = _read(other)
+            if cell.failure is None and _anywhere(cell.key) == _anywhere(key):
+                return cell
+        return Cell(key)
 
     def write(self, cell: Cell) -> None:
         """Keep ``cell``, whole or not at all."""
@@ -70,6 +68,26 @@ class Cells:
         fresh = path.with_suffix(".new")
         fresh.write_text(json.dumps(asdict(cell), indent=1, sort_keys=True) + "\n")
         fresh.replace(path)
+
+
+def _name(key: Mapping[str, Json]) -> str:
+    """How the files of all cells of a contestant in a case begin."""
+    return "--".join(slug(str(key[part])) for part in ("case", "contestant"))
+
+
+def _anywhere(key: Mapping[str, Json]) -> str:
+    """``key`` without the machine."""
+    return json.dumps({name: value for name, value in key.items() if name != "machine"}, sort_keys=True)
+
+
+def _read(path: Path, key: Mapping[str, Json] | None = None) -> Cell:
+    """The cell of a file, whose own key is taken where none is given."""
+    try:
+        kept: dict[str, Any] = json.loads(path.read_text())
+        repetitions = [Repetition(**repetition) for repetition in kept["repetitions"]]
+        return Cell(kept["key"] if key is None else key, repetitions, kept["failure"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CellFile(f"'{path}' is not a kept cell ({error}); remove it to measure it again") from error
 
 
 def slug(name: str) -> str:

@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -51,6 +52,13 @@ class Measured:
     """Why, by the name of the row that would be there."""
 
     @property
+    def elsewhere(self) -> dict[str, int]:
+        """How many kept cells are of another machine, by its processor."""
+        own = self.machine.as_key()
+        others = (cell.key.get("machine", own) for cell in self.cells)
+        return dict(Counter(other["cpu"] for other in others if other != own))
+
+    @property
     def versions(self) -> dict[str, str]:
         """Of everything that ran, by distribution."""
         return {
@@ -69,6 +77,7 @@ class Measured:
                 "wall_s": round(self.wall_s, 1),
                 "load_average": list(self.load),
                 "machine": asdict(self.machine),
+                "elsewhere": self.elsewhere,
                 "versions": self.versions,
                 "value": "best counted repetition; spread is (max - min) / min",
             },
@@ -175,7 +184,7 @@ def _cells(
             "verification": case.verification,
             "machine": machine.as_key(),
         }
-        cell = store.read(key) if store is not None else Cell(key)
+        cell = store.read(key, clocked=case.clocked) if store is not None else Cell(key)
         if retry and cell.failure is not None:
             cell.failure = None
         if isinstance(environment, str):

@@ -91,6 +91,39 @@ def test_whatever_could_change_a_number_is_in_the_key(fake_case: Faked, tmp_path
     assert {"versions", "machine", "profile", "runner", "args", "case", "contestant", "table"} <= set(key)
 
 
+def test_a_score_of_another_machine_counts_and_a_time_does_not(
+    fake_case: Faked, tmp_path: Path, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times, scores = (
+        fake_case("times", repetitions=1),
+        replace(fake_case("scores", repetitions=1), clocked=False),
+    )
+    measure(table_of(times, scores), Profile.FULL, tmp_path)
+    assert notes.read_text().count(" run\n") == 2
+
+    here = running.describe()
+    monkeypatch.setattr(running, "describe", lambda: replace(here, cpu="another processor"))
+    measured = measure(table_of(times, scores), Profile.FULL, tmp_path)
+    assert notes.read_text().count(" run\n") == 3
+    assert measured.elsewhere == {here.cpu: 1}
+    assert f"1 of 2 cells are scores that another machine has kept: {here.cpu}" in command.text(measured)
+    assert len(list((tmp_path / "results" / "fake").glob("scores--*.json"))) == 1
+
+    measure(table_of(replace(scores, args={"events": 5})), Profile.FULL, tmp_path)
+    assert notes.read_text().count(" run\n") == 4  # what differs in more than the machine is another cell
+
+
+def test_a_failure_of_another_machine_is_tried_again(
+    fake_case: Faked, tmp_path: Path, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = table_of(replace(fake_case(repetitions=1, ours={"raise_at": 1}), clocked=False))
+    measure(table, Profile.FULL, tmp_path)
+    here = running.describe()
+    monkeypatch.setattr(running, "describe", lambda: replace(here, cores=here.cores + 1))
+    measure(table, Profile.FULL, tmp_path)
+    assert notes.read_text().count(" run\n") == 2
+
+
 def test_a_damaged_cell_is_refused(tmp_path: Path) -> None:
     cells = Cells(tmp_path)
     key = {"table": "t", "case": "a b/c", "contestant": "ours"}
