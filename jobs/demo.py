@@ -36,6 +36,8 @@ from headrace.streaming.contracts import load
 PARTITIONS = 4
 ANALYSTS = 2
 LOOK_EVERY_S = 0.5
+WEIGH_EVERY_S = 5.0
+"""Asking a dozen processes for their memory takes a good part of a second of CPU, which the job can use better."""
 STOP_WITHIN_S = 120.0
 _MARK = "made-by-headrace-demo"
 
@@ -128,7 +130,8 @@ class _Watch:
         self._progress: Progress | None = None
         self._began = time.monotonic()
         self._ended = self._began
-        self._peak_memory_bytes = 0
+        self._memory_bytes = self._peak_memory_bytes = 0
+        self._weighed = -WEIGH_EVERY_S
 
     def run(self, job: subprocess.Popen[bytes], console: Console) -> None:
         """Return when the job has ended in order.
@@ -139,12 +142,16 @@ class _Watch:
         self._feed.start(self._settings.kafka.bootstrap, self._settings.stream.topic)
         try:
             with LiveView(console) as view:
-                while not self._is_through():
+                while True:
+                    sent = self._feed.done()  # before the look, which counts what was sent
+                    sight = self._look("Ctrl-C ends it early")
+                    if sent and sight.lag == 0:
+                        break
                     if job.poll() is not None:
                         raise DemoFailed(
                             f"the job ended early: {_last_line(self.log)} (whole log: {self.log})"
                         )
-                    view.show(self._look("Ctrl-C ends it early"))
+                    view.show(sight)
                     time.sleep(LOOK_EVERY_S)
         except KeyboardInterrupt:
             console.print("ending after the running batch …")
@@ -178,9 +185,6 @@ class _Watch:
             parquet_bytes=parquet,
         )
 
-    def _is_through(self) -> bool:
-        return self._feed.done() and self._look("").lag == 0
-
     def _look(self, note: str) -> Sight:
         try:
             commit = last_commit(storage.open(self._settings.stream.table))
@@ -188,10 +192,12 @@ class _Watch:
             commit = None  # the job is still starting
         if commit is not None:
             self._progress = read_progress(commit.attachment(PROGRESS))
-        memory = _memory_bytes()
-        self._peak_memory_bytes = max(self._peak_memory_bytes, memory)
+        elapsed_s = time.monotonic() - self._began
+        if elapsed_s - self._weighed >= WEIGH_EVERY_S:
+            self._weighed, self._memory_bytes = elapsed_s, _memory_bytes()
+            self._peak_memory_bytes = max(self._peak_memory_bytes, self._memory_bytes)
         waiting = "Spark is starting" if self._progress is None else note
-        return Sight(self._feed.produced, self._progress, time.monotonic() - self._began, memory, waiting)
+        return Sight(self._feed.produced, self._progress, elapsed_s, self._memory_bytes, waiting)
 
 
 def _memory_bytes() -> int:
