@@ -120,8 +120,9 @@ def _run_demo(root: Path) -> str:
             _print_stacks(process.pid)
             process.kill()  # what it started ends with it
             output, errors = process.communicate()
-            log = (root / "job.log").read_text(errors="replace").split("\n\n")
-            threads = "\n\n".join(block for block in log if block.startswith(TELLING_THREADS))
+            log = root / "job.log"
+            blocks = log.read_text(errors="replace").split("\n\n") if log.exists() else []
+            threads = "\n\n".join(block for block in blocks if block.startswith(TELLING_THREADS))
             pytest.fail(
                 f"the demo was not through after {DEMO_HANGS_S} s:\n{threads}\n{errors}\n{output[-2_000:]}",
                 pytrace=False,
