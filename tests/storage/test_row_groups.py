@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from headrace.storage import layout, page
-from headrace.storage.encodings import ALL
+from headrace.storage import group, layout, page
+from headrace.storage.encodings import ALL, _jit
 from headrace.storage.errors import SchemaMismatch
 from headrace.storage.explain import explain
 from headrace.storage.fetch import ChunkReader
@@ -233,3 +233,19 @@ def test_wrong_words_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SchemaMismatch, match="clustered by 'b'"):
         Writer(tmp_path / "f", schema, cluster_by="b")
     assert not (tmp_path / "f").exists()
+
+
+def test_a_process_that_writes_many_small_files_takes_kernels_from_then_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = table(*histories(20, 300))
+    monkeypatch.setattr(_jit, "_preferred", False)
+    monkeypatch.setattr(group, "MANY_CHUNKS", 2 * data.num_columns)
+    monkeypatch.setattr(group, "_n_chunks", 0)
+    preferred, written = [], []
+    for number in range(4):
+        write(tmp_path / f"{number}", data)
+        preferred.append(_jit.preferred())
+        written.append((tmp_path / f"{number}").read_bytes())
+    assert preferred == [False, False, True, True]
+    assert written == [written[0]] * 4
