@@ -31,9 +31,9 @@ SEQUENCE_PAGE_BYTES = 16 << 20  # each page repeats the history it starts with
 SEQUENCE_BLOCKS = 8
 PARALLEL_VALUES = 1 << 18  # fewer are encoded before threads have started
 MANY_BYTES = 1 << 26  # of Arrow memory in one file: to write so much takes longer than to load a compiler
-MANY_CHUNKS = 500
-"""Chunks that a process encodes without numba, however small. From then on loading it, one to two seconds, is repaid within
-as many again: by planning alone, which for a chunk of few rows is nearly all there is to do."""
+MANY_CHUNKS = 1_000
+"""Chunks that a process encodes without numba, however small. From then on loading it, or compiling where no kernel is cached
+yet, half a second to two and a half, is repaid within as many again: by planning alone, nearly all there is to do for few rows."""
 _n_chunks = 0
 Order: TypeAlias = "NDArray[np.int64] | None"
 
