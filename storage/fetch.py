@@ -15,7 +15,7 @@ import pyarrow as pa
 from blake3 import blake3
 
 from headrace.storage import arrays
-from headrace.storage.encodings import prefer_kernels
+from headrace.storage.encodings import Workload
 from headrace.storage.encodings.dictionary import table
 from headrace.storage.footer import Chunk, Column, DictRow, PageRow
 from headrace.storage.logical import Leaf
@@ -41,18 +41,9 @@ LOCAL_SPAN_BYTES = 512 << 10
 """Read at once of a local file: what is hashed and decoded while a processor's cache still holds it."""
 GAP_BYTES = 16 << 10  # between pages that are still read in one piece
 
-KERNELS_FROM_VALUES = 8_000_000
+DECODED = Workload(8_000_000)
 """Values that a process decodes without numba. From then on its import and the loading of kernels, about a second, are
 repaid within as many values again."""
-_decoded_values = 0
-
-
-def count_values(n: int) -> None:
-    """Note that n values are about to be decoded; once they are many, kernels are used for short streams too."""
-    global _decoded_values
-    before, _decoded_values = _decoded_values, _decoded_values + n
-    if before <= KERNELS_FROM_VALUES < _decoded_values:
-        prefer_kernels()
 
 
 class FileEntries:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from headrace.storage import arrays, nested_columns, sequences
 from headrace.storage.chunk import ColumnRules, ColumnWriter, Encoded, Slides
-from headrace.storage.encodings import prefer_kernels
+from headrace.storage.encodings import Workload, prefer_kernels
 from headrace.storage.flatten import Cuts, page_cuts, valid_cuts
 from headrace.storage.logical import ColumnType, column_type
 
@@ -31,19 +31,10 @@ SEQUENCE_PAGE_BYTES = 16 << 20  # each page repeats the history it starts with
 SEQUENCE_BLOCKS = 8
 PARALLEL_VALUES = 1 << 18  # fewer are encoded before threads have started
 MANY_BYTES = 1 << 26  # of Arrow memory in one file: to write so much takes longer than to load a compiler
-MANY_CHUNKS = 1_000
+ENCODED = Workload(1_000)
 """Chunks that a process encodes without numba, however small. From then on loading it, or compiling where no kernel is cached
 yet, half a second to two and a half, is repaid within as many again: by planning alone, nearly all there is to do for few rows."""
-_n_chunks = 0
 Order: TypeAlias = "NDArray[np.int64] | None"
-
-
-def count_chunks(n: int) -> None:
-    """Note that n chunks are about to be encoded; once they are many, kernels are used for short streams too."""
-    global _n_chunks
-    before, _n_chunks = _n_chunks, _n_chunks + n
-    if before <= MANY_CHUNKS < _n_chunks:
-        prefer_kernels()
 
 
 @dataclass(frozen=True)
@@ -115,7 +106,7 @@ class GroupWriter:
             The chunks, and the values of the hidden column if clusters have been made in this file.
         """
         self._n_bytes += sum(one.nbytes for one in flat)
-        count_chunks(len(flat))
+        ENCODED.add(len(flat))
         if self._n_bytes >= MANY_BYTES:
             prefer_kernels()
         keys = self._keys(flat) if self._sliding else None

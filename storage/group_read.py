@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from headrace.storage import arrays, exact
 from headrace.storage.cluster_order import ClusterOrder
-from headrace.storage.fetch import ChunkReader, count_values
+from headrace.storage.fetch import DECODED, ChunkReader
 from headrace.storage.footer import Column
 from headrace.storage.layout import BLOCK_ROWS
 from headrace.storage.matching import matching, ranges
@@ -321,7 +321,7 @@ class ColumnRows:
 
     def _decode(self, lo: int, hi: int, left: Runs | None = None) -> Piece:
         """All rows of some pages; of these the ones ``left``."""
-        count_values(self.ends[hi] - self.ends[lo])
+        DECODED.add(self.ends[hi] - self.ends[lo])
         runs = None if left is None else left.cut(self.ends[lo], self.ends[hi])
         if not self.reader.column.type.is_nested:
             return self.reader.piece(lo, hi, self._leader, runs)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from headrace.storage import arrays
 from headrace.storage.encodings.dictionary import look_up
-from headrace.storage.fetch import ChunkReader, count_values
+from headrace.storage.fetch import DECODED, ChunkReader
 from headrace.storage.layout import BLOCK_ROWS
 from headrace.storage.logical import Leaf
 from headrace.storage.page import (
@@ -86,7 +86,7 @@ def take_rows(reader: ChunkReader, rows: Rows, counter: Counter, leader: ChunkRe
             counter.add_streams(page, page.streams)
             for led in leaders or ():
                 counter.add_streams(led, _CONTROLS & led.streams.keys())
-            count_values(page.n_rows)
+            DECODED.add(page.n_rows)
             piece = pick(reader.decoded([page], number, leaders), local)
             if isinstance(piece, Views) and len(local) * DENSE <= page.n_rows:
                 piece = piece.to_list(reader.column.type.leaf.arrow)  # so that few items are joined below

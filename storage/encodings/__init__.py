@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from headrace.storage.encodings._jit import prefer_kernels
+from headrace.storage.encodings._jit import Workload, prefer_kernels
 from headrace.storage.encodings.alp import ALP
 from headrace.storage.encodings.bitmap import Bitmap
 from headrace.storage.encodings.bitpack import BitPack
@@ -84,6 +84,7 @@ __all__ = [
     "EncodingError",
     "Stats",
     "UnsupportedArray",
+    "Workload",
     "prefer_kernels",
     "stats",
 ]

@@ -75,6 +75,20 @@ def prefer_kernels() -> None:
     _preferred = True
 
 
+class Workload:
+    """What this process does on short streams, counted: once it is more than ``enough``, kernels are preferred."""
+
+    def __init__(self, enough: int) -> None:
+        self.enough = enough
+        self.done = 0
+
+    def add(self, n: int) -> None:
+        """Note that n more are about to be done."""
+        before, self.done = self.done, self.done + n
+        if before <= self.enough < self.done:
+            prefer_kernels()
+
+
 def words(payload: NDArray[np.uint8], dtype: str) -> NDArray[Any]:
     """`payload` as integers of `dtype`, always read-only and aligned, so that each kernel compiles for one layout."""
     view = payload.view(dtype)

@@ -23,7 +23,7 @@ from .hostile import PATCH, Judge, changed, places, seeds
 def main(folder: Path, answer: Path, seconds: int, seed: int) -> None:
     """Fuzz, then write down how often the reader said what."""
     # Traced code cannot be compiled: numpy's twins of the kernels read all streams.
-    _jit.SMALL_VALUES = fetch.KERNELS_FROM_VALUES = group.MANY_CHUNKS = 1 << 60  # type: ignore[misc]
+    _jit.SMALL_VALUES = fetch.DECODED.enough = group.ENCODED.enough = 1 << 60  # type: ignore[misc]
     files = [(raw, places(raw)) for raw in seeds(folder)]
     path, corpus = folder / "changed", folder / "corpus"
     corpus.mkdir()

@@ -240,8 +240,7 @@ def test_a_process_that_writes_many_small_files_takes_kernels_from_then_on(
 ) -> None:
     data = table(*histories(20, 300))
     monkeypatch.setattr(_jit, "_preferred", False)
-    monkeypatch.setattr(group, "MANY_CHUNKS", 2 * data.num_columns)
-    monkeypatch.setattr(group, "_n_chunks", 0)
+    monkeypatch.setattr(group, "ENCODED", _jit.Workload(2 * data.num_columns))
     preferred, written = [], []
     for number in range(4):
         write(tmp_path / f"{number}", data)
