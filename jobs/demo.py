@@ -38,7 +38,8 @@ ANALYSTS = 2
 LOOK_EVERY_S = 0.5
 WEIGH_EVERY_S = 5.0
 """Asking a dozen processes for their memory takes a good part of a second of CPU, which the job can use better."""
-STOP_WITHIN_S = 120.0
+STOP_WITHIN_S = 600.0
+"""The running batch commits first, and on a machine that is busy with other things it takes minutes."""
 _MARK = "made-by-headrace-demo"
 
 

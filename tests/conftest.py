@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 NEEDS_SPARK = {"spark", "kafka", "demo"}
 DEMO_HANGS_S = 900
-"""A demo takes two minutes where it has two cores, three beside other tests, and longer where the machine is shared; not this long."""
+"""A demo takes two minutes where it has two cores, three beside other tests, and longer where the machine is shared; not this long.
+
+Below pytest's own timeout, which would end the demo without a word of where it stood."""
 TELLING_THREADS = (
     '"main',
     '"Thread-',

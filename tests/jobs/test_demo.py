@@ -98,9 +98,9 @@ def test_ctrl_c_ends_it_with_a_summary_and_without_a_traceback(tmp_path: Path) -
     root = tmp_path / "run"
     with start(root, "--events", "150000") as process:
         table = root / "tables" / "ad_feed" / "_manifest"
-        assert wait_for(lambda: table.exists() and len(list(table.glob("*.json"))) >= 2, 240)
+        assert wait_for(lambda: table.exists() and len(list(table.glob("*.json"))) >= 2, 400)
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=180)
+        output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     assert "Traceback" not in output
     assert "events produced =" in output

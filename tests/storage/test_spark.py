@@ -84,6 +84,23 @@ def test_a_new_path_becomes_a_table(session: SparkSession, tmp_path: Path) -> No
     assert len(list((tmp_path / "new" / "data").iterdir())) == 3
 
 
+def test_a_table_without_rows_has_none_in_spark(session: SparkSession, tmp_path: Path) -> None:
+    storage.create(tmp_path / "t", pa.schema({"id": pa.int64(), "word": pa.string()}))
+    frame = session.read.format("headrace").load(str(tmp_path / "t"))
+    assert dict(frame.dtypes) == {"id": "bigint", "word": "string"}
+    assert frame.collect() == []
+    assert frame.where("id > 3").groupBy("word").count().collect() == []
+
+
+def test_a_stream_waits_for_a_tables_first_rows(session: SparkSession, tmp_path: Path) -> None:
+    table = storage.create(tmp_path / "source", pa.schema({"x": pa.int64()}))
+    frame = session.readStream.format("headrace").load(str(tmp_path / "source"))
+    run(session, frame, tmp_path / "target", tmp_path / "checkpoint")
+    table.append(pa.table({"x": [1, 2]}))
+    run(session, frame, tmp_path / "target", tmp_path / "checkpoint")
+    assert sorted(storage.open(tmp_path / "target").to_table()["x"].to_pylist()) == [1, 2]
+
+
 def test_overwrite_replaces_and_keeps_the_old_version(session: SparkSession, tmp_path: Path) -> None:
     path = str(tmp_path / "t")
     for n in (10, 3):
