@@ -16,6 +16,7 @@ import numpy.typing as npt
 Ints = npt.NDArray[np.int64]
 Pairs = tuple[Ints, Ints]
 SPLIT_SEED = 2024
+_BIT = np.uint8(1) << np.arange(8, dtype=np.uint8)
 NAMES = {"ml-100k": "ml-100k", "ml-1m": "ml-1m-lightgcn", "gowalla": "gowalla-lightgcn"}
 
 
@@ -67,15 +68,15 @@ class Ranking:
         self._users = np.flatnonzero([len(items) > 0 for items in self._truth])
 
     def score(self, scores_of: Any) -> tuple[float, float]:
-        """scores_of: users `int64[B]` → `float32[B, n_items]`."""
+        """scores_of: users `int64[B]` → `float32[B, n_items]`, which is written to."""
         k, discount = self._k, 1.0 / np.log2(np.arange(self._k) + 2.0)
         recall, ndcg = 0.0, 0.0
         for start in range(0, len(self._users), 512):
             users = self._users[start : start + 512]
-            scores = np.array(scores_of(users), np.float32)
+            scores = scores_of(users)
             for at, user in enumerate(users):
                 scores[at, self._met[user]] = -np.inf
-            top = np.argpartition(-scores, k, axis=1)[:, :k]
+            top = np.argpartition(scores, -k, axis=1)[:, -k:]
             top = np.take_along_axis(
                 top, np.argsort(-np.take_along_axis(scores, top, 1), 1, kind="stable"), 1
             )
@@ -102,18 +103,24 @@ class Sampler:
         self._split, self._negatives = split, negatives
         self._random = np.random.default_rng(seed)
         users, items = split.train
-        self._known = np.sort(users * split.n_items + items)
+        pairs = users * split.n_items + items
+        # A bit for each pair: looked up in a tenth of the time that a sorted list of pairs takes.
+        self._known = np.zeros(split.n_users * split.n_items // 8 + 1, np.uint8)
+        np.bitwise_or.at(self._known, pairs >> 3, _BIT[pairs & 7])
 
     def epoch(self) -> tuple[Ints, Ints, Ints]:
         """Users `int64[n]`, items `int64[n]`, negatives `int64[n, K]`."""
         order = self._random.permutation(len(self._split.train[0]))
         users, items = self._split.train[0][order], self._split.train[1][order]
         drawn = self._random.integers(0, self._split.n_items, (len(users), self._negatives))
+        first, flat = users * self._split.n_items, drawn.ravel()
+        again = np.flatnonzero(self._is_known(first[:, None] + drawn))
         for _ in range(20):
-            pairs = users[:, None] * self._split.n_items + drawn
-            place = np.minimum(np.searchsorted(self._known, pairs), len(self._known) - 1)
-            met = self._known[place] == pairs
-            if not met.any():
+            if not len(again):
                 break
-            drawn[met] = self._random.integers(0, self._split.n_items, int(met.sum()))
+            flat[again] = self._random.integers(0, self._split.n_items, len(again))
+            again = again[self._is_known(first[again // self._negatives] + flat[again])]
         return users, items, drawn
+
+    def _is_known(self, pairs: Ints) -> Any:
+        return (self._known[pairs >> 3] & _BIT[pairs & 7]) > 0

@@ -165,7 +165,7 @@ class Bpr:
             self._model: Any = LightGCN(*shape, *split.train, **options)
         else:
             self._model = MatrixFactorisation(*shape, **options)
-        self._optimiser = torch.optim.Adam(self._model.parameters(), lr=args["lr"])
+        self._optimiser = torch.optim.Adam(self._model.parameters(), lr=args["lr"], fused=True)
         self._sampler = Sampler(split, 1, args["seed"])
         self._mask: Any = None
         steps = -(-len(split.train[0]) // args["batch"])

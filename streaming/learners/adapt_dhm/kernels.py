@@ -9,11 +9,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from headrace.streaming.learners.embedding.blocks import grow
 from headrace.streaming.learners.embedding.index import mix
 from headrace.streaming.learners.embedding.keys import ABSENT
-from headrace.streaming.learners.embedding.layout import NONE
-from headrace.streaming.learners.embedding.moments import adam_block, adam_rate
+from headrace.streaming.learners.embedding.moments import adam_rate, adam_weight
 from headrace.streaming.learners.hashing import GOLDEN, NULL
 from headrace.streaming.learners.ihomer.jit import kernel
 
@@ -115,13 +113,22 @@ def step(arrays: Any, rows: Any, total: Any, place: Any, rates: Any, corrected: 
         place[row] = 0
         if arrays.blocks[row] == 0:
             continue
-        rate = adam_rate(arrays, row, rates, corrected)
+        rate = adam_rate(arrays.square, row, rates, corrected)
         block = arrays.head[row]
         for at_block in range(arrays.blocks[row]):
             start = 8 * at_block
             if start + 8 > total.shape[1]:
                 break
-            adam_block(arrays, block, total[at, start : start + 8], arrays.fp32[block], rate, rates)
+            for lane in range(8):
+                arrays.fp32[block, lane], arrays.first[block, lane], arrays.second[block, lane] = adam_weight(
+                    arrays.fp32[block, lane],
+                    arrays.first[block, lane],
+                    arrays.second[block, lane],
+                    total[at, start + lane],
+                    rate,
+                    rates[1],
+                    rates[2],
+                )
             block = arrays.chain[block]
 
 
@@ -134,23 +141,6 @@ def any_short(blocks: Any, rows: Any, places: Any, full: Any) -> Any:
             if 0 < held < full:
                 return True
     return False
-
-
-@kernel
-def widen(arrays: Any, rows: Any, full: Any, values: Any, bits: Any, limit: Any) -> None:
-    """Give distinct `rows: uint32[n]` blocks up to `full`, of `values: float32[m, 8]` in order, while fewer than `limit` are held.
-
-    bits: the same memory as uint32.
-    """
-    given = 0
-    for at in range(rows.shape[0]):
-        row = rows[at]
-        while arrays.blocks[row] < full:
-            if arrays.free[1] == NONE or arrays.free[3] >= limit:
-                return
-            grow(arrays, row, values[given], bits[given], 0)
-            arrays.young[row] = 1
-            given += 1
 
 
 @kernel

@@ -219,11 +219,11 @@ class Table(nn.Module):
                 continue
             met = np.unique(rows[:, places])
             short = met[(blocks[met] < full) & (blocks[met] > 0)]
-            at = np.concatenate([np.arange(held, full) for held in blocks[short].tolist()])
+            held = blocks[short]
+            at = np.concatenate([np.arange(has, full) for has in held.tolist()])
             values = self.store.random.standard_normal((len(at), WIDTH)).astype(np.float32) * scales[at]
-            most = self.store.layout.n_blocks
-            kernels.widen(self.store.arrays, short, full, values, values.view(np.uint32), most)
-            self.store.check()
+            for place in range(int(held.min()), full):
+                self.store.give(short[held <= place], values[at == place])
 
     def keep(self, rows: U32, factors: F32, x_gradient: F32, sums_gradient: F32) -> None:
         """Note a batch's gradients for the next `step`; called by autograd."""

@@ -41,10 +41,12 @@ def pairwise_loss(
     nodes: Tensor, table: Tensor, triples: tuple[Tensor, Tensor, Tensor], penalty: float
 ) -> Tensor:
     """BPR over users, wanted and other items, node numbers `int64[B]` each; the penalty is on their rows of `table`."""
-    u, i, j = (nodes[part] for part in triples)  # (B, D) each
-    ranking = nn.functional.softplus((u * j).sum(1) - (u * i).sum(1)).mean()  # (B,) -> ()
     rows = torch.cat(triples)  # (3 * B,)
-    return ranking + penalty * 0.5 * table[rows].square().sum() / len(u)
+    met = nn.functional.embedding(rows, nodes)  # (3 * B, D)
+    u, i, j = met.chunk(3)  # (B, D) each
+    ranking = nn.functional.softplus((u * j).sum(1) - (u * i).sum(1)).mean()  # (B,) -> ()
+    own = met if nodes is table else nn.functional.embedding(rows, table)
+    return ranking + penalty * 0.5 * own.square().sum() / len(u)
 
 
 class LightGCN(MatrixFactorisation):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from headrace.streaming.learners.embedding.index import mix
+from headrace.streaming.learners.embedding.layout import NONE
 from headrace.streaming.learners.ihomer.jit import kernel
 
 
@@ -42,39 +43,58 @@ def gather(arrays: Any, rows: Any, out: Any, bits: Any) -> None:
 
 
 @kernel
-def write(arrays: Any, block: Any, values: Any, bits: Any, draw: Any) -> None:
-    """Store `values: float32[8]` (`bits`: the same memory as uint32) as the weights of a block."""
-    if arrays.fp32.shape[0] > 0:
-        for lane in range(8):
-            arrays.fp32[block, lane] = values[lane]
-    elif arrays.bf16.shape[0] > 0:
-        for lane in range(8):
-            # Adding up to the dropped half and cutting rounds up as often as the dropped bits say.
-            up = np.uint64(bits[lane]) + np.uint64(noise(block, draw, lane) & 0xFFFF)
-            arrays.bf16[block, lane] = np.uint16((up >> np.uint64(16)) & np.uint64(0xFFFF))
-    else:
-        largest = np.float32(0.0)
-        for lane in range(8):
-            largest = max(largest, abs(values[lane]))
-        scale = largest / np.float32(127.0)
-        arrays.scale[block] = scale
-        for lane in range(8):
-            exact = np.float64(values[lane]) / np.float64(scale) if scale > 0.0 else 0.0
-            down = float(np.floor(exact))
-            if np.float64(noise(block, draw, lane)) < (exact - down) * 4294967296.0:
-                down += 1.0
-            arrays.int8[block, lane] = np.int8(min(127.0, max(-127.0, down)))
+def cut(bits: Any, random: Any) -> Any:
+    """A weight, given as its 32 bits, in 16. Adding up to the dropped half and cutting rounds up as often as the dropped bits say."""
+    up = np.uint64(bits) + np.uint64(random & 0xFFFF)
+    return np.uint16((up >> np.uint64(16)) & np.uint64(0xFFFF))
+
+
+@kernel
+def quantised(value: Any, scale: Any, random: Any) -> Any:
+    """A weight in 8 bits, in units of `scale`."""
+    exact = np.float64(value) / np.float64(scale) if scale > 0.0 else 0.0
+    down = float(np.floor(exact))
+    if np.float64(random) < (exact - down) * 4294967296.0:
+        down += 1.0
+    return np.int8(min(127.0, max(-127.0, down)))
+
+
+@kernel
+def write(arrays: Any, places: Any, values: Any, bits: Any, draw: Any) -> None:
+    """Store `values: float32[n, 8 * m]` (`bits`: the same memory as uint32) in the blocks `places: uint32[n, m]`, but for NONE."""
+    for at in range(places.shape[0]):
+        for place in range(places.shape[1]):
+            block, start = places[at, place], 8 * place
+            if block == NONE:
+                continue
+            if arrays.fp32.shape[0] > 0:
+                for lane in range(8):
+                    arrays.fp32[block, lane] = values[at, start + lane]
+            elif arrays.bf16.shape[0] > 0:
+                for lane in range(8):
+                    arrays.bf16[block, lane] = cut(bits[at, start + lane], noise(block, draw, lane))
+            else:
+                largest = np.float32(0.0)
+                for lane in range(8):
+                    largest = max(largest, abs(values[at, start + lane]))
+                scale = largest / np.float32(127.0)
+                arrays.scale[block] = scale
+                for lane in range(8):
+                    random = noise(block, draw, lane)
+                    arrays.int8[block, lane] = quantised(values[at, start + lane], scale, random)
 
 
 @kernel
 def scatter(arrays: Any, rows: Any, values: Any, bits: Any, draw: Any) -> None:
     """Store `values: float32[n, 8 * m]` as the weights of `rows: uint32[n]`, each named once."""
+    # A call that is handed the table costs more than a block: the blocks are listed first and written in one.
+    places = np.full((rows.shape[0], values.shape[1] // 8), NONE, np.uint32)
     for at in range(rows.shape[0]):
         block = arrays.head[rows[at]]
         for place in range(arrays.blocks[rows[at]]):
-            start = 8 * place
-            write(arrays, block, values[at, start : start + 8], bits[at, start : start + 8], draw)
+            places[at, place] = block
             block = arrays.chain[block]
+    write(arrays, places, values, bits, draw)
 
 
 @kernel
@@ -87,8 +107,8 @@ def last(arrays: Any, row: Any) -> Any:
 
 
 @kernel
-def grow(arrays: Any, row: Any, values: Any, bits: Any, draw: Any) -> None:
-    """Append a free block with `values: float32[8]` to a row; there is one. No trace of its last use is left."""
+def grow(arrays: Any, row: Any) -> Any:
+    """Append a free block to a row, for the caller to `write`; there is one. No trace of the optimiser's is left in it."""
     block = np.uint32(arrays.free[1])
     arrays.free[1] = arrays.chain[block]
     arrays.free[3] += 1
@@ -100,7 +120,7 @@ def grow(arrays: Any, row: Any, values: Any, bits: Any, draw: Any) -> None:
     else:
         arrays.chain[last(arrays, row)] = block
     arrays.blocks[row] += 1
-    write(arrays, block, values, bits, draw)
+    return block
 
 
 @kernel

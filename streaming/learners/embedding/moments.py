@@ -34,26 +34,25 @@ def correct(found: Any, betas: Any) -> None:
 
 
 @kernel
-def adam_rate(arrays: Any, row: Any, rates: Any, corrected: Any) -> Any:
-    """Count a step of `row`, and its rate in it."""
-    arrays.square[row] += np.float32(1.0)
-    t = np.int64(arrays.square[row])
+def adam_rate(steps: Any, row: Any, rates: Any, corrected: Any) -> Any:
+    """Count a step of `row` in `steps: float32[R]`, and its rate in it."""
+    steps[row] += np.float32(1.0)
+    t = np.int64(steps[row])
     if t < corrected.shape[0]:
         return rates[0] * corrected[t, 0] / corrected[t, 1]
     return rates[0] * np.sqrt(1.0 - rates[2] ** np.float64(t)) / (1.0 - rates[1] ** np.float64(t))
 
 
 @kernel
-def adam_block(arrays: Any, block: Any, gradient: Any, weights: Any, rate: Any, rates: Any) -> None:
-    """Move a block's moments, and its `weights: float32[8]`, by `gradient: float32[8]`."""
-    keep1, keep2 = rates[1], rates[2]
-    for lane in range(8):
-        g = np.float64(gradient[lane])
-        first = keep1 * np.float64(arrays.first[block, lane]) + (1.0 - keep1) * g
-        second = keep2 * np.float64(arrays.second[block, lane]) + (1.0 - keep2) * g * g
-        arrays.first[block, lane] = np.float32(first)
-        arrays.second[block, lane] = np.float32(second)
-        weights[lane] -= np.float32(rate * first / (np.sqrt(second) + 1e-8))
+def adam_weight(
+    weight: Any, first: Any, second: Any, gradient: Any, rate: Any, keep1: Any, keep2: Any
+) -> Any:
+    """A weight after a step, and its moments: three numbers, since a call that is handed the table costs more than the step."""
+    g = np.float64(gradient)
+    mean = keep1 * np.float64(first) + (1.0 - keep1) * g
+    square = keep2 * np.float64(second) + (1.0 - keep2) * g * g
+    moved = weight - np.float32(rate * mean / (np.sqrt(square) + 1e-8))
+    return moved, np.float32(mean), np.float32(square)
 
 
 @kernel
@@ -80,11 +79,18 @@ def adam(arrays: Any, rows: Any, weights: Any, gradient: Any, rates: Any, correc
         row = rows[at]
         if arrays.blocks[row] == 0:
             continue
-        rate = adam_rate(arrays, row, rates, corrected)
+        rate = adam_rate(arrays.square, row, rates, corrected)
         block = arrays.head[row]
         for place in range(arrays.blocks[row]):
-            start = 8 * place
-            adam_block(
-                arrays, block, gradient[at, start : start + 8], weights[at, start : start + 8], rate, rates
-            )
+            for lane in range(8):
+                column = 8 * place + lane
+                weights[at, column], arrays.first[block, lane], arrays.second[block, lane] = adam_weight(
+                    weights[at, column],
+                    arrays.first[block, lane],
+                    arrays.second[block, lane],
+                    gradient[at, column],
+                    rate,
+                    rates[1],
+                    rates[2],
+                )
             block = arrays.chain[block]

@@ -8,18 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from headrace.streaming.learners.embedding.blocks import grow, shrink
+from headrace.streaming.learners.embedding.blocks import grow, shrink, write
 from headrace.streaming.learners.embedding.index import insert, remove
+from headrace.streaming.learners.embedding.layout import NONE
 from headrace.streaming.learners.ihomer.jit import kernel
 
 
 @kernel
 def admit(arrays: Any, keys: Any, now: Any, values: Any, bits: Any) -> None:
     """A row and a block of `values: float32[n, 8]` for each of absent `keys: uint64[n, 2]`, while there are any."""
-    none = np.int64(0xFFFFFFFF)
+    places = np.full((keys.shape[0], 1), NONE, np.uint32)
     for at in range(keys.shape[0]):
         row = arrays.free[0]
-        if row == none or arrays.free[1] == none:
+        if row == NONE or arrays.free[1] == NONE:
             arrays.free[7] += 1
             continue
         arrays.free[0] = arrays.head[row]
@@ -28,8 +29,39 @@ def admit(arrays: Any, keys: Any, now: Any, values: Any, bits: Any) -> None:
         arrays.keys[row, 0] = keys[at, 0]
         arrays.keys[row, 1] = keys[at, 1]
         arrays.seen[row] = now
-        grow(arrays, row, values[at], bits[at], arrays.free[4])
+        places[at, 0] = grow(arrays, row)
         insert(arrays.table, arrays.keys, row)
+    write(arrays, places, values, bits, arrays.free[4])
+
+
+@kernel
+def give(arrays: Any, rows: Any, values: Any, bits: Any, most: Any) -> Any:
+    """Append a block of `values: float32[n, 8]` to each of distinct `rows: uint32[n]` with fewer than `most`; how many got one."""
+    places = np.full((rows.shape[0], 1), NONE, np.uint32)
+    given = 0
+    for at in range(rows.shape[0]):
+        row = rows[at]
+        if arrays.free[1] == NONE:
+            break
+        if 0 < arrays.blocks[row] < most:
+            places[at, 0] = grow(arrays, row)
+            arrays.young[row] = 1
+            given += 1
+    write(arrays, places, values, bits, arrays.free[4])
+    return given
+
+
+@kernel
+def take_back(arrays: Any, rows: Any) -> Any:
+    """Give back the last block of each of distinct `rows: uint32[n]` that has two or more; how many were given back."""
+    taken = 0
+    for at in range(rows.shape[0]):
+        row = rows[at]
+        if arrays.blocks[row] >= 2:
+            shrink(arrays, row)
+            arrays.young[row] = 0
+            taken += 1
+    return taken
 
 
 @kernel

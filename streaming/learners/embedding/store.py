@@ -198,29 +198,16 @@ class EmbeddingStore:
 
         values: float32[n, 8], N(0, scale**2) by default.
         """
-        arrays = self.arrays
         if values is None:
             values = self._fresh(len(rows))
-        given = 0
-        for row, block in zip(rows.tolist(), values, strict=True):
-            if arrays.free[_FREE_BLOCK] == NONE or self.live_blocks >= self.layout.n_blocks:
-                break
-            if 0 < arrays.blocks[row] < self.layout.max_blocks:
-                blocks.grow(arrays, row, block, block.view(np.uint32), int(arrays.free[_DRAWS]))
-                arrays.young[row] = 1
-                given += 1
-        arrays.free[_DRAWS] += 1
+        given = int(kernels.give(self.arrays, rows, values, values.view(np.uint32), self.layout.max_blocks))
+        self.arrays.free[_DRAWS] += 1
         self.check()
         return given
 
     def take_back(self, rows: U32) -> int:
         """Give back the last block of each of distinct `rows: uint32[n]` that has two or more; how many were given back."""
-        taken = 0
-        for row in rows.tolist():
-            if self.arrays.blocks[row] >= 2:
-                blocks.shrink(self.arrays, row)
-                self.arrays.young[row] = 0
-                taken += 1
+        taken = int(kernels.take_back(self.arrays, rows))
         self.check()
         return taken
 

@@ -271,7 +271,7 @@ def test_adams_corrections_are_those_of_its_formula_where_they_are_looked_up_and
     betas = (0.9, 0.9999)  # still a correction beyond the table
     rates = np.array([0.01, *betas])
     for t in (steps + 1, steps + 2):
-        rate = moments.adam_rate(store.arrays, row, rates, moments.corrections(betas))
+        rate = moments.adam_rate(store.arrays.square, row, rates, moments.corrections(betas))
         assert store.arrays.square[row] == t
         assert rate == pytest.approx(0.01 * np.sqrt(1 - 0.9999**t) / (1 - 0.9**t), rel=1e-12)
 
