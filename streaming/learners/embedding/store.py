@@ -196,10 +196,11 @@ class EmbeddingStore:
     def give(self, rows: U32, values: F32 | None = None) -> int:
         """Append a block to each of distinct `rows: uint32[n]` while there are free ones; how many got one.
 
-        values: float32[n, 8], N(0, scale**2) by default.
+        values: float32[n, 8], N(0, scale**2) by default. Raises ValueError where there are more or fewer.
         """
-        if values is None:
-            values = self._fresh(len(rows))
+        values = self._fresh(len(rows)) if values is None else np.ascontiguousarray(values, np.float32)
+        if values.shape != (len(rows), WIDTH):
+            raise ValueError(f"expected {WIDTH} weights for each of {len(rows)} rows, came {values.shape}")
         given = int(kernels.give(self.arrays, rows, values, values.view(np.uint32), self.layout.max_blocks))
         self.arrays.free[_DRAWS] += 1
         self.check()

@@ -296,6 +296,29 @@ def test_codes_round_to_a_neighbour_and_to_the_value_on_average(code, within):
     assert (reads[0] == reads[1]).all() == (code == "fp32")
 
 
+def test_blocks_given_and_taken_many_at_once_are_those_of_one_at_a_time():
+    many, single = (EmbeddingStore(Layout(40, 90, 4), admit_after=1) for _ in range(2))
+    fresh = np.random.default_rng(0).normal(size=(39, 8)).astype(np.float32)
+    for store in (many, single):
+        rows = store.locate(np.arange(39), 0, 1.0)
+
+    def one_at_a_time(chosen) -> int:
+        return sum(single.give(chosen[at : at + 1], fresh[at : at + 1]) for at in range(len(chosen)))
+
+    def same() -> None:
+        single.arrays.free[4] = many.arrays.free[4]  # scatters and gifts so far
+        for ours, theirs in zip(many.arrays, single.arrays, strict=True):
+            assert ours.tobytes() == theirs.tobytes()
+
+    for chosen, n_given in ((rows[::2], 20), (rows[::3], 13), (rows[::2], 18), (rows, 0)):
+        assert many.give(chosen, fresh[: len(chosen)]) == one_at_a_time(chosen) == n_given
+        same()
+    assert many.take_back(rows[:10]) == sum(single.take_back(rows[at : at + 1]) for at in range(10)) == 7
+    same()
+    with pytest.raises(ValueError, match=r"expected 8 weights for each of 39 rows, came \(38, 8\)"):
+        many.give(rows, fresh[:38])
+
+
 @pytest.mark.parametrize("code", CODES)
 def test_exports_say_what_the_table_says(code):
     store = small(code)
