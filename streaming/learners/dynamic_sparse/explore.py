@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headrace.streaming.learners.embedding.store import EmbeddingStore
+from headrace.streaming.learners.embedding.store import EmbeddingStore, lowest
 
 
 def cosine(high: float, low: float, at: float) -> float:
@@ -105,8 +105,7 @@ class Explorer:
         wanted = np.flatnonzero(
             (arrays.blocks > 0) & (arrays.blocks < store.layout.max_blocks) & (arrays.gain > 0)
         )
-        order = np.argsort(-arrays.gain[wanted], kind="stable")
-        growing = wanted[order][: give + move].astype(np.uint32)
+        growing = wanted[lowest(-arrays.gain[wanted], give + move)].astype(np.uint32)
         if len(growing) > give:
             # A row that grows is not pruned in the same turn: what is taken from it would only be given back empty.
             store.take_back(store.least(len(growing) - give, now, spare=growing))

@@ -264,8 +264,9 @@ class DSLRecommender(base.MiniBatchClassifier):
         if self._store.counts["admitted"] == before:
             return items
         rows, first = np.unique(items, return_index=True)
-        for row, at in zip(rows.tolist(), first.tolist(), strict=True):
-            if not row or is_whole_number(keys[at], ITEM) or (len(self._names.head) and self._names.has(row)):
+        nameless = (rows > 0) & ~is_whole_number(keys[first], ITEM)
+        for row, at in zip(rows[nameless].tolist(), first[nameless].tolist(), strict=True):
+            if len(self._names.head) and self._names.has(row):
                 continue
             value = names[at].as_py() if isinstance(names, pa.Array) else names[at]
             if not len(self._names.head) or not self._names.put(row, value, int(generations[row])):

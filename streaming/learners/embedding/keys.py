@@ -80,9 +80,9 @@ def key_of(value: Any, field: int) -> tuple[int, int]:
     return int.from_bytes(digest[:8], "little"), high | 1 << 63 | field
 
 
-def is_whole_number(key: U64, field: int) -> bool:
-    """Whether the id of `key: uint64[2]` is a whole number: `key[0].view(int64)` is then the id."""
-    return bool(key[1] == field)
+def is_whole_number(keys: U64, field: int) -> Any:
+    """Whether the id of each of `keys: uint64[..., 2]` is a whole number: `key[0].view(int64)` is then the id."""
+    return keys[..., 1] == field
 
 
 def _of_integers(array: npt.NDArray[Any], field: int) -> U64:

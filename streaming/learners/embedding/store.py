@@ -219,7 +219,7 @@ class EmbeddingStore:
         norms[self.arrays.young > 0] = np.inf
         if spare is not None:
             norms[spare] = np.inf
-        return _lowest(norms * (0.5 + self._freshness(now)), n)
+        return lowest(norms * (0.5 + self._freshness(now)), n)
 
     def expire(self, now: float) -> int:
         """Give up rows not seen for `ttl`, oldest first, but leave `floor` of them; how many."""
@@ -327,7 +327,7 @@ class EmbeddingStore:
         """At most `n` rows, at least `needed` where there are so many: least aged count, never one of `used`."""
         worth = np.where(self.arrays.blocks > 0, self.arrays.touches * self._freshness(now), np.inf)
         worth[used] = np.inf
-        found = _lowest(worth, n)
+        found = lowest(worth, n)
         return found[: max(needed, min(n, self.live_rows - self.floor))]
 
     def _evict(self, rows: U32) -> None:
@@ -338,9 +338,11 @@ class EmbeddingStore:
         return (self.scale * self.random.standard_normal((n, WIDTH))).astype(np.float32)
 
 
-def _lowest(values: npt.NDArray[Any], n: int) -> U32:
+def lowest(values: npt.NDArray[Any], n: int) -> U32:
     """At most `n` places of the lowest finite values, ties by place: the same whatever the partition does with them."""
     finite = np.flatnonzero(np.isfinite(values))
+    if 0 < n < len(finite):
+        finite = finite[values[finite] <= np.partition(values[finite], n - 1)[n - 1]]
     order = finite[np.argsort(values[finite], kind="stable")]
     return order[:n].astype(np.uint32)
 
