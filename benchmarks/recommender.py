@@ -37,6 +37,8 @@ PACKAGES = {
 SHAPES = {"ml-100k": (942, 1_447), "ml-1m": (6_039, 3_628), "gowalla": (29_858, 40_988)}
 SMALL = {50: 32, 20: 13, 10: 6}
 """The dense width of about so many per cent of 64."""
+FIRST = {50: 1, 20: 2, 10: 1}
+"""Blocks of a new row of ours by share; there are rows for as many ids as that leaves, so at 20 % for four of five."""
 SOFTMAX: dict[str, Json] = {"lr": 0.1, "reg": 0.03, "negatives": 8}
 BPR: dict[str, Json] = {"lr": 0.005, "reg": 0.03}
 """What the tries go out from; rates are one for each training."""
@@ -80,7 +82,7 @@ def equal_parameters(dataset: str, share: int, tried: str | None = None) -> tupl
         return {"width": 64, "density": density, **bpr(form)}
 
     return (
-        _who(OURS, "blocks", blocks=blocks, **softmax("blocks")),
+        _who(OURS, "blocks", blocks=blocks, first=FIRST[share], **softmax("blocks")),
         _who(f"dense {width}, softmax", "dense", width=width, **softmax("dense small")),
         _who("dense 64, softmax", "dense", width=64, **softmax("dense 64")),
         _who("hashing trick, softmax", "hashed", width=64, rows=share * n // 100, **softmax("hashing trick")),
@@ -99,6 +101,7 @@ def equal_bytes(dataset: str, share: int) -> tuple[Contestant, ...]:
     budget = share * n * 64 * 12 // 100
     adagrad = budget // n - 4
     blocks, hashed = _tuned("blocks, softmax", SOFTMAX), _tuned("hashing trick, softmax", SOFTMAX)
+    blocks["first"] = 1
 
     def dense(width: int) -> dict[str, Json]:
         # The tuned width that is nearer to this one.

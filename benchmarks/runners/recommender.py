@@ -81,7 +81,7 @@ class Hashed(Dense):
 
 
 class Blocks:
-    """Ours: `DSLRecommender` in `budget_bytes`, or with `blocks` of 8 weights."""
+    """Ours: `DSLRecommender` in `budget_bytes`, or with `blocks` of 8 weights, `first` of them for a new row."""
 
     def __init__(self, split: Split, args: Args) -> None:
         from headrace.streaming.learners.dynamic_sparse.explore import Schedule
@@ -93,7 +93,7 @@ class Blocks:
         rows = split.n_users + split.n_items + 1
         code = args.get("code", "fp32")
         if "blocks" in args:
-            rows = min(rows, args["blocks"])
+            rows = min(rows, args["blocks"] // args["first"])
             budget = Layout(rows, args["blocks"], 8, code, "adagrad", 2).nbytes + 8 * rows
         else:
             budget = args["budget_bytes"]
@@ -102,6 +102,7 @@ class Blocks:
         self.model = DSLRecommender(
             budget_bytes=budget,
             rows=rows,
+            first_blocks=args["first"],
             code=code,
             lr=args["lr"],
             reg=args["reg"],
@@ -127,7 +128,8 @@ class Blocks:
 
         store = self.model.store
         layout = replace(store.layout, n_blocks=n_blocks)
-        self.model._store = EmbeddingStore(layout, admit_after=1, seed=self._args["seed"])
+        first, seed = self._args["first"], self._args["seed"]
+        self.model._store = EmbeddingStore(layout, admit_after=1, first_blocks=first, seed=seed)
 
     def epoch(self) -> None:
         import pyarrow as pa

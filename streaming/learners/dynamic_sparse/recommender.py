@@ -43,6 +43,7 @@ class DSLRecommender(base.MiniBatchClassifier):
         user, item, time: names of the columns. Without `time`, an interaction is a unit of time.
         rows: ids that may have a row at once; as many as leave each about two blocks by default.
         max_blocks: of 8 weights, in one row.
+        first_blocks: of a new row. 2, and `rows` at half of the blocks, is best where ids stay and weights are few.
         code: how weights are stored: "fp32", "bf16" or "int8".
         lr, reg: Adagrad's rate, and the L2 penalty of every row touched.
         negatives: items sampled against each one wanted; 1 is BPR, more is a sampled softmax.
@@ -69,6 +70,7 @@ class DSLRecommender(base.MiniBatchClassifier):
         time: str | None = None,
         rows: int | None = None,
         max_blocks: int = 8,
+        first_blocks: int = 1,
         code: Code = "fp32",
         lr: float = 0.05,
         reg: float = 0.02,
@@ -85,7 +87,7 @@ class DSLRecommender(base.MiniBatchClassifier):
         if negatives < 1 or not lr > 0 or not reg >= 0:
             raise ValueError(f"expected negatives >= 1, lr > 0, reg >= 0, came {negatives}, {lr}, {reg}")
         self.budget_bytes, self.user, self.item, self.time = budget_bytes, user, item, time
-        self.rows, self.max_blocks, self.code = rows, max_blocks, code
+        self.rows, self.max_blocks, self.first_blocks, self.code = rows, max_blocks, first_blocks, code
         self.lr, self.reg, self.negatives, self.schedule = lr, reg, negatives, schedule
         self.admit_after, self.ttl, self.half_life, self.floor = admit_after, ttl, half_life, floor
         self.seen_bytes, self.name_bytes, self.seed = seen_bytes, name_bytes, seed
@@ -104,6 +106,7 @@ class DSLRecommender(base.MiniBatchClassifier):
             layout,
             budget_bytes=left,
             admit_after=admit_after,
+            first_blocks=first_blocks,
             ttl=ttl,
             half_life=half_life,
             floor=floor,

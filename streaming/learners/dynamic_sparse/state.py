@@ -14,7 +14,7 @@ from headrace.streaming.learners.dynamic_sparse.explore import Explorer, Schedul
 from headrace.streaming.learners.errors import BadCheckpoint, LearnerError
 from headrace.streaming.learners.tensors import like, under
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 LEARNER: Final = "dsl-recommender"
 USER, ITEM = 0, 1
 """The fields of the table."""

@@ -16,8 +16,8 @@ from headrace.streaming.learners.ihomer.jit import kernel
 
 @kernel
 def admit(arrays: Any, keys: Any, now: Any, values: Any, bits: Any) -> None:
-    """A row and a block of `values: float32[n, 8]` for each of absent `keys: uint64[n, 2]`, while there are any."""
-    places = np.full((keys.shape[0], 1), NONE, np.uint32)
+    """A row and a block for each of absent `keys: uint64[n, 2]` while there are any; up to `m` of `values: float32[n, 8 * m]` if they suffice."""
+    places = np.full((keys.shape[0], values.shape[1] // 8), NONE, np.uint32)
     for at in range(keys.shape[0]):
         row = arrays.free[0]
         if row == NONE or arrays.free[1] == NONE:
@@ -30,6 +30,10 @@ def admit(arrays: Any, keys: Any, now: Any, values: Any, bits: Any) -> None:
         arrays.keys[row, 1] = keys[at, 1]
         arrays.seen[row] = now
         places[at, 0] = grow(arrays, row)
+        for place in range(1, places.shape[1]):
+            # Only what those behind do not need for their first.
+            if arrays.chain.shape[0] - arrays.free[3] > keys.shape[0] - 1 - at:
+                places[at, place] = grow(arrays, row)
         insert(arrays.table, arrays.keys, row)
     write(arrays, places, values, bits, arrays.free[4])
 

@@ -37,6 +37,7 @@ class EmbeddingStore:
         layout: how many rows and blocks; see `Layout.within` for a budget in bytes.
         budget_bytes: what `nbytes` may not exceed at any step; the layout's own bytes by default.
         admit_after: 1 gives an id a row at its first sighting, 2 at its second.
+        first_blocks: how many blocks a new row has, as long as there are free ones; one it has in any case.
         ttl: ids not seen for so long are given up by `expire`; in the unit of the event times handed in, as are the next two.
         half_life: an id's count of touches halves in so much time.
         floor: rows that `expire` leaves, whatever their age.
@@ -57,6 +58,7 @@ class EmbeddingStore:
         *,
         budget_bytes: int | None = None,
         admit_after: int = 2,
+        first_blocks: int = 1,
         ttl: float | None = None,
         half_life: float = float("inf"),
         floor: int = 1,
@@ -67,13 +69,15 @@ class EmbeddingStore:
             raise ValueError(
                 f"expected admit_after 1 or 2 and times above 0, came {admit_after}, ttl {ttl}, half_life {half_life}"
             )
+        if not 1 <= first_blocks <= layout.max_blocks:
+            raise ValueError(f"expected first_blocks from 1 to {layout.max_blocks}, came {first_blocks}")
         self.layout, self.budget_bytes = layout, layout.nbytes if budget_bytes is None else budget_bytes
         if layout.nbytes > self.budget_bytes:
             raise BudgetExceeded(
                 f"expected at most {self.budget_bytes} bytes, the layout takes {layout.nbytes}"
             )
         self.admit_after, self.ttl, self.half_life, self.floor = admit_after, ttl, half_life, floor
-        self.scale = scale
+        self.first_blocks, self.scale = first_blocks, scale
         self.random = np.random.Generator(np.random.PCG64(seed))
         self.arrays = layout.allocate()
         arrays = self.arrays
@@ -318,7 +322,7 @@ class EmbeddingStore:
                 if not taken:
                     break
                 lacking -= taken
-        values = self._fresh(len(keys))
+        values = self._fresh(len(keys), self.first_blocks)
         kernels.admit(arrays, keys, now, values, values.view(np.uint32))
         arrays.free[_DRAWS] += 1
         self.check()
@@ -334,8 +338,8 @@ class EmbeddingStore:
         kernels.evict(self.arrays, rows)
         self.check()
 
-    def _fresh(self, n: int) -> F32:
-        return (self.scale * self.random.standard_normal((n, WIDTH))).astype(np.float32)
+    def _fresh(self, n: int, blocks: int = 1) -> F32:
+        return (self.scale * self.random.standard_normal((n, blocks * WIDTH))).astype(np.float32)
 
 
 def lowest(values: npt.NDArray[Any], n: int) -> U32:

@@ -61,6 +61,17 @@ def test_it_learns_what_is_wanted_inside_its_bytes(code):
     }
 
 
+def test_a_new_row_has_as_many_blocks_as_it_is_to_have_at_first():
+    batch = taste(400)
+    for first in (1, 3):
+        model = made(rows=120, first_blocks=first, schedule=None)
+        model.learn_arrow(batch)
+        assert set(model.store.arrays.blocks[model.store.arrays.blocks > 0]) == {first}
+        again = DSLRecommender.from_bytes(model.to_bytes())
+        again.learn_one({"user_id": 1_000, "item_id": 2})
+        assert again.store.arrays.blocks[again.store.rows_of([1_000], 0)[0]] == first
+
+
 def test_what_was_wanted_before_is_left_out_on_request():
     model = made(seen_bytes=16_000)
     batch = taste(400)

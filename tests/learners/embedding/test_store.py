@@ -33,12 +33,12 @@ def small(code: str = "fp32", **options) -> EmbeddingStore:
     return EmbeddingStore(layout, budget_bytes=BUDGET, **({"admit_after": 1} | options))
 
 
-def sound(store: EmbeddingStore) -> None:
+def sound(store: EmbeddingStore, budget: int = BUDGET) -> None:
     """The table checks its own links when it is restored; bytes and blocks are counted here once more."""
     arrays = store.arrays
     store.restore({name: array.copy() for name, array in arrays._asdict().items()})
     live = arrays.blocks > 0
-    assert sum(array.nbytes for array in arrays) == store.nbytes == store.layout.nbytes <= BUDGET
+    assert sum(array.nbytes for array in arrays) == store.nbytes == store.layout.nbytes <= budget
     assert store.live_blocks == int(arrays.blocks.sum()) <= store.layout.n_blocks
     assert store.live_rows == int(live.sum())
     assert (arrays.blocks <= store.layout.max_blocks).all()
@@ -317,6 +317,24 @@ def test_blocks_given_and_taken_many_at_once_are_those_of_one_at_a_time():
     same()
     with pytest.raises(ValueError, match=r"expected 8 weights for each of 39 rows, came \(38, 8\)"):
         many.give(rows, fresh[:38])
+
+
+@pytest.mark.parametrize(
+    ("n_blocks", "held"), [(200, [3] * 39), (90, [3] * 25 + [2] + [1] * 13), (40, [2] + [1] * 38)]
+)
+def test_a_new_row_has_its_first_blocks_where_none_lacks_one_for_it(n_blocks, held):
+    store = EmbeddingStore(Layout(40, n_blocks, 4), admit_after=1, first_blocks=3)
+    rows = store.locate(np.arange(39), 0, 1.0)
+    assert store.arrays.blocks[rows].tolist() == held
+    sound(store, store.layout.nbytes)
+    weights = store.gather(rows, 4).reshape(39, 4, 8)
+    assert (weights != 0).any(2).sum(1).tolist() == held
+    store.forget(7, 0)
+    again = store.locate([1_000], 0, 2.0)
+    assert 1 <= store.arrays.blocks[again[0]] <= 3
+    for wrong in (0, 5):
+        with pytest.raises(ValueError, match=f"expected first_blocks from 1 to 4, came {wrong}"):
+            EmbeddingStore(store.layout, first_blocks=wrong)
 
 
 @pytest.mark.parametrize("code", CODES)
