@@ -37,8 +37,8 @@ PACKAGES = {
 SHAPES = {"ml-100k": (942, 1_447), "ml-1m": (6_039, 3_628), "gowalla": (29_858, 40_988)}
 SMALL = {50: 32, 20: 13, 10: 6}
 """The dense width of about so many per cent of 64."""
-FIRST = {50: 1, 20: 2, 10: 1}
-"""Blocks of a new row of ours by share; there are rows for as many ids as that leaves, so at 20 % for four of five."""
+FIRST = {50: 4, 20: 2, 10: 1}
+"""Blocks of a new row of ours by share, chosen like `CHOSEN`; there are rows for as many ids as that leaves, so at 20 % for four of five."""
 SOFTMAX: dict[str, Json] = {"lr": 0.1, "reg": 0.03, "negatives": 8}
 BPR: dict[str, Json] = {"lr": 0.005, "reg": 0.03}
 """What the tries go out from; rates are one for each training."""
