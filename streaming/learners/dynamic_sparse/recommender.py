@@ -43,7 +43,7 @@ class DSLRecommender(base.MiniBatchClassifier):
         user, item, time: names of the columns. Without `time`, an interaction is a unit of time.
         rows: ids that may have a row at once; as many as leave each about two blocks by default.
         max_blocks: of 8 weights, in one row.
-        first_blocks: of a new row. 2, and `rows` at half of the blocks, is best where ids stay and weights are few.
+        first_blocks: of a new row. More than one pays where rows seldom change hands, and costs where newcomers push out rows in use.
         code: how weights are stored: "fp32", "bf16" or "int8".
         lr, reg: Adagrad's rate, and the L2 penalty of every row touched.
         negatives: items sampled against each one wanted; 1 is BPR, more is a sampled softmax.

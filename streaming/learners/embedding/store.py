@@ -346,7 +346,8 @@ def lowest(values: npt.NDArray[Any], n: int) -> U32:
     """At most `n` places of the lowest finite values, ties by place: the same whatever the partition does with them."""
     finite = np.flatnonzero(np.isfinite(values))
     if 0 < n < len(finite):
-        finite = finite[values[finite] <= np.partition(values[finite], n - 1)[n - 1]]
+        found = values[finite]
+        finite = finite[found <= np.partition(found, n - 1)[n - 1]]
     order = finite[np.argsort(values[finite], kind="stable")]
     return order[:n].astype(np.uint32)
 
