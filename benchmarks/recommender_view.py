@@ -20,7 +20,7 @@ TUNING = "tuning "
 def view(measured: Any, results: Path) -> list[str]:
     """The lines below the header."""
     tables: dict[str, dict[str, dict[str, Values]]] = {}
-    tries: dict[str, dict[str, float]] = {}
+    tries: dict[str, dict[str, list[float]]] = {}
     failed: list[str] = []
     for cell in measured.cells:
         key = cell.key
@@ -31,7 +31,9 @@ def view(measured: Any, results: Path) -> list[str]:
             failed.append(f"{key['contestant']} in {key['case']}: {cell.failure}")
         elif name.startswith(TUNING) and cell.repetitions:
             tried = " ".join(name.removeprefix(TUNING).split()[:-2])
-            tries.setdefault(key["contestant"], {})[tried] = cell.repetitions[0].values["valid"]
+            tries.setdefault(key["contestant"], {}).setdefault(tried, []).append(
+                cell.repetitions[0].values["valid"]
+            )
         elif cell.repetitions:
             tables.setdefault(name, {}).setdefault(key["contestant"], {})[seed] = cell.repetitions[0].values
     others = [row for row in measured.rows if not row.case.startswith(("[equal", "[tuning]"))]
@@ -42,14 +44,15 @@ def view(measured: Any, results: Path) -> list[str]:
     return [*lines, *failed]
 
 
-def _tries(tries: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Each form's validation score by try, its best one marked."""
+def _tries(tries: Mapping[str, Mapping[str, list[float]]]) -> list[str]:
+    """Each form's validation score by try, the mean of the seeds it was tried with, its best one marked."""
     heads = list(dict.fromkeys(tried for found in tries.values() for tried in found))
     lines = ["", f"{'[tuning] validation Recall@20':29}" + "".join(f"{head:>19}" for head in heads)]
     for who, found in tries.items():
-        best = max(found.values())
+        means = {tried: mean(scores) for tried, scores in found.items()}
+        best = max(means.values())
         marked = (
-            f"{found[head]:.4f}{'*' if found[head] == best else ' '}" if head in found else ""
+            f"{means[head]:.4f}{'*' if means[head] == best else ' '}" if head in means else ""
             for head in heads
         )
         lines.append(f"{who:29}" + "".join(f"{mark:>19}" for mark in marked))

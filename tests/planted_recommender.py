@@ -77,7 +77,7 @@ RECOMMENDING = (
         "a user's row counts no more than an item's",
         "learners",
         "streaming/learners/dynamic_sparse/recommender.py",
-        "USER_TOUCHES: Final = 4",
+        "USER_TOUCHES: Final = 8",
         "USER_TOUCHES: Final = 1",
         (f"{RECOMMENDER}::test_items_met_a_little_more_often_do_not_take_the_rows_of_users",),
     ),

@@ -7,6 +7,7 @@ project's kernel (row-wise Adagrad, eight negatives, one interaction after the o
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,8 @@ class Blocks:
     """Ours: `DSLRecommender` in `budget_bytes`, or with `blocks` of 8 weights, `first` of them for a new row."""
 
     def __init__(self, split: Split, args: Args) -> None:
-        from headrace.streaming.learners.dynamic_sparse.explore import Schedule
         from headrace.streaming.learners.dynamic_sparse.recommender import DSLRecommender
+        from headrace.streaming.learners.dynamic_sparse.schedule import Schedule
         from headrace.streaming.learners.embedding.layout import Layout
 
         self._split, self._args = split, args
@@ -94,7 +95,8 @@ class Blocks:
         code = args.get("code", "fp32")
         if "blocks" in args:
             rows = min(rows, args["blocks"] // args["first"])
-            budget = Layout(rows, args["blocks"], 8, code, "adagrad", 2).nbytes + 8 * rows
+            widest = Layout.within(1 << 40, rows, code=code, counted=True)
+            budget = replace(widest, n_blocks=args["blocks"]).nbytes
         else:
             budget = args["budget_bytes"]
             one = Layout(1_000, 1_000, 8, code).nbytes // 1_000
@@ -113,23 +115,9 @@ class Blocks:
             seed=args["seed"],
             schedule=Schedule(every=max(2_000, n // 4), **args.get("schedule", {})),
         )
-        if (
-            "blocks" in args
-        ):  # the doorkeeper's power of two leaves room for a few blocks more: give them back
-            self._hold(args["blocks"])
         self._sampler = Sampler(split, args["negatives"], args["seed"])
         self.nbytes = self.model.nbytes
         self.parameters = self.model.store.layout.n_blocks * 8
-
-    def _hold(self, n_blocks: int) -> None:
-        from dataclasses import replace
-
-        from headrace.streaming.learners.embedding.store import EmbeddingStore
-
-        store = self.model.store
-        layout = replace(store.layout, n_blocks=n_blocks)
-        first, seed = self._args["first"], self._args["seed"]
-        self.model._store = EmbeddingStore(layout, admit_after=1, first_blocks=first, seed=seed)
 
     def epoch(self) -> None:
         import pyarrow as pa

@@ -18,8 +18,8 @@ import pyarrow as pa
 from benchmarks.data.drifting import World
 from benchmarks.runners.protocol import Args, Result, Runner, serve
 from headrace.streaming.learners.dynamic_sparse import kernels
-from headrace.streaming.learners.dynamic_sparse.explore import Schedule
 from headrace.streaming.learners.dynamic_sparse.recommender import DSLRecommender
+from headrace.streaming.learners.dynamic_sparse.schedule import Schedule
 from headrace.streaming.learners.embedding.keys import keys_of
 from headrace.streaming.learners.embedding.layout import Layout
 from headrace.streaming.learners.embedding.store import EmbeddingStore

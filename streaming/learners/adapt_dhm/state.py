@@ -12,7 +12,6 @@ import torch
 from headrace.streaming.learners import tensors
 from headrace.streaming.learners.adapt_dhm.fields import Fields
 from headrace.streaming.learners.adapt_dhm.pending import Counts, Impressions
-from headrace.streaming.learners.embedding.layout import Arrays
 from headrace.streaming.learners.errors import BadCheckpoint, LearnerError
 from headrace.streaming.learners.tensors import like, under
 
@@ -125,7 +124,7 @@ def _arrays(model: Any) -> dict[str, Any]:
 
 def _restore_network(network: Any, arrays: dict[str, Any]) -> None:
     held = under(arrays, "store.")
-    network.table.store.restore({name: held[name] for name in Arrays._fields})
+    network.table.store.restore(held)
     for name, tensor in network.named_buffers():
         tensor.copy_(torch.from_numpy(like(arrays, f"buffer.{name}", tensor.numpy()).copy()))
     for name, parameter in network.named_parameters():

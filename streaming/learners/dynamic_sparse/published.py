@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 
-from headrace.streaming.learners.dynamic_sparse.explore import cosine
+from headrace.streaming.learners.dynamic_sparse.schedule import cosine
 
 
 @dataclass

@@ -19,7 +19,8 @@ import pyarrow as pa
 from river import base
 
 from headrace.streaming.learners.dynamic_sparse import kernels, state
-from headrace.streaming.learners.dynamic_sparse.explore import Explorer, Schedule
+from headrace.streaming.learners.dynamic_sparse.explore import Explorer
+from headrace.streaming.learners.dynamic_sparse.schedule import Schedule
 from headrace.streaming.learners.dynamic_sparse.state import ITEM, USER
 from headrace.streaming.learners.embedding.keys import is_whole_number, keys_of
 from headrace.streaming.learners.embedding.layout import Code, Layout
@@ -28,7 +29,7 @@ from headrace.streaming.learners.embedding.seen import SeenPairs
 from headrace.streaming.learners.embedding.store import EmbeddingStore
 from headrace.streaming.learners.errors import BadId, BudgetTooSmall, Diverged, WrongFeatures
 
-USER_TOUCHES: Final = 4
+USER_TOUCHES: Final = 8
 """What an interaction counts for its user's row, where it counts 1 for its item's: who has no row is told what everybody likes, while
 an item without one is only not recommended."""
 U32 = npt.NDArray[np.uint32]
@@ -43,7 +44,8 @@ class DSLRecommender(base.MiniBatchClassifier):
         user, item, time: names of the columns. Without `time`, an interaction is a unit of time.
         rows: ids that may have a row at once; as many as leave each about two blocks by default.
         max_blocks: of 8 weights, in one row.
-        first_blocks: of a new row. More than one pays where rows seldom change hands, and costs where newcomers push out rows in use.
+        first_blocks: of a new row, while there are free ones; by default as many as there are for each row.
+        filter_newcomers: give a row that is in use only to who has been met more often than whom it is taken from.
         code: how weights are stored: "fp32", "bf16" or "int8".
         lr, reg: Adagrad's rate, and the L2 penalty of every row touched.
         negatives: items sampled against each one wanted; 1 is BPR, more is a sampled softmax.
@@ -70,7 +72,8 @@ class DSLRecommender(base.MiniBatchClassifier):
         time: str | None = None,
         rows: int | None = None,
         max_blocks: int = 8,
-        first_blocks: int = 1,
+        first_blocks: int | None = None,
+        filter_newcomers: bool = True,
         code: Code = "fp32",
         lr: float = 0.05,
         reg: float = 0.02,
@@ -88,6 +91,7 @@ class DSLRecommender(base.MiniBatchClassifier):
             raise ValueError(f"expected negatives >= 1, lr > 0, reg >= 0, came {negatives}, {lr}, {reg}")
         self.budget_bytes, self.user, self.item, self.time = budget_bytes, user, item, time
         self.rows, self.max_blocks, self.first_blocks, self.code = rows, max_blocks, first_blocks, code
+        self.filter_newcomers = filter_newcomers
         self.lr, self.reg, self.negatives, self.schedule = lr, reg, negatives, schedule
         self.admit_after, self.ttl, self.half_life, self.floor = admit_after, ttl, half_life, floor
         self.seen_bytes, self.name_bytes, self.seed = seen_bytes, name_bytes, seed
@@ -100,13 +104,13 @@ class DSLRecommender(base.MiniBatchClassifier):
                 f"expected more than {self._seen.nbytes + named} bytes for pairs seen and names alone, came {budget_bytes}; "
                 "grant more bytes, or set seen_bytes and name_bytes"
             )
-        layout = Layout.within(left, rows, max_blocks=max_blocks, code=code)
+        layout = Layout.within(left, rows, max_blocks=max_blocks, code=code, counted=filter_newcomers)
         self._names = Names(named, layout.rows)
         self._store = EmbeddingStore(
             layout,
             budget_bytes=left,
             admit_after=admit_after,
-            first_blocks=first_blocks,
+            first_blocks=-(-layout.n_blocks // layout.rows) if first_blocks is None else first_blocks,
             ttl=ttl,
             half_life=half_life,
             floor=floor,
@@ -225,8 +229,7 @@ class DSLRecommender(base.MiniBatchClassifier):
             return
         self._now = max(self._now, float(times.max())) if times is not None else self._now + n
         store = self._store
-        users = store.locate_keys(user_keys, self._now)
-        store.touch(np.tile(users, USER_TOUCHES - 1), self._now)
+        users = store.locate_keys(user_keys, self._now, weight=USER_TOUCHES)
         items = self._locate_items(item_keys, names, users)
         drawn = self._negatives(users, given)
         together = np.concatenate([users, items, drawn.ravel()])

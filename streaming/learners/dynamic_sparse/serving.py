@@ -37,6 +37,7 @@ class Recommender(torch.nn.Module):
                 max_blocks=int(kept.params["max_blocks"]),
                 code=kept.params["code"],
                 door=len(held["door"]),
+                counted=bool(kept.params.get("filter_newcomers")),
             )
             self._store = EmbeddingStore(layout)
             self._store.restore(held)

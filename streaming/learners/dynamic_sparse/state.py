@@ -10,11 +10,12 @@ from typing import Any, Final
 import msgspec
 
 from headrace.streaming.learners import tensors
-from headrace.streaming.learners.dynamic_sparse.explore import Explorer, Schedule
+from headrace.streaming.learners.dynamic_sparse.explore import Explorer
+from headrace.streaming.learners.dynamic_sparse.schedule import Schedule
 from headrace.streaming.learners.errors import BadCheckpoint, LearnerError
 from headrace.streaming.learners.tensors import like, under
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 LEARNER: Final = "dsl-recommender"
 USER, ITEM = 0, 1
 """The fields of the table."""
@@ -64,6 +65,8 @@ def load(cls: Any, data: bytes) -> Any:
         params = dict(kept.params)
         if params.get("half_life") is None:
             params["half_life"] = float("inf")
+        params.setdefault("first_blocks", 1)  # format 1
+        params.setdefault("filter_newcomers", False)  # formats 1 and 2
         model = cls(**params, schedule=kept.schedule)
         model._store.restore(under(arrays, "store."))
         for name, mine in model._names.arrays.items():

@@ -93,18 +93,3 @@ def remove(table: Any, keys: Any, row: Any) -> None:
             table[slot] = 0
             hole = slot
         slot = (slot + 1) & mask
-
-
-@kernel
-def sight(door: Any, wanted: Any, before: Any) -> None:
-    """Note the first sight of each of `wanted: uint64[n, 2]`; before: uint8[n], whether the doorkeeper remembered it.
-
-    A place remembers the last id that fell on it by 32 bits of fingerprint: an id may be forgotten (and needs one sighting more),
-    and is mistaken for another once in four thousand million times.
-    """
-    mask = door.shape[0] - 1
-    for at in range(wanted.shape[0]):
-        place = home(wanted[at, 0], wanted[at, 1], mask)
-        print_ = np.uint32(home(wanted[at, 1], wanted[at, 0], 0xFFFFFFFF) | 1)
-        before[at] = np.uint8(door[place] == print_)
-        door[place] = np.uint32(0) if before[at] else print_

@@ -6,7 +6,7 @@ once, and never another. A row costs the same whatever it learns; what moves bet
 Deliberately absent: growth of any array. A table that doubles needs three times its bytes while it does.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
@@ -28,7 +28,7 @@ class Arrays(NamedTuple):
     """Everything a table holds. R rows, B blocks; arrays that a layout does not need have length 0."""
 
     table: npt.NDArray[np.uint32]  # [power of two] row of a key, 0 where empty
-    door: npt.NDArray[np.uint32]  # [power of two] fingerprints of ids seen once
+    door: npt.NDArray[np.uint32]  # [power of two] fingerprints of ids without a row
     keys: npt.NDArray[np.uint64]  # [R, 2]
     blocks: npt.NDArray[np.uint8]  # [R] blocks of a row; 0: the row is free
     head: npt.NDArray[np.uint32]  # [R] first block, or the next free row
@@ -48,11 +48,16 @@ class Arrays(NamedTuple):
     free: npt.NDArray[
         np.int64
     ]  # [8] free row, free block, live rows, live blocks, draws, evicted, admitted, refused
+    knocks: npt.NDArray[np.float32]  # [door or 0] touches that an id without a row would have
+    bar: npt.NDArray[np.float64]  # [2 or 0] when knocks were last aged; touches of the last row that was lost
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How many of what. rows: row 0 of each table is shared by ids without a row. max_blocks: of one row, 1…31."""
+    """How many of what. rows: row 0 of each table is shared by ids without a row. max_blocks: of one row, 1…31.
+
+    door: places of the doorkeeper, a power of two. counted: whether it counts, so that newcomers must be met more often than whom they replace.
+    """
 
     rows: int
     n_blocks: int
@@ -60,6 +65,7 @@ class Layout:
     code: Code = "fp32"
     optimiser: Optimiser = "adagrad"
     door: int = 1024
+    counted: bool = False
 
     def __post_init__(self) -> None:
         least = 2 <= self.rows < NONE and self.rows <= self.n_blocks < NONE
@@ -79,6 +85,7 @@ class Layout:
         code: Code = "fp32",
         optimiser: Optimiser = "adagrad",
         door: int | None = None,
+        counted: bool = False,
     ) -> "Layout":
         """The layout with the most blocks that `budget_bytes` holds, with `rows` rows or as many as leave each two blocks.
 
@@ -90,10 +97,9 @@ class Layout:
         """
         chosen = max(2, rows) if rows is not None else max(2, budget_bytes // 256)
         while True:
-            small = cls(
-                chosen, chosen, max_blocks, code, optimiser, _power(chosen // 2) if door is None else door
-            )
-            per_block = cls(chosen, chosen + 1, max_blocks, code, optimiser, small.door).nbytes - small.nbytes
+            places = _power(chosen // 2) if door is None else door
+            small = cls(chosen, chosen, max_blocks, code, optimiser, places, counted)
+            per_block = replace(small, n_blocks=chosen + 1).nbytes - small.nbytes
             spare = (budget_bytes - small.nbytes) // per_block
             if rows is not None or chosen == 2 or spare >= chosen:
                 break
@@ -105,7 +111,7 @@ class Layout:
             )
         # No row can hold more than max_blocks, so more of them would never be used.
         blocks = min(chosen + spare, chosen * max_blocks)
-        return cls(chosen, blocks, max_blocks, code, optimiser, small.door)
+        return replace(small, n_blocks=blocks)
 
     @property
     def nbytes(self) -> int:
@@ -137,7 +143,10 @@ class Layout:
             shapes[code] = (dtype, (b if code == self.code else 0, WIDTH))
         shapes["scale"] = (np.float32, (b if self.code == "int8" else 0,))
         shapes["first"] = shapes["second"] = (np.float32, (moments, WIDTH))
-        return shapes | {"free": (np.int64, (8,))}
+        shapes["free"] = (np.int64, (8,))
+        shapes["knocks"] = (np.float32, (self.door if self.counted else 0,))
+        shapes["bar"] = (np.float64, (2 if self.counted else 0,))
+        return shapes
 
     def allocate(self) -> Arrays:
         """The arrays, all zero."""

@@ -15,8 +15,11 @@ from headrace.streaming.learners.ihomer.jit import kernel
 
 
 @kernel
-def admit(arrays: Any, keys: Any, now: Any, values: Any, bits: Any) -> None:
-    """A row and a block for each of absent `keys: uint64[n, 2]` while there are any; up to `m` of `values: float32[n, 8 * m]` if they suffice."""
+def admit(arrays: Any, keys: Any, touches: Any, now: Any, values: Any, bits: Any) -> None:
+    """A row and a block for each of absent `keys: uint64[n, 2]` while there are any; up to `m` of `values: float32[n, 8 * m]` if they suffice.
+
+    touches: float32[n], those that they bring with them.
+    """
     places = np.full((keys.shape[0], values.shape[1] // 8), NONE, np.uint32)
     for at in range(keys.shape[0]):
         row = arrays.free[0]
@@ -29,6 +32,7 @@ def admit(arrays: Any, keys: Any, now: Any, values: Any, bits: Any) -> None:
         arrays.keys[row, 0] = keys[at, 0]
         arrays.keys[row, 1] = keys[at, 1]
         arrays.seen[row] = now
+        arrays.touches[row] = touches[at]
         places[at, 0] = grow(arrays, row)
         for place in range(1, places.shape[1]):
             # Only what those behind do not need for their first.
@@ -69,8 +73,8 @@ def take_back(arrays: Any, rows: Any) -> Any:
 
 
 @kernel
-def touch(arrays: Any, rows: Any, now: Any, half_life: Any) -> None:
-    """Count one touch more for each of `rows: uint32[n]`, after their counts have aged until `now`; row 0 has none."""
+def touch(arrays: Any, rows: Any, now: Any, half_life: Any, weight: Any) -> None:
+    """Count `weight` touches more for each of `rows: uint32[n]`, after their counts have aged until `now`; row 0 has none."""
     for at in range(rows.shape[0]):
         row = rows[at]
         if row == 0:
@@ -79,7 +83,7 @@ def touch(arrays: Any, rows: Any, now: Any, half_life: Any) -> None:
         if since > 0.0:
             arrays.touches[row] = np.float32(np.float64(arrays.touches[row]) * np.exp2(-since / half_life))
             arrays.seen[row] = now
-        arrays.touches[row] += np.float32(1.0)
+        arrays.touches[row] += np.float32(weight)
 
 
 @kernel

@@ -1,11 +1,13 @@
 """The embedding table: ids in, rows of blocks out, inside a budget of bytes that no step exceeds.
 
-In the flow: below every learner with embeddings. A batch is `locate`d (admitting ids on their second sighting, evicting only rows
-that the batch does not use), `gather`ed into a dense scratch, learnt, `scatter`ed back. `give` and `take_back` move blocks between
-rows, `expire` and `forget` give rows up. Everything that outlives a batch stands in one `Arrays`, allocated once.
+In the flow: below every learner with embeddings. A batch is `locate`d (admitting ids on their second sighting, where the table counts only
+if they were met more often than whom they push out; evicting only rows that the batch does not use), `gather`ed into a dense scratch,
+learnt, `scatter`ed back. `give` and `take_back` move blocks between rows, `expire` and `forget` give rows up. Everything that outlives a
+batch stands in one `Arrays`, allocated once.
 
-Sources: admission and expiry as in Monolith (arXiv 2209.07663); eviction by aged frequency (LFU with halving); a floor on the
-rows kept, as torchrec's time-to-live has. Generations are the tombstones: a reader that kept (row, generation) asks `is_current`.
+Sources: admission and expiry as in Monolith (arXiv 2209.07663); eviction by aged frequency (LFU with halving), the contest for a row
+after TinyLFU (see `door`); a floor on the rows kept, as torchrec's time-to-live has. Generations are the tombstones: a reader that kept
+(row, generation) asks `is_current`.
 Deliberately absent: sharing of rows by hash. An id without a row reads row 0, which is nobody's.
 """
 
@@ -15,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from headrace.streaming.learners.embedding import blocks, index
+from headrace.streaming.learners.embedding import blocks, door, index, links
 from headrace.streaming.learners.embedding import rows as kernels
 from headrace.streaming.learners.embedding.keys import U64, fields_of, key_of, keys_of
 from headrace.streaming.learners.embedding.layout import NONE, WIDTH, Arrays, Layout
@@ -159,8 +161,8 @@ class EmbeddingStore:
         """
         return self.locate_keys(keys_of(ids, field), now, keep)
 
-    def locate_keys(self, keys: U64, now: float, keep: U32 | None = None) -> U32:
-        """The same for `keys: uint64[n, 2]`."""
+    def locate_keys(self, keys: U64, now: float, keep: U32 | None = None, weight: int = 1) -> U32:
+        """The same for `keys: uint64[n, 2]`; each of them counts `weight` touches."""
         rows = self.rows_of_keys(keys)
         if not rows.all():
             absent = keys[rows == 0]
@@ -168,18 +170,20 @@ class EmbeddingStore:
             slots = np.zeros(1 << len(absent).bit_length(), np.int64)
             n = index.tally(absent, slots, first, times)
             new, times = absent[first[:n]], times[:n]
-            before = np.zeros(len(new), np.uint8)
-            index.sight(self.arrays.door, new, before)
-            due = new[times + before >= self.admit_after]
-            if len(due):
-                self._admit(due, now, rows if keep is None else np.concatenate([rows, keep]))
+            self._age_knocks(now)
+            met, known = (weight * times).astype(np.float32), np.empty(n, np.float32)
+            door.sight(self.arrays.door, self.arrays.knocks, new, met, known)
+            due = times + (known > 0) >= self.admit_after
+            if due.any():
+                used = rows if keep is None else np.concatenate([rows, keep])
+                self._admit(new[due], known[due], met[due], now, used)
                 rows = self.rows_of_keys(keys)
-        self.touch(rows, now)
+        self.touch(rows, now, weight)
         return rows
 
-    def touch(self, rows: U32, now: float) -> None:
-        """Note that `rows: uint32[n]` were met at event time `now`, as often as they stand there."""
-        kernels.touch(self.arrays, rows, float(now), self.half_life)
+    def touch(self, rows: U32, now: float, weight: int = 1) -> None:
+        """Note that `rows: uint32[n]` were met at event time `now`, `weight` times as often as they stand there."""
+        kernels.touch(self.arrays, rows, float(now), self.half_life, weight)
 
     def gather(self, rows: U32, width: int | None = None) -> F32:
         """Weights of `rows: uint32[n]` as fresh `float32[n, 8 * m]`, zero beyond a row's own blocks.
@@ -241,8 +245,7 @@ class EmbeddingStore:
         row = self.rows_of_keys(key)
         if row[0]:
             self._evict(row)
-        place = int(index.home(key[0, 0], key[0, 1], len(self.arrays.door) - 1))
-        self.arrays.door[place] = 0
+        door.leave(self.arrays.door, self.arrays.knocks, key)
         return bool(row[0])
 
     def is_current(self, rows: U32, generations: U32) -> Bool:
@@ -259,80 +262,100 @@ class EmbeddingStore:
 
     def restore(self, arrays: dict[str, Any]) -> None:
         """Take over the arrays of a checkpoint, by name. Raises BadCheckpoint where one is absent or of another shape."""
+        # Checkpoints from before a table could have them lack arrays that are empty where it has not.
+        arrays = {name: mine for name, mine in self.arrays._asdict().items() if not len(mine)} | arrays
         for name, mine in self.arrays._asdict().items():
             found = arrays.get(name)
             if found is None or found.shape != mine.shape or found.dtype != mine.dtype:
                 came = "nothing" if found is None else f"{found.dtype}{list(found.shape)}"
                 raise BadCheckpoint(f"array {name!r}: expected {mine.dtype}{list(mine.shape)}, came {came}")
         self.arrays = Arrays(**{name: np.array(arrays[name]) for name in Arrays._fields})
-        self._check_links()
-
-    def _check_links(self) -> None:
-        """A chain that leaves the table or goes in circles would send a kernel astray: refuse it here."""
-        arrays, n_blocks = self.arrays, self.layout.n_blocks
-        live = np.flatnonzero(arrays.blocks).astype(np.uint32)
-        used = np.zeros(n_blocks, bool)
-        at = arrays.head[live].astype(np.int64)
-        for place in range(int(arrays.blocks.max(initial=0))):
-            here = at[arrays.blocks[live] > place]
-            if (here >= n_blocks).any() or used[here].any() or len(np.unique(here)) != len(here):
-                raise BadCheckpoint("a row's chain of blocks leaves the table or meets another row's")
-            used[here] = True
-            at = np.where(arrays.blocks[live] > place, arrays.chain[np.minimum(at, n_blocks - 1)], at)
-        free_rows = _walk(arrays.head, int(arrays.free[_FREE_ROW]), self.layout.rows)
-        free_blocks = _walk(arrays.chain, int(arrays.free[_FREE_BLOCK]), n_blocks)
-        listed = arrays.table[arrays.table > 0]
-        sound = (
-            int(arrays.blocks.max(initial=0)) <= self.layout.max_blocks
-            and self.live_rows == len(live)
-            and self.live_blocks == int(used.sum()) == n_blocks - len(free_blocks)
-            and len(free_rows) == self.layout.rows - 1 - len(live)
-            and not arrays.blocks[0]
-            and not arrays.blocks[free_rows].any()
-            and not used[free_blocks].any()
-            and bool(np.array_equal(np.sort(listed), live))
-            and bool(np.array_equal(self.rows_of_keys(arrays.keys[live]), live))
-        )
-        if not sound:
-            raise BadCheckpoint(
-                "rows, blocks and index do not belong together; go back to an earlier checkpoint"
-            )
+        links.check(self.arrays, self.layout)
 
     def _freshness(self, now: float) -> F64:
         """What a touch at each row's last sighting is still worth, 0…1: half after each half-life."""
         since = np.maximum(0.0, now - self.arrays.seen)
         return np.asarray(np.exp2(-since / self.half_life))
 
-    def _admit(self, keys: U64, now: float, used: U32) -> None:
-        """Rows for `keys: uint64[n, 2]`, distinct and absent; `used` rows stay. Those for which there is no row are counted."""
+    def _admit(self, keys: U64, known: F32, met: F32, now: float, used: U32) -> None:
+        """Rows for `keys: uint64[n, 2]`, distinct and absent; `used` rows stay. Those for which there is no row are counted.
+
+        known, met: float32[n], how often they were met before and in this batch.
+        """
         arrays = self.arrays
-        wanted = min(len(keys), self.layout.rows - 1)
-        short = wanted - (self.layout.rows - 1 - self.live_rows)
-        if short > 0:
-            # A few more than needed, so that a full table does not look for the least rows with every batch.
-            self._evict(self._least_rows(short + self.layout.rows // 256, short, now, used))
-        free_rows, free_blocks = (
-            self.layout.rows - 1 - self.live_rows,
-            self.layout.n_blocks - self.live_blocks,
-        )
-        if min(wanted, free_rows) > free_blocks:
-            lacking = min(wanted, free_rows) - free_blocks
-            while lacking > 0:
-                taken = self.take_back(self.least(max(lacking, self.layout.n_blocks // 256), now, used))
-                if not taken:
-                    break
-                lacking -= taken
+        if self.layout.counted:
+            order = self._contest(known + met, now, used)
+            arrays.free[_REFUSED] += len(keys) - len(order)
+            keys, known = keys[order], known[order]
+        else:
+            known = np.zeros_like(known)
+            short = min(len(keys), self.layout.rows - 1) - self._free_rows
+            if short > 0:
+                # A few more than needed, so that a full table does not look for the least rows with every batch.
+                self._evict(self._least_rows(short + self._spare, now, used)[0][: max(short, self._loose)])
+        lacking = min(len(keys), self._free_rows) - (self.layout.n_blocks - self.live_blocks)
+        while lacking > 0:
+            taken = self.take_back(self.least(max(lacking, self.layout.n_blocks // 256), now, used))
+            if not taken:
+                break
+            lacking -= taken
         values = self._fresh(len(keys), self.first_blocks)
-        kernels.admit(arrays, keys, now, values, values.view(np.uint32))
+        kernels.admit(arrays, keys, known, now, values, values.view(np.uint32))
+        if self.layout.counted:
+            door.leave(arrays.door, arrays.knocks, keys[self.rows_of_keys(keys) > 0])
         arrays.free[_DRAWS] += 1
         self.check()
 
-    def _least_rows(self, n: int, needed: int, now: float, used: U32) -> U32:
-        """At most `n` rows, at least `needed` where there are so many: least aged count, never one of `used`."""
+    def _contest(self, met: F32, now: float, used: U32) -> npt.NDArray[np.int64]:
+        """The places of the newcomers, `met: float32[n]` times each, that are to have a row; who was met less than they has lost it."""
+        arrays = self.arrays
+        order = np.argsort(-met, kind="stable")[: self.layout.rows - 1]
+        free = self._free_rows
+        if free <= self._spare:
+            # What was lost last was worth the bar, what is left is worth more.
+            order = order[met[order] > arrays.bar[1]]
+        if len(order) <= free:
+            return order
+        rows, worth = self._least_rows(len(order) - free + self._spare, now, used)
+        n = min(len(order) - free, len(rows))
+        won = int((met[order[free : free + n]] > worth[:n]).sum())
+        lost = rows[: max(won, min(won + self._spare if won else 0, self._loose))]
+        if len(rows):
+            arrays.bar[1] = worth[max(0, len(lost) - 1)]
+        # Who loses a row goes on to be counted.
+        counts = worth[: len(lost)].astype(np.float32)
+        door.sight(arrays.door, arrays.knocks, arrays.keys[lost], counts, np.empty_like(counts))
+        self._evict(lost)
+        return order[: free + won]
+
+    def _age_knocks(self, now: float) -> None:
+        """Ids without a row age as those with one do, in steps of a hundredth of what they were."""
+        bar = self.arrays.bar
+        if self.layout.counted and now - bar[0] > self.half_life / 64:
+            fresh = np.exp2((bar[0] - now) / self.half_life)
+            self.arrays.knocks[:] *= np.float32(fresh)
+            bar[:] = now, bar[1] * fresh
+
+    @property
+    def _free_rows(self) -> int:
+        return self.layout.rows - 1 - self.live_rows
+
+    @property
+    def _spare(self) -> int:
+        """Rows that are given up beside those needed, so that a full table does not look for the least ones with every batch."""
+        return self.layout.rows // 256
+
+    @property
+    def _loose(self) -> int:
+        """Rows beyond the floor."""
+        return max(0, self.live_rows - self.floor)
+
+    def _least_rows(self, n: int, now: float, used: U32) -> tuple[U32, F64]:
+        """At most `n` rows of the least aged counts, none of them one of `used`, and those counts."""
         worth = np.where(self.arrays.blocks > 0, self.arrays.touches * self._freshness(now), np.inf)
         worth[used] = np.inf
         found = lowest(worth, n)
-        return found[: max(needed, min(n, self.live_rows - self.floor))]
+        return found, worth[found]
 
     def _evict(self, rows: U32) -> None:
         kernels.evict(self.arrays, rows)
@@ -350,15 +373,3 @@ def lowest(values: npt.NDArray[Any], n: int) -> U32:
         finite = finite[found <= np.partition(found, n - 1)[n - 1]]
     order = finite[np.argsort(values[finite], kind="stable")]
     return order[:n].astype(np.uint32)
-
-
-def _walk(links: U32, start: int, n: int) -> npt.NDArray[np.int64]:
-    """The places of a free list. Raises BadCheckpoint where it leaves the array or does not end."""
-    found: list[int] = []
-    at = start
-    while at != NONE:
-        if not 0 <= at < n or len(found) >= n:
-            raise BadCheckpoint("a list of free places leaves the table or goes in circles")
-        found.append(at)
-        at = int(links[at])
-    return np.array(found, np.int64)

@@ -15,8 +15,9 @@ import pytest
 from river import checks
 
 from headrace.streaming.learners.dynamic_sparse import state
-from headrace.streaming.learners.dynamic_sparse.explore import Explorer, Schedule
+from headrace.streaming.learners.dynamic_sparse.explore import Explorer
 from headrace.streaming.learners.dynamic_sparse.recommender import DSLRecommender
+from headrace.streaming.learners.dynamic_sparse.schedule import Schedule
 from headrace.streaming.learners.dynamic_sparse.serving import Recommender
 from headrace.streaming.learners.errors import BadCheckpoint, BudgetTooSmall, Diverged, WrongFeatures
 
@@ -42,7 +43,7 @@ def taste(n: int, seed: int = 0, users: int = 60, items: int = 40, texts: bool =
 
 @pytest.mark.parametrize("code", ["fp32", "bf16", "int8"])
 def test_it_learns_what_is_wanted_inside_its_bytes(code):
-    model = made(code=code, lr=0.1, reg=0.005)
+    model = made(code=code, lr=0.1, reg=0.005, first_blocks=1)
     for seed in range(30):
         model.learn_arrow(taste(300, seed))
         assert model.nbytes <= BUDGET
@@ -243,9 +244,9 @@ def test_items_come_and_go_and_names_with_them():
 def test_items_met_a_little_more_often_do_not_take_the_rows_of_users():
     model = made(rows=41, admit_after=1, negatives=1)
     quiet = pd.DataFrame({"user_id": range(20), "item_id": [user % 5 for user in range(20)]})
-    model.learn_many(quiet)
+    model.learn_many(pd.concat([quiet, quiet]))
     for wave in range(6):
-        items = np.repeat(np.arange(10, 20), 3) + 10 * wave
+        items = np.repeat(np.arange(10, 20), 2 + wave) + 10 * wave
         model.learn_many(pd.DataFrame({"user_id": 20, "item_id": items}))
     assert model.store.counts["evicted"] > 20
     assert model.store.rows_of(range(21), state.USER).all()

@@ -176,17 +176,20 @@ def test_distinct_keys_are_listed_as_they_first_occur(pairs):
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.lists(st.tuples(st.floats(0, 50), st.lists(st.integers(0, 6), max_size=12)), max_size=8))
-def test_touches_halve_with_each_half_life_and_late_events_do_not_age_them(batches):
+@given(
+    st.lists(st.tuples(st.floats(0, 50), st.lists(st.integers(0, 6), max_size=12)), max_size=8),
+    st.integers(1, 5),
+)
+def test_touches_halve_with_each_half_life_and_late_events_do_not_age_them(batches, weight):
     for touch in (kernels.touch, kernels.touch.function):
         store = small(admit_after=1)
         rows = store.locate(np.arange(6), 0, 0.0)
         expected, seen = dict.fromkeys(rows.tolist(), 1.0), dict.fromkeys(rows.tolist(), 0.0)
         for now, picked in batches:
             met = np.array([0, *rows])[picked].astype(np.uint32)
-            touch(store.arrays, met, now, 7.0)
+            touch(store.arrays, met, now, 7.0, weight)
             for row in met[met > 0].tolist():
-                expected[row] = expected[row] * 0.5 ** (max(0.0, now - seen[row]) / 7.0) + 1
+                expected[row] = expected[row] * 0.5 ** (max(0.0, now - seen[row]) / 7.0) + weight
                 seen[row] = max(seen[row], now)
         assert store.arrays.touches[rows] == pytest.approx(list(expected.values()), rel=1e-5)
         assert store.arrays.seen[rows].tolist() == list(seen.values())
