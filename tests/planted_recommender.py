@@ -5,6 +5,7 @@ from __future__ import annotations
 from .mutant import Mutant
 
 STORE = "tests/learners/embedding/test_store.py"
+DOOR = "tests/learners/embedding/test_door.py"
 RECOMMENDER = "tests/learners/dynamic_sparse/test_recommender.py"
 TABLE = "streaming/learners/embedding"
 
@@ -80,5 +81,24 @@ RECOMMENDING = (
         "USER_TOUCHES: Final = 8",
         "USER_TOUCHES: Final = 1",
         (f"{RECOMMENDER}::test_items_met_a_little_more_often_do_not_take_the_rows_of_users",),
+    ),
+    Mutant(
+        "a newcomer need not have been met more often than whom it pushes out",
+        "learners",
+        f"{TABLE}/store.py",
+        "won = int((met[order[free : free + n]] > worth[:n]).sum())",
+        "won = n",
+        (
+            f"{DOOR}::test_a_newcomer_takes_a_row_once_it_was_met_more_often_than_whom_it_pushes_out",
+            f"{DOOR}::test_of_many_newcomers_those_met_most_have_the_rows_there_are",
+        ),
+    ),
+    Mutant(
+        "what was counted without a row does not age",
+        "learners",
+        f"{TABLE}/store.py",
+        "self.arrays.knocks[:] *= np.float32(fresh)",
+        "self.arrays.knocks[:] *= np.float32(1.0)",
+        (f"{DOOR}::test_counts_age_on_both_sides_of_the_door",),
     ),
 )
