@@ -9,7 +9,7 @@ An interaction is a click where the contract joins clicks, and a row whose label
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
@@ -170,34 +170,43 @@ def open_recommender(
     with torch_for("the recommender"):
         import_module("torch")  # the executors' need; found out here, before anything is read
         from headrace.streaming.learners.dynamic_sparse.recommender import DSLRecommender
-    fresh = DSLRecommender(
-        budget_bytes=recommend.budget_bytes,
-        user=wanted.user,
-        item=wanted.item,
-        time=wanted.time,
-        rows=recommend.rows,
-        code=recommend.code,
-        lr=recommend.learning_rate,
-        reg=recommend.penalty,
-        negatives=recommend.negatives,
-        admit_after=recommend.admit_after,
-        ttl=recommend.ttl_s,
-        half_life=recommend.half_life_s,
-        seed=seed,
-    )
+    params: dict[str, Any] = {
+        "budget_bytes": recommend.budget_bytes,
+        "user": wanted.user,
+        "item": wanted.item,
+        "time": wanted.time,
+        "rows": recommend.rows,
+        "code": recommend.code,
+        "lr": recommend.learning_rate,
+        "reg": recommend.penalty,
+        "negatives": recommend.negatives,
+        "admit_after": recommend.admit_after,
+        "ttl": recommend.ttl_s,
+        "half_life": recommend.half_life_s,
+        "seed": seed,
+    }
     kept = last_attachment(table, RECOMMENDER)
-    model = fresh
-    if kept is not None:
-        model = DSLRecommender.from_bytes(kept)
-        mine, theirs = fresh._get_params(), model._get_params()
-        differing = [name for name in mine if mine[name] != theirs[name]]
-        if differing:
-            raise LearnerChanged(
-                f"table '{table.path}' has a recommender made otherwise: {', '.join(differing)} differ. Put them back, or write to a new "
-                "table (and checkpoint) to begin with an empty one"
-            )
+    model = DSLRecommender(**params) if kept is None else restored(kept, params, str(table.path))
     report = report_table(table, "recommender", recommend.table, ROWS)
     return RecommendQuery(context, model, wanted, report, seed)
+
+
+def restored(kept: bytes, params: Mapping[str, Any], path: str) -> DSLRecommender:
+    """The recommender of a snapshot, which must have been made with ``params``; what no setting names may be an earlier release's.
+
+    Raises:
+        LearnerChanged: it was made with others.
+    """
+    from headrace.streaming.learners.dynamic_sparse.recommender import DSLRecommender
+
+    model = DSLRecommender.from_bytes(kept)
+    differing = [name for name, value in params.items() if getattr(model, name) != value]
+    if differing:
+        raise LearnerChanged(
+            f"table '{path}' has a recommender made otherwise: {', '.join(differing)} differ. Put them back, or write to a new "
+            "table (and checkpoint) to begin with an empty one"
+        )
+    return model
 
 
 def _rank(path: str, snapshot: str | None, wanted: Wanted, negatives: int, seed: tuple[int, ...]) -> bytes:

@@ -10,6 +10,7 @@ import pytest
 from headrace import storage
 from headrace.jobs.errors import BadSettings, LearnerChanged
 from headrace.jobs.progress import LEARNER, RECOMMENDER, attachment_path, last_commit
+from headrace.jobs.recommend import restored
 from headrace.jobs.settings import Recommend, Settings, Stream
 from headrace.jobs.train_recommender import for_recommender
 from headrace.streaming.ad_feed import AdFeed
@@ -64,6 +65,16 @@ def test_clicks_are_ranked_then_learnt_and_a_restart_goes_on(pipeline: Make) -> 
     assert served.recommend_many(users, 5) == kept.recommend_many(users, 5)
     with pytest.raises(LearnerChanged, match="code differ"):
         recommending(job, code="int8").run()
+
+
+def test_a_snapshot_of_an_earlier_release_goes_on_as_it_was_made() -> None:
+    params = {"budget_bytes": 20_000, "rows": 40, "seed": 3}
+    earlier = DSLRecommender(**params, first_blocks=1, filter_newcomers=False)
+    earlier.learn_one({"user_id": 1, "item_id": 2})
+    again = restored(earlier.to_bytes(), params, "scores")
+    assert again.to_bytes() == earlier.to_bytes()
+    with pytest.raises(LearnerChanged, match=r"made otherwise: rows, seed differ"):
+        restored(earlier.to_bytes(), params | {"rows": 41, "seed": 4}, "scores")
 
 
 CONTRACT = """
