@@ -37,8 +37,10 @@ PACKAGES = {
 SHAPES = {"ml-100k": (942, 1_447), "ml-1m": (6_039, 3_628), "gowalla": (29_858, 40_988)}
 SMALL = {50: 32, 20: 13, 10: 6}
 """The dense width of about so many per cent of 64."""
-FIRST = {50: 4, 20: 2, 10: 1}
+PER_ROW = {50: 4, 20: 2, 10: 1}
 """Blocks for each row of ours by share, best on validation, MovieLens 100K, the beginnings of the tries; rows for as many ids as that leaves."""
+OPTIONS: dict[str, Json] = {"filter_newcomers": True}
+"""Of ours: with data that is passed over again and again, to be new is no merit."""
 SOFTMAX: dict[str, Json] = {"lr": 0.1, "reg": 0.03, "negatives": 8}
 BPR: dict[str, Json] = {"lr": 0.005, "reg": 0.03}
 """What the tries go out from; rates are one for each training."""
@@ -86,7 +88,7 @@ def equal_parameters(dataset: str, share: int, tried: str | None = None) -> tupl
         return {"width": 64, "density": density, **bpr(form)}
 
     return (
-        _who(OURS, "blocks", blocks=blocks, first=FIRST[share], **softmax("blocks")),
+        _who(OURS, "blocks", blocks=blocks, per_row=PER_ROW[share], options=OPTIONS, **softmax("blocks")),
         _who(f"dense {width}, softmax", "dense", width=width, **softmax("dense small")),
         _who("dense 64, softmax", "dense", width=64, **softmax("dense 64")),
         _who("hashing trick, softmax", "hashed", width=64, rows=share * n // 100, **softmax("hashing trick")),
@@ -104,7 +106,7 @@ def equal_bytes(dataset: str, share: int) -> tuple[Contestant, ...]:
     n = sum(SHAPES[dataset])
     budget = share * n * 64 * 12 // 100
     adagrad = budget // n - 4
-    blocks = {"first": None, **_tuned("blocks, softmax", SOFTMAX)}
+    blocks = {"options": OPTIONS, **_tuned("blocks, softmax", SOFTMAX)}
     hashed = _tuned("hashing trick, softmax", SOFTMAX)
 
     def dense(width: int) -> dict[str, Json]:

@@ -82,7 +82,10 @@ class Hashed(Dense):
 
 
 class Blocks:
-    """Ours: `DSLRecommender` in `budget_bytes`, or with `blocks` of 8 weights, `first` of them for a new row."""
+    """Ours: `DSLRecommender` in `budget_bytes`, or with `blocks` of 8 weights, `per_row` of them for each row there may be.
+
+    options: what else it is made with.
+    """
 
     def __init__(self, split: Split, args: Args) -> None:
         from headrace.streaming.learners.dynamic_sparse.recommender import DSLRecommender
@@ -94,8 +97,8 @@ class Blocks:
         rows = split.n_users + split.n_items + 1
         code = args.get("code", "fp32")
         if "blocks" in args:
-            rows = min(rows, args["blocks"] // args["first"])
-            widest = Layout.within(1 << 40, rows, code=code, counted=True)
+            rows = min(rows, -(-args["blocks"] // args["per_row"]))
+            widest = Layout.within(1 << 40, rows, code=code, counted=args["options"]["filter_newcomers"])
             budget = replace(widest, n_blocks=args["blocks"]).nbytes
         else:
             budget = args["budget_bytes"]
@@ -104,7 +107,6 @@ class Blocks:
         self.model = DSLRecommender(
             budget_bytes=budget,
             rows=rows,
-            first_blocks=args["first"],
             code=code,
             lr=args["lr"],
             reg=args["reg"],
@@ -113,7 +115,8 @@ class Blocks:
             seen_bytes=0,
             name_bytes=0,
             seed=args["seed"],
-            schedule=Schedule(every=max(2_000, n // 4), **args.get("schedule", {})),
+            schedule=Schedule(every=max(2_000, n // 4)),
+            **args["options"],
         )
         self._sampler = Sampler(split, args["negatives"], args["seed"])
         self.nbytes = self.model.nbytes

@@ -69,7 +69,7 @@ def test_clicks_are_ranked_then_learnt_and_a_restart_goes_on(pipeline: Make) -> 
 
 def test_a_snapshot_of_an_earlier_release_goes_on_as_it_was_made() -> None:
     params = {"budget_bytes": 20_000, "rows": 40, "seed": 3}
-    earlier = DSLRecommender(**params, first_blocks=1, filter_newcomers=False)
+    earlier = DSLRecommender(**params, first_blocks=1, filter_newcomers=True)
     earlier.learn_one({"user_id": 1, "item_id": 2})
     again = restored(earlier.to_bytes(), params, "scores")
     assert again.to_bytes() == earlier.to_bytes()

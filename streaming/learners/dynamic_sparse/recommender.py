@@ -45,7 +45,8 @@ class DSLRecommender(base.MiniBatchClassifier):
         rows: ids that may have a row at once; as many as leave each about two blocks by default.
         max_blocks: of 8 weights, in one row.
         first_blocks: of a new row, while there are free ones; by default as many as there are for each row.
-        filter_newcomers: give a row that is in use only to who has been met more often than whom it is taken from.
+        filter_newcomers: give a row that is in use only to who has been met more often than whom it is taken from. It pays where the same
+            ids come again and again; on a stream with far fewer rows than ids, users would leave none to items.
         code: how weights are stored: "fp32", "bf16" or "int8".
         lr, reg: Adagrad's rate, and the L2 penalty of every row touched.
         negatives: items sampled against each one wanted; 1 is BPR, more is a sampled softmax.
@@ -73,7 +74,7 @@ class DSLRecommender(base.MiniBatchClassifier):
         rows: int | None = None,
         max_blocks: int = 8,
         first_blocks: int | None = None,
-        filter_newcomers: bool = True,
+        filter_newcomers: bool = False,
         code: Code = "fp32",
         lr: float = 0.05,
         reg: float = 0.02,

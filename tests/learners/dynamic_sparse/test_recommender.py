@@ -300,7 +300,7 @@ def test_growth_goes_to_rows_with_the_largest_pull_and_never_exceeds_the_budget(
 
 @pytest.mark.parametrize("code", ["fp32", "int8"])
 def test_a_restored_recommender_goes_on_as_the_kept_one_would(code):
-    model = made(code=code, ttl=500.0, half_life=300.0, rows=70)
+    model = made(code=code, ttl=500.0, half_life=300.0, rows=70, filter_newcomers=code == "fp32")
     for seed in range(6):
         model.learn_arrow(taste(200, seed))
     kept = model.to_bytes()
@@ -426,7 +426,7 @@ print(len(places))
 
 
 def begun() -> DSLRecommender:
-    return made(rows=80, half_life=300.0, ttl=900.0)
+    return made(rows=80, half_life=300.0, ttl=900.0, filter_newcomers=True)
 
 
 def killed_and_continued(folder: Path, kills: int, batches: int, seed: int) -> tuple[bytes, int]:
