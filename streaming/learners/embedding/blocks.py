@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from headrace.streaming.learners.embedding.index import mix
-from headrace.streaming.learners.embedding.layout import NONE
+from headrace.streaming.learners.embedding.layout import FREE_BLOCK, LIVE_BLOCKS, NONE
 from headrace.streaming.learners.ihomer.jit import kernel
 
 
@@ -109,9 +109,9 @@ def last(arrays: Any, row: Any) -> Any:
 @kernel
 def grow(arrays: Any, row: Any) -> Any:
     """Append a free block to a row, for the caller to `write`; there is one. No trace of the optimiser's is left in it."""
-    block = np.uint32(arrays.free[1])
-    arrays.free[1] = arrays.chain[block]
-    arrays.free[3] += 1
+    block = np.uint32(arrays.free[FREE_BLOCK])
+    arrays.free[FREE_BLOCK] = arrays.chain[block]
+    arrays.free[LIVE_BLOCKS] += 1
     if arrays.first.shape[0] > 0:
         arrays.first[block] = 0.0
         arrays.second[block] = 0.0
@@ -135,9 +135,9 @@ def shrink(arrays: Any, row: Any) -> None:
         else:
             arrays.int8[block, lane] = 0
     arrays.blocks[row] -= 1
-    arrays.chain[block] = np.uint32(arrays.free[1])
-    arrays.free[1] = block
-    arrays.free[3] -= 1
+    arrays.chain[block] = np.uint32(arrays.free[FREE_BLOCK])
+    arrays.free[FREE_BLOCK] = block
+    arrays.free[LIVE_BLOCKS] -= 1
 
 
 @kernel

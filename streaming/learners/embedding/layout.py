@@ -22,6 +22,8 @@ CODES: Final = {"fp32": 0, "bf16": 1, "int8": 2}
 _WEIGHT: Final = {"fp32": np.float32, "bf16": np.uint16, "int8": np.int8}
 NONE: Final = 0xFFFFFFFF
 """No row, no block: the end of a chain."""
+FREE_ROW, FREE_BLOCK, LIVE_ROWS, LIVE_BLOCKS, DRAWS, EVICTED, ADMITTED, REFUSED = range(8)
+"""Places of `Arrays.free`: the first free row and block, counters, and how often random numbers were drawn."""
 
 
 class Arrays(NamedTuple):
@@ -45,9 +47,7 @@ class Arrays(NamedTuple):
     scale: npt.NDArray[np.float32]  # [B or 0] of an int8 block
     first: npt.NDArray[np.float32]  # [B or 0, 8] Adam's first moment
     second: npt.NDArray[np.float32]  # [B or 0, 8] Adam's second moment
-    free: npt.NDArray[
-        np.int64
-    ]  # [8] free row, free block, live rows, live blocks, draws, evicted, admitted, refused
+    free: npt.NDArray[np.int64]  # [8] FREE_ROW to REFUSED
     knocks: npt.NDArray[np.float32]  # [door or 0] touches that an id without a row would have
     bar: npt.NDArray[np.float64]  # [2 or 0] when knocks were last aged; touches of the last row that was lost
 

@@ -7,7 +7,15 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.streaming.learners.embedding import index
-from headrace.streaming.learners.embedding.layout import NONE, Arrays, Layout
+from headrace.streaming.learners.embedding.layout import (
+    FREE_BLOCK,
+    FREE_ROW,
+    LIVE_BLOCKS,
+    LIVE_ROWS,
+    NONE,
+    Arrays,
+    Layout,
+)
 from headrace.streaming.learners.errors import BadCheckpoint
 
 
@@ -15,15 +23,15 @@ def check(arrays: Arrays, layout: Layout) -> None:
     """Each block is one row's or free, each row live or free, and the index names the live ones. Raises BadCheckpoint."""
     live = np.flatnonzero(arrays.blocks).astype(np.uint32)
     used = _blocks_of(live, arrays, layout.n_blocks)
-    free_row, free_block, live_rows, live_blocks = arrays.free[:4].tolist()
-    free_rows = _walk(arrays.head, free_row, layout.rows)
-    free_blocks = _walk(arrays.chain, free_block, layout.n_blocks)
+    free = arrays.free.tolist()
+    free_rows = _walk(arrays.head, free[FREE_ROW], layout.rows)
+    free_blocks = _walk(arrays.chain, free[FREE_BLOCK], layout.n_blocks)
     found = np.empty(len(live), np.uint32)
     listed = np.sort(arrays.table[arrays.table > 0])
     sound = (
         int(arrays.blocks.max(initial=0)) <= layout.max_blocks
-        and live_rows == len(live)
-        and live_blocks == int(used.sum()) == layout.n_blocks - len(free_blocks)
+        and free[LIVE_ROWS] == len(live)
+        and free[LIVE_BLOCKS] == int(used.sum()) == layout.n_blocks - len(free_blocks)
         and len(free_rows) == layout.rows - 1 - len(live)
         and not arrays.blocks[0]
         and not arrays.blocks[free_rows].any()

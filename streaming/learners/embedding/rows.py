@@ -10,7 +10,17 @@ import numpy as np
 
 from headrace.streaming.learners.embedding.blocks import grow, shrink, write
 from headrace.streaming.learners.embedding.index import insert, remove
-from headrace.streaming.learners.embedding.layout import NONE
+from headrace.streaming.learners.embedding.layout import (
+    ADMITTED,
+    DRAWS,
+    EVICTED,
+    FREE_BLOCK,
+    FREE_ROW,
+    LIVE_BLOCKS,
+    LIVE_ROWS,
+    NONE,
+    REFUSED,
+)
 from headrace.streaming.learners.ihomer.jit import kernel
 
 
@@ -22,13 +32,13 @@ def admit(arrays: Any, keys: Any, touches: Any, now: Any, values: Any, bits: Any
     """
     places = np.full((keys.shape[0], values.shape[1] // 8), NONE, np.uint32)
     for at in range(keys.shape[0]):
-        row = arrays.free[0]
-        if row == NONE or arrays.free[1] == NONE:
-            arrays.free[7] += 1
+        row = arrays.free[FREE_ROW]
+        if row == NONE or arrays.free[FREE_BLOCK] == NONE:
+            arrays.free[REFUSED] += 1
             continue
-        arrays.free[0] = arrays.head[row]
-        arrays.free[2] += 1
-        arrays.free[6] += 1
+        arrays.free[FREE_ROW] = arrays.head[row]
+        arrays.free[LIVE_ROWS] += 1
+        arrays.free[ADMITTED] += 1
         arrays.keys[row, 0] = keys[at, 0]
         arrays.keys[row, 1] = keys[at, 1]
         arrays.seen[row] = now
@@ -36,10 +46,10 @@ def admit(arrays: Any, keys: Any, touches: Any, now: Any, values: Any, bits: Any
         places[at, 0] = grow(arrays, row)
         for place in range(1, places.shape[1]):
             # Only what those behind do not need for their first.
-            if arrays.chain.shape[0] - arrays.free[3] > keys.shape[0] - 1 - at:
+            if arrays.chain.shape[0] - arrays.free[LIVE_BLOCKS] > keys.shape[0] - 1 - at:
                 places[at, place] = grow(arrays, row)
         insert(arrays.table, arrays.keys, row)
-    write(arrays, places, values, bits, arrays.free[4])
+    write(arrays, places, values, bits, arrays.free[DRAWS])
 
 
 @kernel
@@ -49,13 +59,13 @@ def give(arrays: Any, rows: Any, values: Any, bits: Any, most: Any) -> Any:
     given = 0
     for at in range(rows.shape[0]):
         row = rows[at]
-        if arrays.free[1] == NONE:
+        if arrays.free[FREE_BLOCK] == NONE:
             break
         if 0 < arrays.blocks[row] < most:
             places[at, 0] = grow(arrays, row)
             arrays.young[row] = 1
             given += 1
-    write(arrays, places, values, bits, arrays.free[4])
+    write(arrays, places, values, bits, arrays.free[DRAWS])
     return given
 
 
@@ -102,7 +112,7 @@ def evict(arrays: Any, rows: Any) -> None:
         arrays.square[row] = 0.0
         arrays.young[row] = 0
         arrays.generation[row] += np.uint32(1)
-        arrays.head[row] = np.uint32(arrays.free[0])
-        arrays.free[0] = row
-        arrays.free[2] -= 1
-        arrays.free[5] += 1
+        arrays.head[row] = np.uint32(arrays.free[FREE_ROW])
+        arrays.free[FREE_ROW] = row
+        arrays.free[LIVE_ROWS] -= 1
+        arrays.free[EVICTED] += 1

@@ -20,7 +20,19 @@ import numpy.typing as npt
 from headrace.streaming.learners.embedding import blocks, door, index, links
 from headrace.streaming.learners.embedding import rows as kernels
 from headrace.streaming.learners.embedding.keys import U64, fields_of, key_of, keys_of
-from headrace.streaming.learners.embedding.layout import NONE, WIDTH, Arrays, Layout
+from headrace.streaming.learners.embedding.layout import (
+    ADMITTED,
+    DRAWS,
+    EVICTED,
+    FREE_ROW,
+    LIVE_BLOCKS,
+    LIVE_ROWS,
+    NONE,
+    REFUSED,
+    WIDTH,
+    Arrays,
+    Layout,
+)
 from headrace.streaming.learners.errors import BadCheckpoint, BadId, BudgetExceeded
 
 F32 = npt.NDArray[np.float32]
@@ -29,7 +41,6 @@ U32 = npt.NDArray[np.uint32]
 Bool = npt.NDArray[np.bool_]
 SHARED: Final = np.uint32(0)
 """The row of ids without one: read, never learnt."""
-_FREE_ROW, _FREE_BLOCK, _ROWS, _BLOCKS, _DRAWS, _EVICTED, _ADMITTED, _REFUSED = range(8)
 
 
 class EmbeddingStore:
@@ -87,9 +98,7 @@ class EmbeddingStore:
         arrays.head[-1] = NONE
         arrays.chain[:] = np.arange(1, layout.n_blocks + 1)
         arrays.chain[-1] = NONE
-        arrays.free[_FREE_ROW] = (
-            1  # row 0 is shared: it has no block, so it reads as zeros and learns nothing
-        )
+        arrays.free[FREE_ROW] = 1  # row 0 is shared: it has no block, so it reads as zeros and learns nothing
 
     @property
     def nbytes(self) -> int:
@@ -99,21 +108,21 @@ class EmbeddingStore:
     @property
     def live_rows(self) -> int:
         """Ids that have a row."""
-        return int(self.arrays.free[_ROWS])
+        return int(self.arrays.free[LIVE_ROWS])
 
     @property
     def live_blocks(self) -> int:
         """Blocks that belong to rows."""
-        return int(self.arrays.free[_BLOCKS])
+        return int(self.arrays.free[LIVE_BLOCKS])
 
     @property
     def counts(self) -> dict[str, int]:
         """Ids admitted, evicted, and refused for want of a row, since the beginning."""
         free = self.arrays.free
         return {
-            "admitted": int(free[_ADMITTED]),
-            "evicted": int(free[_EVICTED]),
-            "refused": int(free[_REFUSED]),
+            "admitted": int(free[ADMITTED]),
+            "evicted": int(free[EVICTED]),
+            "refused": int(free[REFUSED]),
         }
 
     def check(self) -> None:
@@ -198,8 +207,8 @@ class EmbeddingStore:
     def scatter(self, rows: U32, values: F32) -> None:
         """Store `values: float32[n, 8 * m]`, of the shape that `gather` gave, as the weights of distinct `rows: uint32[n]`."""
         values = np.ascontiguousarray(values, np.float32)
-        self.arrays.free[_DRAWS] += 1
-        blocks.scatter(self.arrays, rows, values, values.view(np.uint32), int(self.arrays.free[_DRAWS]))
+        self.arrays.free[DRAWS] += 1
+        blocks.scatter(self.arrays, rows, values, values.view(np.uint32), int(self.arrays.free[DRAWS]))
 
     def give(self, rows: U32, values: F32 | None = None) -> int:
         """Append a block to each of distinct `rows: uint32[n]` while there are free ones; how many got one.
@@ -210,7 +219,7 @@ class EmbeddingStore:
         if values.shape != (len(rows), WIDTH):
             raise ValueError(f"expected {WIDTH} weights for each of {len(rows)} rows, came {values.shape}")
         given = int(kernels.give(self.arrays, rows, values, values.view(np.uint32), self.layout.max_blocks))
-        self.arrays.free[_DRAWS] += 1
+        self.arrays.free[DRAWS] += 1
         self.check()
         return given
 
@@ -278,22 +287,18 @@ class EmbeddingStore:
         return np.asarray(np.exp2(-since / self.half_life))
 
     def _admit(self, keys: U64, known: F32, met: F32, now: float, used: U32) -> None:
-        """Rows for `keys: uint64[n, 2]`, distinct and absent; `used` rows stay. Those for which there is no row are counted.
+        """Rows for those of `keys: uint64[n, 2]`, distinct and absent, that win one; the others are counted. `used` rows stay.
 
         known, met: float32[n], how often they were met before and in this batch.
         """
         arrays = self.arrays
-        if self.layout.counted:
-            order = self._contest(known + met, now, used)
-            arrays.free[_REFUSED] += len(keys) - len(order)
-            keys, known = keys[order], known[order]
-        else:
-            known = np.zeros_like(known)
-            short = min(len(keys), self.layout.rows - 1) - self._free_rows
-            if short > 0:
-                # A few more than needed, so that a full table does not look for the least rows with every batch.
-                self._evict(self._least_rows(short + self._spare, now, used)[0][: max(short, self._loose)])
-        lacking = min(len(keys), self._free_rows) - (self.layout.n_blocks - self.live_blocks)
+        if not self.layout.counted:
+            # Everybody wins, and brings no touches.
+            known, met = np.zeros_like(known), np.full_like(met, np.inf)
+        won = self._contest(known + met, now, used)
+        arrays.free[REFUSED] += len(keys) - len(won)
+        keys, known = keys[won], known[won]
+        lacking = len(keys) - (self.layout.n_blocks - self.live_blocks)
         while lacking > 0:
             taken = self.take_back(self.least(max(lacking, self.layout.n_blocks // 256), now, used))
             if not taken:
@@ -301,9 +306,8 @@ class EmbeddingStore:
             lacking -= taken
         values = self._fresh(len(keys), self.first_blocks)
         kernels.admit(arrays, keys, known, now, values, values.view(np.uint32))
-        if self.layout.counted:
-            door.leave(arrays.door, arrays.knocks, keys[self.rows_of_keys(keys) > 0])
-        arrays.free[_DRAWS] += 1
+        door.leave(arrays.door, arrays.knocks, keys[self.rows_of_keys(keys) > 0])
+        arrays.free[DRAWS] += 1
         self.check()
 
     def _contest(self, met: F32, now: float, used: U32) -> npt.NDArray[np.int64]:
@@ -311,7 +315,7 @@ class EmbeddingStore:
         arrays = self.arrays
         order = np.argsort(-met, kind="stable")[: self.layout.rows - 1]
         free = self._free_rows
-        if free <= self._spare:
+        if self.layout.counted and free <= self._spare:
             # What was lost last was worth the bar, what is left is worth more.
             order = order[met[order] > arrays.bar[1]]
         if len(order) <= free:
@@ -320,11 +324,11 @@ class EmbeddingStore:
         n = min(len(order) - free, len(rows))
         won = int((met[order[free : free + n]] > worth[:n]).sum())
         lost = rows[: max(won, min(won + self._spare if won else 0, self._loose))]
-        if len(rows):
+        if self.layout.counted and len(rows):
             arrays.bar[1] = worth[max(0, len(lost) - 1)]
-        # Who loses a row goes on to be counted.
-        counts = worth[: len(lost)].astype(np.float32)
-        door.sight(arrays.door, arrays.knocks, arrays.keys[lost], counts, np.empty_like(counts))
+            # Who loses a row goes on to be counted.
+            counts = worth[: len(lost)].astype(np.float32)
+            door.sight(arrays.door, arrays.knocks, arrays.keys[lost], counts, np.empty_like(counts))
         self._evict(lost)
         return order[: free + won]
 
