@@ -106,8 +106,8 @@ class Case:
         expected_s: a guess of one repetition's wall seconds, for budgets and for what ``--full`` announces.
         timeout_s: for the start and for each repetition; a contestant that exceeds it has failed.
         fresh_process: start a new process for each repetition, for cold starts.
-        clocked: whether its numbers ask how fast the machine is. Scores do not: a cell that another machine has kept then counts too,
-            and the header names that machine.
+        clocked: whether its numbers ask how fast the machine is. Scores do not: the same work then counts too if it was done on another
+            machine, which the header names, in another case or for another profile.
         verification: whether checksums and checks are on, as shipped.
         skipped: why it cannot be measured here, such as a data set that is absent; such a case is told and not run.
     """

@@ -122,6 +122,10 @@ def run(
     if pending:
         with _scratch(work) as scratch, table.ground(pending, scratch) as ground:
             for number, case in enumerate(pending):
+                # A case before it may have done some of the same work.
+                cells[case.name] = _cells(table, case, profile, machine, environments, store, retry)
+                if not _remaining_s(case, cells[case.name]):
+                    continue
                 say(f"{case.name}: {', '.join(contestant.name for contestant in case.contestants)}")
                 race(
                     case,

@@ -96,7 +96,7 @@ def test_a_score_of_another_machine_counts_and_a_time_does_not(
 ) -> None:
     times, scores = (
         fake_case("times", repetitions=1),
-        replace(fake_case("scores", repetitions=1), clocked=False),
+        replace(fake_case("scores", repetitions=1), clocked=False, args={"events": 4}),
     )
     measure(table_of(times, scores), Profile.FULL, tmp_path)
     assert notes.read_text().count(" run\n") == 2
@@ -111,6 +111,29 @@ def test_a_score_of_another_machine_counts_and_a_time_does_not(
 
     measure(table_of(replace(scores, args={"events": 5})), Profile.FULL, tmp_path)
     assert notes.read_text().count(" run\n") == 4  # what differs in more than the machine is another cell
+
+
+def test_the_same_work_of_another_case_or_profile_counts_for_scores_and_not_for_times(
+    fake_case: Faked, tmp_path: Path, notes: Path
+) -> None:
+    def cases(clocked: bool, *names: str) -> Table:
+        return replace(
+            table_of(*(replace(fake_case(name, repetitions=1), clocked=clocked) for name in names)),
+            keeps=True,
+        )
+
+    first = measure(cases(False, "one", "two"), Profile.FULL, tmp_path)
+    assert notes.read_text().count(" run\n") == 1
+    assert [cell.key["case"] for cell in first.cells] == ["one", "two"]
+    assert first.cells[0].repetitions == first.cells[1].repetitions
+
+    again = measure(cases(False, "three"), Profile.DEFAULT, tmp_path)
+    assert notes.read_text().count(" run\n") == 1
+    assert again.cells[0].repetitions == first.cells[0].repetitions
+    assert again.cells[0].key["profile"] == "default"
+
+    measure(cases(True, "three", "four"), Profile.DEFAULT, tmp_path)
+    assert notes.read_text().count(" run\n") == 3
 
 
 def test_a_failure_of_another_machine_is_tried_again(
