@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from headrace.storage.errors import CorruptManifest, SchemaMismatch
 from headrace.storage.manifest import DataFile, Family
 from headrace.storage.predicate import Predicate, predicate
-from headrace.storage.reader import File, record_batch
+from headrace.storage.reader import File, record_batch, row_numbers
 from headrace.storage.scan import Scan, checked_file
 
 if TYPE_CHECKING:
@@ -150,10 +150,8 @@ class EvolvedScan(Scan):
 
     def take(self, rows: Sequence[int] | NDArray[np.int64]) -> pa.Table:
         """As ``Scan.take``; files that need joining are read by row group."""
-        at = np.asarray(rows, np.int64).reshape(-1)
         starts = np.cumsum([0, *(entry.rows for entry in self.files)])
-        if len(at) and (at.min() < 0 or at.max() >= starts[-1]):
-            raise IndexError(f"{self.root}: expected rows 0..{starts[-1] - 1}, got {at.min()}..{at.max()}")
+        at = row_numbers(rows, int(starts[-1]), self.root)
         which = np.searchsorted(starts, at, side="right") - 1
         found, order = [], []
         for number in np.unique(which).tolist():

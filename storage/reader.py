@@ -207,9 +207,7 @@ class File:
             IndexError: a row that is deleted, or that the file never had.
             CorruptPage, CorruptFooter, NoSuchColumn: as ``batches``.
         """
-        at = np.asarray(rows, np.int64).reshape(-1)
-        if len(at) and (at.min() < 0 or at.max() >= self.n_rows):
-            raise IndexError(f"{self.path}: expected rows 0..{self.n_rows - 1}, got {at.min()}..{at.max()}")
+        at = row_numbers(rows, self.n_rows, self.path)
         names = None if columns is None else list(columns)
         threads = default_threads() if threads is None else max(1, threads)
         try:
@@ -262,6 +260,17 @@ class File:
         self.footer = Footer(self.source)
         self._file_entries.clear()
         return True
+
+
+def row_numbers(
+    rows: Sequence[int] | NDArray[np.integer[Any]], n_rows: int, where: object
+) -> NDArray[np.int64]:
+    """`rows` as ``int64[n]``. Raises IndexError for one that `where`, of `n_rows` rows, never had."""
+    at = np.asarray(rows, np.int64).reshape(-1)
+    if len(at) and (at.min() < 0 or at.max() >= n_rows):
+        expected = f"rows 0..{n_rows - 1}" if n_rows else "no rows, since there are none"
+        raise IndexError(f"{where}: expected {expected}, got {at.min()}..{at.max()}")
+    return at
 
 
 _TakeTask = tuple[ColumnRows, "NDArray[np.int64]", Counter]

@@ -25,7 +25,7 @@ from headrace.storage.objects import Place
 from headrace.storage.paths import inside
 from headrace.storage.predicate import AnyOf, Condition, Filter, filter_columns, parse_filter, predicate
 from headrace.storage.prefetch import MEMORY_BYTES
-from headrace.storage.reader import File
+from headrace.storage.reader import File, row_numbers
 from headrace.storage.views import view_type
 
 if TYPE_CHECKING:
@@ -159,10 +159,8 @@ class Scan:
         Raises:
             IndexError: a row that is deleted, or that there never was.
         """
-        at = np.asarray(rows, np.int64).reshape(-1)
         starts = np.cumsum([0, *(entry.rows for entry in self.files)])
-        if len(at) and (at.min() < 0 or at.max() >= starts[-1]):
-            raise IndexError(f"{self.root}: expected rows 0..{starts[-1] - 1}, got {at.min()}..{at.max()}")
+        at = row_numbers(rows, int(starts[-1]), self.root)
         which = np.searchsorted(starts, at, side="right") - 1
         parts, places = [], []
         for number in np.unique(which).tolist():

@@ -71,7 +71,7 @@ def test_filters_ranges_and_single_rows_of_joined_files(table: Table) -> None:
     assert table.take([4, 0, 3, 0], ["n", "user"]).to_pydict() == {"n": [0, 2, 8, 2], "user": [7, 1, 4, 1]}
     assert [batch.num_rows for batch in table.scan(["n"], batch_rows=2)] == [2, 1, 1, 1]
     assert table.scan([]).to_table().num_rows == 5
-    with pytest.raises(IndexError):
+    with pytest.raises(IndexError, match=r"expected rows 0\.\.4, got 5\.\.5"):
         table.take([5])
 
 

@@ -146,6 +146,14 @@ def test_nothing_and_nonsense(big: tuple[Path, pa.Table]) -> None:
                 file.take(rows)
 
 
+def test_where_there_are_no_rows_it_says_so(tmp_path: Path) -> None:
+    table = storage.create(tmp_path / "t", pa.schema([("x", pa.int64())]))
+    for empty in (table, table.scan(["x"])):
+        with pytest.raises(IndexError, match=r"expected no rows, since there are none, got 0\.\.3"):
+            empty.take([0, 3])
+        assert empty.take([]).num_rows == 0
+
+
 def test_deleted_rows_are_refused(tmp_path: Path) -> None:
     path = numbered(tmp_path / "f", 5000, group_rows=2048)
     forged = Forged(path.read_bytes())
