@@ -191,15 +191,15 @@ def stream(profile: Profile) -> Case:
     def who(name: str, kind: str, **args: Json) -> Contestant:
         return Contestant(name, runner, packages=OURSELVES, args={"kind": kind, **STREAM, **args})
 
-    ours: dict[str, Json] = {"rows": 11_000, "admit_after": 2, "start": 0.02}
+    ours: dict[str, Json] = {"admit_after": 2, "start": 0.02}
     return Case(
         name="stream",
         contestants=(
             who(OURS, "ours", code="int8", **ours),
             who("ours, fp32", "ours", code="fp32", **ours),
             who("small dense, first come", "first", width=16),
-            who("hashing trick", "hashed", width=16),
-            who("hot and cold", "hotcold", width=16),
+            who("hashing trick", "hashed", width=8),
+            who("hot and cold", "hotcold", width=64),
         ),
         metrics=(
             _value("[stream] Recall@20 of the next interaction", "recall"),
@@ -220,7 +220,7 @@ def stream(profile: Profile) -> Case:
 def after_a_break(seed: int, profile: Profile) -> Case:
     """[break]: everybody's taste and every item's popularity change at once, with alarms as they are set, early ones, and none."""
     events = 60_000 if profile is Profile.QUICK else 400_000
-    ours: dict[str, Json] = {"kind": "ours", "rows": 11_000, "admit_after": 2, "start": 0.02, "code": "int8"}
+    ours: dict[str, Json] = {"kind": "ours", "admit_after": 2, "start": 0.02, "code": "int8"}
     forms: dict[str, Json] = {OURS: 3.0, "alarms at a third": 1.0, "no alarm": 1e9}
     return Case(
         name=f"break {seed}",

@@ -67,7 +67,12 @@ def load(cls: Any, data: bytes) -> Any:
             params["half_life"] = float("inf")
         params.setdefault("first_blocks", 1)  # format 1
         params.setdefault("filter_newcomers", False)  # formats 1 and 2
-        model = cls(**params, schedule=kept.schedule)
+        rows = params.pop("rows")
+        # How many are the default is a release's own; these are those of the arrays.
+        model = cls(
+            rows=len(arrays["store.keys"]) if rows is None else rows, **params, schedule=kept.schedule
+        )
+        model.rows = rows
         model._store.restore(under(arrays, "store."))
         for name, mine in model._names.arrays.items():
             mine[...] = like(arrays, f"names.{name}", mine)

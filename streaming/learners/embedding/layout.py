@@ -6,6 +6,7 @@ once, and never another. A row costs the same whatever it learns; what moves bet
 Deliberately absent: growth of any array. A table that doubles needs three times its bytes while it does.
 """
 
+from bisect import bisect_right
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, NamedTuple
 
@@ -87,7 +88,7 @@ class Layout:
         door: int | None = None,
         counted: bool = False,
     ) -> "Layout":
-        """The layout with the most blocks that `budget_bytes` holds, with `rows` rows or as many as leave each two blocks.
+        """The layout with the most blocks that `budget_bytes` holds, with `rows` rows or so many that each can have three quarters of `max_blocks`.
 
         Raises BudgetTooSmall, naming the bytes that would do.
 
@@ -95,22 +96,26 @@ class Layout:
         >>> layout.n_blocks, layout.nbytes <= 100_000
         (1994, True)
         """
-        chosen = max(2, rows) if rows is not None else max(2, budget_bytes // 256)
-        while True:
-            places = _power(chosen // 2) if door is None else door
-            small = cls(chosen, chosen, max_blocks, code, optimiser, places, counted)
-            per_block = replace(small, n_blocks=chosen + 1).nbytes - small.nbytes
-            spare = (budget_bytes - small.nbytes) // per_block
-            if rows is not None or chosen == 2 or spare >= chosen:
-                break
-            chosen = max(2, chosen * 7 // 8)
+
+        def made(rows: int, each: int) -> "Layout":
+            places = _power(rows // 2) if door is None else door
+            return cls(rows, each * rows, max_blocks, code, optimiser, places, counted)
+
+        if rows is None:
+            each, most = -(-3 * max_blocks // 4), min(budget_bytes // WIDTH, NONE // max_blocks)
+            # The last of 2, 3, … rows that fit.
+            rows = 1 + bisect_right(range(2, most), budget_bytes, key=lambda n: made(n, each).nbytes)
+        rows = max(2, rows)
+        small = made(rows, 1)
+        per_block = replace(small, n_blocks=rows + 1).nbytes - small.nbytes
+        spare = (budget_bytes - small.nbytes) // per_block
         if spare < 0:
             raise BudgetTooSmall(
-                f"expected at least {small.nbytes} bytes for {chosen} rows of one {code} block with their index and {optimiser}'s state, "
+                f"expected at least {small.nbytes} bytes for {rows} rows of one {code} block with their index and {optimiser}'s state, "
                 f"came {budget_bytes}; grant more bytes or ask for fewer rows"
             )
         # No row can hold more than max_blocks, so more of them would never be used.
-        blocks = min(chosen + spare, chosen * max_blocks)
+        blocks = min(rows + spare, rows * max_blocks)
         return replace(small, n_blocks=blocks)
 
     @property

@@ -381,7 +381,9 @@ def test_a_budget_too_small_for_its_rows_names_what_would_do(budget):
 )
 def test_a_layout_uses_its_budget_and_no_more(budget, code, optimiser, counted):
     layout = Layout.within(budget, code=code, optimiser=optimiser, counted=counted)
-    assert layout.nbytes <= budget
+    assert 0.9 * budget < layout.nbytes <= budget
+    assert layout.rows == 2 or 6 * layout.rows <= layout.n_blocks <= layout.max_blocks * layout.rows
+    assert Layout.within(budget, layout.rows, code=code, optimiser=optimiser, counted=counted) == layout
     whole = {name: (dtype, shape) for name, (dtype, shape) in layout.arrays().items()}
     assert layout.nbytes == sum(np.zeros(shape, dtype).nbytes for dtype, shape in whole.values())
 
