@@ -159,7 +159,7 @@ class Recommend(_Section):
     budget_bytes: int = Field(default=64 << 20, ge=1_024)
     """Weights, optimiser, index, names and pairs seen, together."""
     rows: int | None = Field(default=None, ge=2)
-    """Users and items that may have embeddings at once; by default so many that each can have three quarters of its blocks."""
+    """Users and items that may have embeddings at once; by default so many that each can have about 256 bytes."""
     code: Literal["fp32", "bf16", "int8"] = "fp32"
     """How weights are stored."""
     learning_rate: float = Field(default=0.05, gt=0)

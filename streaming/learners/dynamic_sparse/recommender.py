@@ -42,7 +42,7 @@ class DSLRecommender(base.MiniBatchClassifier):
     Args:
         budget_bytes: for everything that outlives a batch.
         user, item, time: names of the columns. Without `time`, an interaction is a unit of time.
-        rows: ids that may have a row at once; by default so many that each can have three quarters of `max_blocks`.
+        rows: ids that may have a row at once; by default so many that each can have about 256 bytes, or all of `max_blocks` where that is less.
         max_blocks: of 8 weights, in one row.
         first_blocks: of a new row, while there are free ones; by default as many as there are for each row.
         filter_newcomers: give a row that is in use only to who has been met more often than whom it is taken from. It pays where the same

@@ -17,6 +17,8 @@ from headrace.streaming.learners.errors import BudgetTooSmall
 
 WIDTH: Final = 8
 """Weights in a block: half a cache line of fp32, one word of int8."""
+ROW_BYTES: Final = 256
+"""What a row takes with its index and blocks where nobody says how many rows there are to be: five blocks of fp32, eight of bf16 or int8."""
 Code = Literal["fp32", "bf16", "int8"]
 Optimiser = Literal["adagrad", "adam"]
 CODES: Final = {"fp32": 0, "bf16": 1, "int8": 2}
@@ -88,7 +90,7 @@ class Layout:
         door: int | None = None,
         counted: bool = False,
     ) -> "Layout":
-        """The layout with the most blocks that `budget_bytes` holds, with `rows` rows or so many that each can have three quarters of `max_blocks`.
+        """The layout with the most blocks that `budget_bytes` holds, with `rows` rows or so many that each can have `ROW_BYTES` with its blocks.
 
         Raises BudgetTooSmall, naming the bytes that would do.
 
@@ -101,13 +103,15 @@ class Layout:
             places = _power(rows // 2) if door is None else door
             return cls(rows, each * rows, max_blocks, code, optimiser, places, counted)
 
+        row = made(1_024, 1).nbytes // 1_024
+        per_block = made(1_024, 2).nbytes // 1_024 - row
         if rows is None:
-            each, most = -(-3 * max_blocks // 4), min(budget_bytes // WIDTH, NONE // max_blocks)
+            each = min(max_blocks, max(2, 1 + (ROW_BYTES - row) // per_block))
+            most = min(budget_bytes // WIDTH, NONE // max_blocks)
             # The last of 2, 3, … rows that fit.
             rows = 1 + bisect_right(range(2, most), budget_bytes, key=lambda n: made(n, each).nbytes)
         rows = max(2, rows)
         small = made(rows, 1)
-        per_block = replace(small, n_blocks=rows + 1).nbytes - small.nbytes
         spare = (budget_bytes - small.nbytes) // per_block
         if spare < 0:
             raise BudgetTooSmall(
