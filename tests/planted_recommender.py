@@ -14,8 +14,8 @@ RECOMMENDING = (
         "the budget is off by a block",
         "learners",
         f"{TABLE}/layout.py",
-        "blocks = min(chosen + spare, chosen * max_blocks)",
-        "blocks = min(chosen + spare + 1, chosen * max_blocks)",
+        "blocks = min(rows + spare, rows * max_blocks)",
+        "blocks = min(rows + spare + 1, rows * max_blocks)",
         (f"{STORE}::test_a_layout_uses_its_budget_and_no_more",),
     ),
     Mutant(
