@@ -19,6 +19,22 @@ RECOMMENDING = (
         (f"{STORE}::test_a_layout_uses_its_budget_and_no_more",),
     ),
     Mutant(
+        "where no rows are asked for, bytes stay unused",
+        "learners",
+        f"{TABLE}/layout.py",
+        "key=lambda n: made(n, each).nbytes",
+        "key=lambda n: made(n, 2 * each).nbytes",
+        (f"{STORE}::test_a_layout_uses_its_budget_and_no_more",),
+    ),
+    Mutant(
+        "a checkpoint without rows has those of this release",
+        "learners",
+        "streaming/learners/dynamic_sparse/state.py",
+        'rows=len(arrays["store.keys"]) if rows is None else rows',
+        "rows=rows",
+        (f"{RECOMMENDER}::test_earlier_checkpoints_still_open",),
+    ),
+    Mutant(
         "a recycled block keeps Adam's moments",
         "learners",
         f"{TABLE}/blocks.py",
