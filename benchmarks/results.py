@@ -45,7 +45,7 @@ class Cells:
     """The kept cells of one folder."""
 
     folder: Path
-    _done: dict[str, dict[str, Cell]] = field(default_factory=dict)
+    _done: dict[str, dict[str, Cell]] = field(default_factory=dict, init=False, repr=False, compare=False)
     """By table, what has not failed, by its work; read when it is first asked for."""
 
     def path(self, key: Mapping[str, Json]) -> Path:
