@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from headrace.storage import logical, typecode
-from headrace.storage.arrays import Mask, bitmap, numbers, validity
+from headrace.storage.arrays import Mask, bitmap, numbers, positions, validity
 from headrace.storage.errors import TooLarge
 
 Fail = Callable[[str, object, object], NoReturn]
@@ -159,15 +159,13 @@ def list_parts(
         return None, lengths, items if to is None else plain(items, to)
     if valid is not None:
         lengths = np.where(valid, lengths, 0)
-    some = np.flatnonzero(lengths)
-    lo = int(starts[some].min()) if len(some) else 0
-    hi = int((starts + lengths)[some].max(initial=lo))
+    some = lengths > 0
+    starts, sizes = starts[some], lengths[some]
+    lo, hi = (int(starts.min()), int((starts + sizes).max())) if len(sizes) else (0, 0)
     items = array.values[lo:hi]
     items = items if to is None else plain(items, to)
-    ends = np.cumsum(lengths)
-    shift = (starts - (ends - lengths))[some]
-    if len(some) and (shift != lo).any():
-        at = np.arange(int(ends[-1]), dtype=np.int64) + np.repeat(shift - lo, lengths[some])
+    if (starts - lo != np.cumsum(sizes) - sizes).any():  # they lie apart, or in another order
+        at = positions(starts - lo, sizes)
         items = items.take(pa.Array.from_buffers(pa.int64(), len(at), [None, pa.py_buffer(at)]))
     return valid, lengths, items
 
