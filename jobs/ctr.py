@@ -77,6 +77,8 @@ _READ = msgspec.msgpack.Decoder(_Read)
 class ClickQuery:
     """AdaptDHM on one table, with its control. Attributes: table, where scores go."""
 
+    name = "clicks"
+
     def __init__(
         self,
         context: SparkContext,
@@ -89,46 +91,48 @@ class ClickQuery:
         self.model, self.control, self.metrics, self.table = model, control, metrics, table
         self._context, self._task, self._sink = context, task, Sink(table)
         self._snapshots: tuple[Path | None, Path | None] = (None, None)
+        self._report = ROWS.empty_table()
 
     def committed(self, commit: storage.Commit | None) -> None:
         """Predict by the snapshots of this commit from now on."""
         self._snapshots = attachment_path(commit, CLICKS), attachment_path(commit, CLICKS_CONTROL)
 
-    def run(self, paths: Sequence[Path], after: Progress) -> dict[str, bytes | None]:
-        """Predict, join, score and learn a batch; its attachments. ``after`` gets the scores."""
+    def feed(self, paths: Sequence[Path], after: Progress) -> None:
+        """Predict on the executors; then join, score and learn what has waited for its label."""
         from headrace.streaming.learners.adapt_dhm.noted import Noted
 
-        began = time.process_time()
         for part in self._read(paths):
             self.model.take(Noted.from_bytes(part.noted))
             for clicked in pa.ipc.open_stream(part.clicked):
                 self.model.click(clicked.column(0))
-        learning = time.process_time()
+        began = time.process_time()
         # Impressions of a partition that lags must not end before its clicks have come.
         now = min(after.watermarks_us.values(), default=0) / 1e6
         resolved = self.model.resolve(now)
         rows = resolved.rows
         if self.control is not None and len(rows.time):
             self.control.learn_resolved(rows)
-        learnt = len(rows.time) / max(1e-9, time.process_time() - learning)
+        learnt = len(rows.time) / max(1e-9, time.process_time() - began)
         if len(rows.time):
             names = pa.array([self.model.domain_name(place) for place in rows.domain.tolist()])
             self.metrics.update(rows.scores[:, 0], rows.scores[:, -1], rows.clicked, names)
-        report = self._report(after.batch_id, rows, learnt)
-        self._sink.commit([self.table.stage(report.to_batches())], (after.query_id, after.batch_id))
+        self._report = self._scores(after.batch_id, rows, learnt)
+
+    def publish(self, after: Progress) -> dict[str, bytes]:
+        """Commit the scores under the batch's key; both snapshots for the batch's own manifest. ``after`` gets the scores since the start."""
+        self._sink.commit([self.table.stage(self._report.to_batches())], after.key)
         after.clicks = {
             **self.metrics.total.summary(),
             "window": self.metrics.last_window,
             "alarms": int(self.model.watch.alarms.sum()),
         }
-        if self.control is not None:
-            self.control.version = self.model.version + 1
         published = {
             CLICKS: self.model.publish(),
-            CLICKS_CONTROL: None if self.control is None else self.control.to_bytes(),
             CLICKS_METRICS: msgspec.json.encode(self.metrics.to_dict()),
         }
-        after.seconds["clicks"] = time.process_time() - began
+        if self.control is not None:
+            self.control.version = self.model.version
+            published[CLICKS_CONTROL] = self.control.to_bytes()
         return published
 
     def _read(self, paths: Sequence[Path]) -> list[_Read]:
@@ -147,7 +151,7 @@ class ClickQuery:
         )
         return [_READ.decode(data) for data in found]
 
-    def _report(self, batch: int, rows: Any, learnt_per_s: float) -> pa.Table:
+    def _scores(self, batch: int, rows: Any, learnt_per_s: float) -> pa.Table:
         counts, trust = self.model.pending.counts, getattr(self.model.model.routing, "trust", None)  # type: ignore[union-attr]
         said: list[dict[str, Any]] = []
         scopes: dict[str, Any] = {"total": self.metrics.total.summary()}

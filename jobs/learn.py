@@ -1,7 +1,7 @@
-"""The learner's columns come back from staged and stored files, in chunks, through the store's own reader.
+"""The linear click model on the stream: the loop's columns come back from staged and stored files, through the store's own reader.
 
-In the flow: on the driver, between staging and commit, and once at a restart. Memory is bounded by a chunk and by what waits
-for its label, whatever the size of a batch.
+In the flow: one of the learners of a ``MicroBatch``, and the one whose predictions are stored in the rows. On the driver, between staging
+and commit, and once at a restart. Memory is bounded by a chunk and by what waits for its label, whatever the size of a batch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from headrace import storage
 from headrace.jobs.errors import LearnerChanged
-from headrace.jobs.progress import LEARNER, last_attachment
+from headrace.jobs.progress import LEARNER, Progress, attachment_path, last_attachment, last_commit
 from headrace.jobs.seen import NEXT_OFFSETS, OFFSET, PARTITION, PARTITIONS
 from headrace.jobs.settings import Learner
 from headrace.streaming.contracts import Contract
@@ -35,7 +35,37 @@ def feed_file(path: Path, columns: Sequence[str], feed: Feed) -> None:
         feed(partition, chunk)
 
 
-def open_loop(table: storage.Table, contract: Contract, learner: Learner, seed: int) -> Loop | None:
+class LoopQuery:
+    """The linear click model of one table.
+
+    Attributes:
+        task: what it predicts and learns.
+        snapshot: the last committed version, which executors predict with while they stage; ``None`` before the first.
+    """
+
+    name = "learn"
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop, self.task = loop, loop.task
+        self.snapshot: Path | None = None
+
+    def feed(self, paths: Sequence[Path], after: Progress) -> None:
+        """Join labels, score and learn, a bounded chunk at a time, in the order of the files."""
+        for path in paths:
+            feed_file(path, self._loop.columns, self._loop.feed)
+
+    def publish(self, after: Progress) -> dict[str, bytes]:
+        """The next version; ``after`` gets its metrics."""
+        published = self._loop.finish_batch()
+        after.metrics = published.metrics
+        return {LEARNER: published.data}
+
+    def committed(self, commit: storage.Commit | None) -> None:
+        """Predict by this commit's version from now on."""
+        self.snapshot = attachment_path(commit, LEARNER)
+
+
+def open_loop(table: storage.Table, contract: Contract, learner: Learner, seed: int) -> LoopQuery | None:
     """The learner as of the table's last commit; ``None`` where it is switched off or the contract has no label.
 
     Impressions that still wait for their label are not in the snapshot: the rows from the oldest of them on are fed again,
@@ -69,7 +99,9 @@ def open_loop(table: storage.Table, contract: Contract, learner: Learner, seed: 
                 )
                 if rows.num_rows:
                     loop.replay(partition, rows)
-    return loop
+    query = LoopQuery(loop)
+    query.committed(last_commit(table))
+    return query
 
 
 def _chunks(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:

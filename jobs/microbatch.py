@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
 
 import msgspec
 import pyarrow as pa
@@ -23,30 +23,15 @@ from headrace import storage
 from headrace.jobs import check
 from headrace.jobs.accounts import PIPELINE, QUALITY, Accounts
 from headrace.jobs.errors import CheckpointLost, JobError, Overtaken
-from headrace.jobs.learn import feed_file
+from headrace.jobs.learn import LoopQuery
+from headrace.jobs.learners import Learner
 from headrace.jobs.messages import MESSAGE_COLUMNS
-from headrace.jobs.progress import (
-    GATE,
-    LEARNER,
-    PROGRESS,
-    RECOMMENDER,
-    TAGS,
-    Progress,
-    attachment_path,
-    last_commit,
-)
+from headrace.jobs.progress import GATE, PROGRESS, Progress, last_commit
 from headrace.jobs.seen import recent_files, within_horizon
 from headrace.jobs.settings import Settings
 from headrace.jobs.sink import Sink
 from headrace.jobs.stage import Plan, Stage, Staged
 from headrace.streaming.contracts import Contract, GateDisagreement
-from headrace.streaming.loop import Loop
-
-if TYPE_CHECKING:
-    from headrace.jobs.ctr import ClickQuery
-    from headrace.jobs.recommend import RecommendQuery
-    from headrace.jobs.tags import TagQuery
-
 
 _STAGED = msgspec.msgpack.Decoder(Staged)
 
@@ -60,10 +45,8 @@ class MicroBatch:
 
     Args:
         progress: what the table says of its last commit.
-        loop: the learner as of that commit, or ``None`` for a contract without a label.
-        tags: the tag learner as of that commit, or ``None``.
-        recommender: the recommender as of that commit, or ``None``.
-        clicks: AdaptDHM as of that commit, or ``None``.
+        loop: the learner whose predictions are stored in the rows, or ``None``.
+        others: which learn from the same rows once they are staged.
         report: called with the progress after each commit.
         accounts: where the batch's time is noted; its second opinion runs as a user of its own.
     """
@@ -75,12 +58,10 @@ class MicroBatch:
         contract: Contract,
         table: storage.Table,
         progress: Progress,
-        loop: Loop | None,
+        loop: LoopQuery | None,
+        others: Sequence[Learner],
         report: Callable[[Progress], None],
         accounts: Accounts,
-        tags: TagQuery | None = None,
-        recommender: RecommendQuery | None = None,
-        clicks: ClickQuery | None = None,
     ) -> None:
         self.progress = progress
         self.failure: BaseException | None = None
@@ -90,16 +71,12 @@ class MicroBatch:
         self._table = table
         self._sink = Sink(table)
         self._loop = loop
-        self._tags = tags
-        self._recommender = recommender
-        self._clicks = clicks
+        self._learners = [*others] if loop is None else [loop, *others]
         self._report = report
         self._accounts = accounts
         self._folder = table.folder
         last = last_commit(table)
         self._went_on_from = last.version if last is not None else 0
-        self._snapshot = attachment_path(last, LEARNER)
-        self._ranked_by = attachment_path(last, RECOMMENDER)
         self._recent = within_horizon(
             recent_files(self._folder, table.files), progress.watermarks_us, settings.stream.lateness_s
         )
@@ -141,17 +118,21 @@ class MicroBatch:
                 after.seconds[phase] = after.seconds.get(phase, 0.0) + seconds
         after.seconds["stage"] = time.monotonic() - began
         verdict = self._check_beside([task.check for task in staged if task.check is not None])
-        snapshot = self._learn(staged, after)
+        files = [task.file for task in staged if task.file is not None]
+        for learner in self._learners:
+            with _noted(after, learner.name):
+                learner.feed([self._folder / file.path for file in files], after)
+        pa.default_memory_pool().release_unused()
         checking = time.monotonic()
         gate_json = verdict.result() if verdict is not None else b"{}"
         after.seconds["check"] = time.monotonic() - checking
+        _require_agreement(gate_json, after)
         committing = time.monotonic()
-        tags = self._learn_tags(staged, after)
-        recommender = self._learn_recommender(staged, after)
-        snapshots = {LEARNER: snapshot, TAGS: tags, RECOMMENDER: recommender} | self._learn_clicks(
-            staged, after
-        )
-        self._commit(staged, after, snapshots, gate_json)
+        attachments: dict[str, bytes] = {}
+        for learner in self._learners:
+            with _noted(after, learner.name):
+                attachments |= learner.publish(after)
+        self._commit(files, after, attachments | {PROGRESS: after.to_json(), GATE: gate_json})
         self.progress.seconds["commit"] = time.monotonic() - committing
         self.progress.seconds["batch"] = time.monotonic() - began
         self._report(self.progress)
@@ -200,7 +181,7 @@ class MicroBatch:
             table=self._folder,
             staging=self._folder / check.STAGING,
             task=self._loop.task if self._loop is not None else None,
-            snapshot=self._snapshot,
+            snapshot=self._loop.snapshot if self._loop is not None else None,
             watermarks_us=self.progress.watermarks_us,
             recent=tuple(self._recent),
             lateness_us=round(stream.lateness_s * 1e6),
@@ -230,70 +211,33 @@ class MicroBatch:
                 self._session.sparkContext, self._contract, paths, self._settings.stream.check_rows
             )
 
-    def _learn(self, staged: Sequence[Staged], after: Progress) -> bytes | None:
-        """Feed the loop the staged rows, a bounded chunk at a time, in order of partition."""
-        if self._loop is None:
-            return None
-        began = time.process_time()
-        for task in staged:
-            if task.file is not None:
-                feed_file(self._folder / task.file.path, self._loop.columns, self._loop.feed)
-        published = self._loop.finish_batch()
-        after.metrics = published.metrics
-        pa.default_memory_pool().release_unused()
-        after.seconds["learn"] = time.process_time() - began
-        return published.data
-
-    def _learn_tags(self, staged: Sequence[Staged], after: Progress) -> bytes | None:
-        """Feed the tag learner the same rows, and publish what it reports."""
-        if self._tags is None:
-            return None
-        began = time.process_time()
-        for task in staged:
-            if task.file is not None:
-                self._tags.feed(self._folder / task.file.path)
-        snapshot = self._tags.publish((after.query_id, after.batch_id))
-        after.seconds["tags"] = time.process_time() - began
-        return snapshot
-
-    def _learn_recommender(self, staged: Sequence[Staged], after: Progress) -> bytes | None:
-        """Have the executors rank the batch by the last snapshot, then learn it."""
-        if self._recommender is None:
-            return None
-        began = time.process_time()
-        paths = [self._folder / task.file.path for task in staged if task.file is not None]
-        self._recommender.feed(paths, self._ranked_by, after.batch_id)
-        snapshot = self._recommender.publish((after.query_id, after.batch_id))
-        after.seconds["recommender"] = time.process_time() - began
-        return snapshot
-
-    def _learn_clicks(self, staged: Sequence[Staged], after: Progress) -> dict[str, bytes | None]:
-        """Have the executors predict the batch by the last snapshots, then score and learn what has waited for its label."""
-        if self._clicks is None:
-            return {}
-        paths = [self._folder / task.file.path for task in staged if task.file is not None]
-        return self._clicks.run(paths, after)
-
     def _commit(
-        self, staged: Sequence[Staged], after: Progress, snapshots: dict[str, bytes | None], gate_json: bytes
+        self, files: Sequence[storage.DataFile], after: Progress, attachments: Mapping[str, bytes]
     ) -> None:
-        disagreements = check.disagreements(gate_json)
-        if disagreements:
-            raise GateDisagreement(
-                f"batch {after.batch_id} of '{after.topic}': great-expectations and the masks disagree on {disagreements}; "
-                "nothing of this batch was committed. Report the contract and this line"
-            )
-        files = [task.file for task in staged if task.file is not None]
-        attachments = {PROGRESS: after.to_json(), GATE: gate_json}
-        attachments |= {name: data for name, data in snapshots.items() if data is not None}
-        commit = self._sink.commit(files, (after.query_id, after.batch_id), attachments)
+        commit = self._sink.commit(files, after.key, attachments)
         self.progress = after
-        self._snapshot = attachment_path(commit, LEARNER)
-        self._ranked_by = attachment_path(commit, RECOMMENDER)
-        if self._clicks is not None:
-            self._clicks.committed(commit)
+        for learner in self._learners:
+            learner.committed(commit)
         self._recent = within_horizon(
             [*self._recent, *recent_files(self._folder, commit.files)],
             after.watermarks_us,
             self._settings.stream.lateness_s,
         )
+
+
+def _require_agreement(gate_json: bytes, after: Progress) -> None:
+    """Raises GateDisagreement where the second opinion differs, before any learner has published what it learnt."""
+    disagreements = check.disagreements(gate_json)
+    if disagreements:
+        raise GateDisagreement(
+            f"batch {after.batch_id} of '{after.topic}': great-expectations and the masks disagree on {disagreements}; "
+            "nothing of this batch was committed. Report the contract and this line"
+        )
+
+
+@contextmanager
+def _noted(after: Progress, name: str) -> Iterator[None]:
+    """Add this process's CPU time to the batch's seconds."""
+    began = time.process_time()
+    yield
+    after.seconds[name] = after.seconds.get(name, 0.0) + time.process_time() - began

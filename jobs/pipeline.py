@@ -26,6 +26,7 @@ from headrace.jobs.analysts import Analysts
 from headrace.jobs.check import clear
 from headrace.jobs.errors import CheckpointLost, ContractChanged
 from headrace.jobs.learn import open_loop
+from headrace.jobs.learners import open_learners
 from headrace.jobs.microbatch import MicroBatch, Stopped
 from headrace.jobs.progress import PROGRESS, Progress, last_commit, read_progress
 from headrace.jobs.settings import Settings, read_settings
@@ -84,25 +85,9 @@ def run(
     progress = _last_progress(table, settings, contract)
     starting = _starting_offsets(settings, progress, options.adopt)
     loop = open_loop(table, contract, settings.learner, settings.seed)
-    tags = None
-    if settings.tags.column is not None:
-        from headrace.jobs.tags import open_tags  # it brings river and pandas, which no other query needs
-
-        tags = open_tags(table, contract, settings.tags, settings.tags.column, settings.seed)
-    recommender = None
-    if settings.recommend.enabled:
-        from headrace.jobs.recommend import open_recommender  # it brings river and pandas too
-
-        recommender = open_recommender(spark.sparkContext, table, contract, settings.recommend, settings.seed)
-    clicks = None
-    if settings.clicks.enabled:
-        from headrace.jobs.ctr import open_clicks  # it brings torch
-
-        clicks = open_clicks(spark.sparkContext, table, contract, settings.clicks, settings.seed)
+    others = open_learners(spark.sparkContext, table, contract, settings)
     accounts = Accounts(spark)
-    batch = MicroBatch(
-        spark, settings, contract, table, progress, loop, report, accounts, tags, recommender, clicks
-    )
+    batch = MicroBatch(spark, settings, contract, table, progress, loop, others, report, accounts)
     with accounts.acting(PIPELINE, f"stream {contract.topic}"):  # the query's thread inherits it
         query = _start(spark, settings, batch, starting, options.caught_up)
     with Analysts(spark, settings.stream.table, options.analysts, accounts):

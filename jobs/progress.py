@@ -66,12 +66,17 @@ class Progress(msgspec.Struct):
     total: Counters = msgspec.field(default_factory=Counters)
     batch: Counters = msgspec.field(default_factory=Counters)
     seconds: dict[str, float] = msgspec.field(default_factory=dict)
-    """Of this batch: CPU seconds parse, gate, predict, encode (summed over tasks), learn; wall seconds stage, check."""
+    """Of this batch: CPU seconds parse, gate, predict, encode (summed over tasks) and of each learner; wall seconds stage, check."""
     metrics: dict[str, Any] | None = None
     """The learner's prequential metrics so far; ``None`` without a learner."""
 
     clicks: dict[str, Any] | None = None
     """AdaptDHM's, with those of its control on the same rows; ``None`` where it is off."""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Under which the batch is committed, here and wherever a learner reports: (query id, batch id)."""
+        return self.query_id, self.batch_id
 
     def advanced(self, query_id: str, batch_id: int, tallies: Iterable[tuple[int, Tally]]) -> Progress:
         """The state after a batch whose tasks reported ``tallies`` as (partition, tally)."""

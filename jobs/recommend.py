@@ -23,7 +23,14 @@ from pyspark import SparkContext
 
 from headrace import storage
 from headrace.jobs.errors import BadSettings, LearnerChanged, torch_for
-from headrace.jobs.progress import RECOMMENDER, last_attachment, report_table
+from headrace.jobs.progress import (
+    RECOMMENDER,
+    Progress,
+    attachment_path,
+    last_attachment,
+    last_commit,
+    report_table,
+)
 from headrace.jobs.settings import Recommend
 from headrace.jobs.sink import Sink
 from headrace.streaming.contracts import Contract
@@ -107,23 +114,30 @@ class RecommendQuery:
         table: where scores go, a row per batch.
     """
 
+    name = "recommender"
+
     def __init__(
         self, context: SparkContext, model: DSLRecommender, wanted: Wanted, table: storage.Table, seed: int
     ) -> None:
         self.model, self.table, self._sink = model, table, Sink(table)
         self._context, self._wanted, self._seed = context, wanted, seed
-        self._report: list[dict[str, Any]] = []
+        self._snapshot: Path | None = None
+        self._report = ROWS.empty_table()
 
-    def feed(self, paths: Sequence[Path], snapshot: Path | None, batch_id: int) -> None:
-        """Rank and score the staged files by ``snapshot`` on the executors, then learn them in their order."""
+    def committed(self, commit: storage.Commit | None) -> None:
+        """Rank by the snapshot of this commit from now on."""
+        self._snapshot = attachment_path(commit, RECOMMENDER)
+
+    def feed(self, paths: Sequence[Path], after: Progress) -> None:
+        """Rank and score the staged files by the last snapshot on the executors, then learn them in their order."""
         ranked: list[_Ranked] = []
         if paths:
-            wanted, negatives, seed = self._wanted, self.model.negatives, self._seed
+            wanted, negatives, seed = self._wanted, self.model.negatives, (self._seed, after.batch_id)
             work = [(at, str(path)) for at, path in enumerate(paths)]
-            name = None if snapshot is None else str(snapshot)
+            name = None if self._snapshot is None else str(self._snapshot)
             found = (
                 self._context.parallelize(work, len(work))
-                .map(lambda part: _rank(part[1], name, wanted, negatives, (seed, batch_id, part[0])))
+                .map(lambda part: _rank(part[1], name, wanted, negatives, (*seed, part[0])))
                 .collect()
             )
             ranked = [_RANKED.decode(data) for data in found]
@@ -134,27 +148,24 @@ class RecommendQuery:
                 self.model.learn_arrow(batch, negatives=NEGATIVES)
         n = sum(part.ranked for part in ranked)
         store = self.model.store
-        self._report.append(
-            {
-                "batch": batch_id,
-                "interactions": interactions,
-                "ranked": n,
-                "recall_20": sum(part.hits for part in ranked) / n if n else None,
-                "ndcg_20": sum(part.gains for part in ranked) / n if n else None,
-                "learnt": self.model.n_learned,
-                "rows": store.live_rows,
-                "blocks": store.live_blocks,
-                "bytes": self.model.nbytes,
-                "alarms": self.model.explorer.alarms,
-            }
-        )
+        row = {
+            "batch": after.batch_id,
+            "interactions": interactions,
+            "ranked": n,
+            "recall_20": sum(part.hits for part in ranked) / n if n else None,
+            "ndcg_20": sum(part.gains for part in ranked) / n if n else None,
+            "learnt": self.model.n_learned,
+            "rows": store.live_rows,
+            "blocks": store.live_blocks,
+            "bytes": self.model.nbytes,
+            "alarms": self.model.explorer.alarms,
+        }
+        self._report = pa.Table.from_pylist([row], schema=ROWS)
 
-    def publish(self, key: tuple[str, int]) -> bytes:
+    def publish(self, after: Progress) -> dict[str, bytes]:
         """Commit what there is to report under the batch's key; the snapshot for the batch's own manifest."""
-        rows = pa.Table.from_pylist(self._report, schema=ROWS)
-        self._report = []
-        self._sink.commit([self.table.stage(rows.to_batches())], key)
-        return self.model.to_bytes()
+        self._sink.commit([self.table.stage(self._report.to_batches())], after.key)
+        return {RECOMMENDER: self.model.to_bytes()}
 
 
 def open_recommender(
@@ -188,7 +199,9 @@ def open_recommender(
     kept = last_attachment(table, RECOMMENDER)
     model = DSLRecommender(**params) if kept is None else restored(kept, params, str(table.path))
     report = report_table(table, "recommender", recommend.table, ROWS)
-    return RecommendQuery(context, model, wanted, report, seed)
+    query = RecommendQuery(context, model, wanted, report, seed)
+    query.committed(last_commit(table))
+    return query
 
 
 def restored(kept: bytes, params: Mapping[str, Any], path: str) -> DSLRecommender:

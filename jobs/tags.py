@@ -6,6 +6,7 @@ table of its own, committed under the same (query, batch) just before, so that a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ import pyarrow as pa
 from headrace import storage
 from headrace.jobs.errors import LearnerChanged
 from headrace.jobs.learn import feed_file
-from headrace.jobs.progress import TAGS, last_attachment, report_table
+from headrace.jobs.progress import TAGS, Progress, last_attachment, report_table
 from headrace.jobs.settings import Tags
 from headrace.jobs.sink import Sink
 from headrace.streaming.contracts import Contract
@@ -29,19 +30,25 @@ class TagQuery:
         table: where windows and events go.
     """
 
+    name = "tags"
+
     def __init__(self, tagger: Tagger, table: storage.Table) -> None:
         self._tagger, self.table, self._sink = tagger, table, Sink(table)
 
-    def feed(self, path: Path) -> None:
-        """Predict, score and learn the rows of one staged file, in its order."""
-        feed_file(path, self._tagger.task.columns, lambda _, chunk: self._tagger.feed(chunk))
+    def feed(self, paths: Sequence[Path], after: Progress) -> None:
+        """Predict, score and learn the rows of the staged files, in their order."""
+        for path in paths:
+            feed_file(path, self._tagger.task.columns, lambda _, chunk: self._tagger.feed(chunk))
 
-    def publish(self, key: tuple[str, int]) -> bytes:
+    def publish(self, after: Progress) -> dict[str, bytes]:
         """Commit what there is to report under the batch's key; the snapshot for the batch's own manifest."""
         rows = self._tagger.report()
         files = [self.table.stage(rows.to_batches())] if rows.num_rows else []
-        self._sink.commit(files, key)
-        return self._tagger.to_bytes()
+        self._sink.commit(files, after.key)
+        return {TAGS: self._tagger.to_bytes()}
+
+    def committed(self, commit: storage.Commit | None) -> None:
+        """Nobody but the driver predicts tags: nothing to open."""
 
 
 def open_tags(table: storage.Table, contract: Contract, tags: Tags, column: str, seed: int) -> TagQuery:

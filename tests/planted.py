@@ -414,6 +414,14 @@ JOBS = (
         (KILL,),
     ),
     Mutant(
+        "learners publish a batch on which the second opinion disagrees",
+        "jobs",
+        "jobs/microbatch.py",
+        "        _require_agreement(gate_json, after)\n",
+        "",
+        (f"{PIPELINE}::test_a_disagreement_stops_the_query_before_the_commit",),
+    ),
+    Mutant(
         "a task's letters are not waited for",
         "jobs",
         "jobs/stage.py",

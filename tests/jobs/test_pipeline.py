@@ -18,7 +18,7 @@ from headrace.jobs import check
 from headrace.jobs.errors import CheckpointLost, ContractChanged, LearnerChanged, Overtaken
 from headrace.jobs.feed import HUGE_BYTES
 from headrace.jobs.progress import GATE, PROGRESS, attachment_path, read_progress
-from headrace.jobs.settings import Learner
+from headrace.jobs.settings import Learner, Tags
 from headrace.jobs.sink import Sink
 from headrace.storage.errors import CommitFenced
 from headrace.streaming.ad_feed import AdFeed, Produced
@@ -283,6 +283,8 @@ def test_a_disagreement_stops_the_query_before_the_commit(
     pipeline: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = pipeline()
+    tags = Tags(column="tags", window_events=100)
+    job = Pipeline(job.spark, job.settings.model_copy(update={"tags": tags}))
     job.send(AdFeed(seed=11, n_users=200).messages(1_000))
     honest = check.check
 
@@ -295,9 +297,12 @@ def test_a_disagreement_stops_the_query_before_the_commit(
     monkeypatch.setattr(check, "check", forget_a_rule)
     with pytest.raises(GateDisagreement, match="between:price"):
         job.run()
-    assert storage.open(job.settings.stream.table).num_rows == 0
+    table = job.settings.stream.table
+    reported = table.with_name(f"{table.name}_tags")
+    assert storage.open(table).num_rows == storage.open(reported).num_rows == 0
     monkeypatch.undo()
     assert job.run().total.events == 1_000
+    assert storage.open(reported).num_rows > 0
 
 
 def test_a_driver_that_was_taken_for_dead_commits_nothing_more(
