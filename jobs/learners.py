@@ -1,21 +1,29 @@
-"""What a micro-batch asks of a learner, and which learners the settings switch on beside the linear click model.
+"""What a micro-batch asks of a learner, how rows come to one, and which the settings switch on beside the linear click model.
 
-In the flow: between ``microbatch``, which knows no learner by name, and ``tags``, ``recommend`` and ``ctr``, which are one each. Each brings
-libraries that no other query needs, and is imported once it is asked for.
+In the flow: between ``microbatch``, which knows the linear one alone by name, and ``linear``, ``tags``, ``recommend`` and ``ctr``, which are one each.
+The last three bring libraries that no other query needs, and are imported once they are asked for. Rows come back from staged and stored files
+through the store's own reader; memory is bounded by a chunk, whatever the size of a batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+import pyarrow as pa
 from pyspark import SparkContext
 
 from headrace import storage
 from headrace.jobs.progress import Progress
+from headrace.jobs.seen import OFFSET, PARTITION
 from headrace.jobs.settings import Settings
 from headrace.streaming.contracts import Contract
+
+CHUNK_BYTES = 32 << 20
+CHUNK_ROWS = 8_192
 
 
 class Learner(Protocol):
@@ -68,3 +76,18 @@ def open_learners(
 
         found.append(open_clicks(context, table, contract, settings.clicks, settings.seed))
     return found
+
+
+def chunks(paths: Iterable[Path], columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """``columns`` of the files at ``paths``, in stored order: (partition, at most ``CHUNK_ROWS`` of its rows)."""
+    wanted = list(dict.fromkeys((*columns, PARTITION, OFFSET)))
+    for path in paths:
+        # The driver's memory must not grow with the batch: no row group is decoded ahead of the learner.
+        for batch in storage.read_file(
+            path, columns=wanted, batch_rows=CHUNK_ROWS, threads=1, memory_bytes=CHUNK_BYTES
+        ):
+            partitions = batch.column(PARTITION).to_numpy()
+            edges = [0, *(np.flatnonzero(np.diff(partitions)) + 1).tolist(), batch.num_rows]
+            for start, end in itertools.pairwise(edges):
+                if end > start:
+                    yield int(partitions[start]), batch.slice(start, end - start)

@@ -23,8 +23,8 @@ from headrace import storage
 from headrace.jobs import check
 from headrace.jobs.accounts import PIPELINE, QUALITY, Accounts
 from headrace.jobs.errors import CheckpointLost, JobError, Overtaken
-from headrace.jobs.learn import LoopQuery
 from headrace.jobs.learners import Learner
+from headrace.jobs.linear import LinearQuery
 from headrace.jobs.messages import MESSAGE_COLUMNS
 from headrace.jobs.progress import GATE, PROGRESS, Progress, last_commit
 from headrace.jobs.seen import recent_files, within_horizon
@@ -45,7 +45,7 @@ class MicroBatch:
 
     Args:
         progress: what the table says of its last commit.
-        loop: the learner whose predictions are stored in the rows, or ``None``.
+        linear: the learner whose predictions are stored in the rows, or ``None``.
         others: which learn from the same rows once they are staged.
         report: called with the progress after each commit.
         accounts: where the batch's time is noted; its second opinion runs as a user of its own.
@@ -58,7 +58,7 @@ class MicroBatch:
         contract: Contract,
         table: storage.Table,
         progress: Progress,
-        loop: LoopQuery | None,
+        linear: LinearQuery | None,
         others: Sequence[Learner],
         report: Callable[[Progress], None],
         accounts: Accounts,
@@ -70,8 +70,8 @@ class MicroBatch:
         self._contract = contract
         self._table = table
         self._sink = Sink(table)
-        self._loop = loop
-        self._learners = [*others] if loop is None else [loop, *others]
+        self._linear = linear
+        self._learners = [*others] if linear is None else [linear, *others]
         self._report = report
         self._accounts = accounts
         self._folder = table.folder
@@ -180,8 +180,8 @@ class MicroBatch:
             contract=self._contract,
             table=self._folder,
             staging=self._folder / check.STAGING,
-            task=self._loop.task if self._loop is not None else None,
-            snapshot=self._loop.snapshot if self._loop is not None else None,
+            task=self._linear.task if self._linear is not None else None,
+            snapshot=self._linear.snapshot if self._linear is not None else None,
             watermarks_us=self.progress.watermarks_us,
             recent=tuple(self._recent),
             lateness_us=round(stream.lateness_s * 1e6),

@@ -25,8 +25,8 @@ from headrace.jobs.accounts import PIPELINE, Accounts
 from headrace.jobs.analysts import Analysts
 from headrace.jobs.check import clear
 from headrace.jobs.errors import CheckpointLost, ContractChanged
-from headrace.jobs.learn import open_loop
 from headrace.jobs.learners import open_learners
+from headrace.jobs.linear import open_linear
 from headrace.jobs.microbatch import MicroBatch, Stopped
 from headrace.jobs.progress import PROGRESS, Progress, last_commit, read_progress
 from headrace.jobs.settings import Settings, read_settings
@@ -84,10 +84,10 @@ def run(
     clear(table.folder)
     progress = _last_progress(table, settings, contract)
     starting = _starting_offsets(settings, progress, options.adopt)
-    loop = open_loop(table, contract, settings.learner, settings.seed)
+    linear = open_linear(table, contract, settings.learner, settings.seed)
     others = open_learners(spark.sparkContext, table, contract, settings)
     accounts = Accounts(spark)
-    batch = MicroBatch(spark, settings, contract, table, progress, loop, others, report, accounts)
+    batch = MicroBatch(spark, settings, contract, table, progress, linear, others, report, accounts)
     with accounts.acting(PIPELINE, f"stream {contract.topic}"):  # the query's thread inherits it
         query = _start(spark, settings, batch, starting, options.caught_up)
     with Analysts(spark, settings.stream.table, options.analysts, accounts):

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from headrace import storage
 from headrace.jobs.errors import LearnerChanged
-from headrace.jobs.learn import feed_file
+from headrace.jobs.learners import chunks
 from headrace.jobs.progress import TAGS, Progress, last_attachment, report_table
 from headrace.jobs.settings import Tags
 from headrace.jobs.sink import Sink
@@ -37,8 +37,8 @@ class TagQuery:
 
     def feed(self, paths: Sequence[Path], after: Progress) -> None:
         """Predict, score and learn the rows of the staged files, in their order."""
-        for path in paths:
-            feed_file(path, self._tagger.task.columns, lambda _, chunk: self._tagger.feed(chunk))
+        for _, chunk in chunks(paths, self._tagger.task.columns):
+            self._tagger.feed(chunk)
 
     def publish(self, after: Progress) -> dict[str, bytes]:
         """Commit what there is to report under the batch's key; the snapshot for the batch's own manifest."""

@@ -400,7 +400,7 @@ JOBS = (
     Mutant(
         "a restart forgets the oldest impression that waits",
         "jobs",
-        "jobs/learn.py",
+        "jobs/linear.py",
         "pa.array(chunk.column(OFFSET).to_numpy() >= waiting.get(partition, np.inf))",
         "pa.array(chunk.column(OFFSET).to_numpy() > waiting.get(partition, np.inf))",
         (f"{PIPELINE}::test_a_restart_goes_on_where_it_stopped_and_learns_the_same",),

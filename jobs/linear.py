@@ -1,13 +1,12 @@
-"""The linear click model on the stream: the loop's columns come back from staged and stored files, through the store's own reader.
+"""The linear click model on the stream: labels joined, scored, then learnt, from staged files and once more from stored ones at a restart.
 
-In the flow: one of the learners of a ``MicroBatch``, and the one whose predictions are stored in the rows. On the driver, between staging
-and commit, and once at a restart. Memory is bounded by a chunk and by what waits for its label, whatever the size of a batch.
+In the flow: one of the learners of a ``MicroBatch``, and the one whose predictions are stored in the rows. Memory is bounded by a chunk and by
+what waits for its label.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -16,26 +15,16 @@ import pyarrow as pa
 
 from headrace import storage
 from headrace.jobs.errors import LearnerChanged
+from headrace.jobs.learners import chunks
 from headrace.jobs.progress import LEARNER, Progress, attachment_path, last_attachment, last_commit
-from headrace.jobs.seen import NEXT_OFFSETS, OFFSET, PARTITION, PARTITIONS
+from headrace.jobs.seen import NEXT_OFFSETS, OFFSET, PARTITIONS
 from headrace.jobs.settings import Learner
 from headrace.streaming.contracts import Contract
 from headrace.streaming.learners.ftrl import Rates
 from headrace.streaming.loop import Loop, Snapshot, task_of
 
-CHUNK_BYTES = 32 << 20
-CHUNK_ROWS = 8_192
 
-Feed = Callable[[int, pa.RecordBatch], object]
-
-
-def feed_file(path: Path, columns: Sequence[str], feed: Feed) -> None:
-    """Hand each chunk of ``columns`` of the file at ``path`` to ``feed(partition, chunk)``, in stored order."""
-    for partition, chunk in _chunks(path, columns):
-        feed(partition, chunk)
-
-
-class LoopQuery:
+class LinearQuery:
     """The linear click model of one table.
 
     Attributes:
@@ -51,8 +40,8 @@ class LoopQuery:
 
     def feed(self, paths: Sequence[Path], after: Progress) -> None:
         """Join labels, score and learn, a bounded chunk at a time, in the order of the files."""
-        for path in paths:
-            feed_file(path, self._loop.columns, self._loop.feed)
+        for partition, chunk in chunks(paths, self._loop.columns):
+            self._loop.feed(partition, chunk)
 
     def publish(self, after: Progress) -> dict[str, bytes]:
         """The next version; ``after`` gets its metrics."""
@@ -65,7 +54,7 @@ class LoopQuery:
         self.snapshot = attachment_path(commit, LEARNER)
 
 
-def open_loop(table: storage.Table, contract: Contract, learner: Learner, seed: int) -> LoopQuery | None:
+def open_linear(table: storage.Table, contract: Contract, learner: Learner, seed: int) -> LinearQuery | None:
     """The learner as of the table's last commit; ``None`` where it is switched off or the contract has no label.
 
     Impressions that still wait for their label are not in the snapshot: the rows from the oldest of them on are fed again,
@@ -93,26 +82,12 @@ def open_loop(table: storage.Table, contract: Contract, learner: Learner, seed: 
     for file in table.files:
         ends = dict(zip(file.tags.get(PARTITIONS, ()), file.tags.get(NEXT_OFFSETS, ()), strict=True))
         if any(ends.get(partition, 0) > offset for partition, offset in waiting.items()):
-            for partition, chunk in _chunks(table.folder / file.path, loop.columns):
+            for partition, chunk in chunks([table.folder / file.path], loop.columns):
                 rows = chunk.filter(
                     pa.array(chunk.column(OFFSET).to_numpy() >= waiting.get(partition, np.inf))
                 )
                 if rows.num_rows:
                     loop.replay(partition, rows)
-    query = LoopQuery(loop)
+    query = LinearQuery(loop)
     query.committed(last_commit(table))
     return query
-
-
-def _chunks(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Chunks of at most ``CHUNK_ROWS`` rows of one partition each."""
-    wanted = list(dict.fromkeys((*columns, PARTITION, OFFSET)))
-    # The driver's memory must not grow with the batch: no row group is decoded ahead of the learner.
-    for batch in storage.read_file(
-        path, columns=wanted, batch_rows=CHUNK_ROWS, threads=1, memory_bytes=CHUNK_BYTES
-    ):
-        partitions = batch.column(PARTITION).to_numpy()
-        edges = [0, *(np.flatnonzero(np.diff(partitions)) + 1).tolist(), batch.num_rows]
-        for start, end in itertools.pairwise(edges):
-            if end > start:
-                yield int(partitions[start]), batch.slice(start, end - start)
