@@ -119,9 +119,10 @@ class MicroBatch:
         after.seconds["stage"] = time.monotonic() - began
         verdict = self._check_beside([task.check for task in staged if task.check is not None])
         files = [task.file for task in staged if task.file is not None]
+        paths = [self._folder / file.path for file in files]
         for learner in self._learners:
             with _noted(after, learner.name):
-                learner.feed([self._folder / file.path for file in files], after)
+                learner.feed(paths, after)
         pa.default_memory_pool().release_unused()
         checking = time.monotonic()
         gate_json = verdict.result() if verdict is not None else b"{}"
