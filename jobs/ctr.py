@@ -28,8 +28,8 @@ from headrace.jobs.progress import (
     CLICKS_CONTROL,
     CLICKS_METRICS,
     Progress,
+    attached,
     attachment_path,
-    last_attachment,
     last_commit,
     report_table,
 )
@@ -211,11 +211,12 @@ def open_clicks(
     params = params_of(task, contract, clicks, seed)
     model = AdaptDHMClassifier(**params, routing=clicks.routing)
     control = AdaptDHMClassifier(**params, routing="none") if clicks.control else None
-    kept = last_attachment(table, CLICKS)
+    last = last_commit(table)
+    kept = attached(last, CLICKS)
     metrics = Prequential(clicks.window_events)
     if kept is not None:
         model = _restored(table, kept, model)
-        beside = last_attachment(table, CLICKS_CONTROL)
+        beside = attached(last, CLICKS_CONTROL)
         if (beside is None) != (control is None):
             raise LearnerChanged(
                 f"table '{table.path}' was learnt {'without' if beside is None else 'with'} a control; put clicks.control back, "
@@ -223,11 +224,11 @@ def open_clicks(
             )
         if control is not None and beside is not None:
             control = _restored(table, beside, control)
-        metrics = Prequential.from_dict(msgspec.json.decode(last_attachment(table, CLICKS_METRICS) or b"{}"))
+        metrics = Prequential.from_dict(msgspec.json.decode(attached(last, CLICKS_METRICS) or b"{}"))
     query = ClickQuery(
         context, task, model, control, metrics, report_table(table, "clicks", clicks.table, ROWS)
     )
-    query.committed(last_commit(table))
+    query.committed(last)
     return query
 
 

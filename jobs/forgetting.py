@@ -1,58 +1,125 @@
 """What learners have of persons whose rows are erased, and what is done about it: forgotten exactly, aged out, or said.
 
-In the flow: after a table's rows are gone (``erasing``); a learner's snapshot travels in its commits as an attachment. The recommender
-has a row per id, so a person's row, optimiser state and name are cleared and a new snapshot is committed; the ones before it go with
-their versions. What hashed weights and trees have learnt from a person cannot be taken out of them: the receipt says that it
-is approximate, and why. A job that is running holds its own copy; it has to be started again, from the new snapshot.
+In the flow: after a table's rows are gone (``erasing``); a learner's snapshot travels in its commits as an attachment. The recommender and
+the AdaptDHM click model have a row per id, so a person's row, optimiser state and name are cleared, what waits of them for its label is
+dropped, and new snapshots are committed; the ones before go with their versions. What is learnt of many persons together cannot be
+taken apart again: the receipt says that it is approximate, and why. A job that is running holds its own copy; it has to be started
+again, from the new snapshot.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from headrace import storage
-from headrace.jobs.progress import LEARNER, RECOMMENDER, TAGS, last_attachment, last_commit
+from headrace.jobs.progress import (
+    CLICKS,
+    CLICKS_CONTROL,
+    LEARNER,
+    RECOMMENDER,
+    TAGS,
+    attached,
+    attachment_path,
+    last_commit,
+)
 from headrace.storage.receipts import Reach
 from headrace.storage.subjects import Id
 
-_LEARNT = {
+_LEARNT: Final = {
     LEARNER: "weights of the click model are shared by all who hash to them; a share of one person remains until newer events outweigh it",
     TAGS: "trees hold counts of all persons together; they are replaced as drift and age demand",
 }
+_GO: Final = "earlier snapshots go with their versions, by headrace gc"
+
+_Forgotten = tuple[bytes, tuple[Reach, ...]]
+"""The snapshot without the persons, and what a receipt says."""
 
 
 def forget_in_learners(table: storage.Table, ids: Sequence[Id]) -> tuple[Reach, ...]:
     """Forget persons in the newest snapshots of a table; what a receipt says about it."""
-    found = [
+    last = last_commit(table)
+    reach = [
         Reach(f"snapshot {name!r}", "approximate", note=note)
         for name, note in _LEARNT.items()
-        if last_attachment(table, name) is not None
+        if attachment_path(last, name) is not None
     ]
-    kept = last_attachment(table, RECOMMENDER)
-    if kept is not None:
-        found.append(_recommender(table, kept, ids))
-    return tuple(found)
+    forgetful: dict[str, Callable[[str, bytes, str | None, Sequence[Id]], _Forgotten]] = {
+        RECOMMENDER: _in_recommender,
+        CLICKS: _in_click_model,
+        CLICKS_CONTROL: _in_click_model,
+    }
+    renewed: dict[str, bytes] = {}
+    for name, forget in forgetful.items():
+        kept = attached(last, name)
+        if kept is None:
+            continue
+        try:
+            fresh, said = forget(name, kept, table.erase_key, ids)
+        except ModuleNotFoundError as error:
+            missing = (
+                f"nothing was done: {error.name} is not installed here; erase again where headrace[torch] is"
+            )
+            fresh, said = kept, (Reach(f"snapshot {name!r}", "approximate", note=missing),)
+        reach += said
+        if fresh != kept:
+            renewed[name] = fresh
+    if renewed and last is not None:
+        # The rest of what it kept goes along: a job goes on from the newest commit.
+        others = {one.name: last.attachment(one.name) for one in last.attachments}
+        table.commit([], attachments={**others, **renewed})
+    return tuple(reach)
 
 
-def _recommender(table: storage.Table, kept: bytes, ids: Sequence[Id]) -> Reach:
-    try:
-        from headrace.streaming.learners.dynamic_sparse.recommender import DSLRecommender
-    except ModuleNotFoundError as error:
-        return Reach(
-            "snapshot 'recommender'",
-            "approximate",
-            note=f"nothing was done: {error.name} is not installed here; erase again where headrace[torch] is",
-        )
+def _in_recommender(name: str, kept: bytes, erase_key: str | None, ids: Sequence[Id]) -> _Forgotten:
+    from headrace.streaming.learners.dynamic_sparse.recommender import DSLRecommender
+
     model = DSLRecommender.from_bytes(kept)
-    had = sum(model.forget(user=one) for one in ids)
-    commit = last_commit(table)
-    if (
-        had and commit is not None
-    ):  # the rest of what it kept goes along, since a job goes on from the newest one
-        others = {one.name: commit.attachment(one.name) for one in commit.attachments}
-        table.commit([], attachments={**others, RECOMMENDER: model.to_bytes()})
+    if model.user != erase_key:
+        return kept, (_untraceable(name, erase_key, (model.user,)),)
+    rows = sum(model.forget(user=one) for one in ids)
+    said = (
+        Reach(f"snapshot {name!r}", "exact", note=f"{_cleared(rows)}; {_GO}"),
+        Reach(
+            f"snapshot {name!r}, rows of items",
+            "approximate",
+            note="an item's row is learnt from all who wanted it; a share of one person remains until newer events outweigh it",
+        ),
+    )
+    return model.to_bytes(), said
+
+
+def _in_click_model(name: str, kept: bytes, erase_key: str | None, ids: Sequence[Id]) -> _Forgotten:
+    from headrace.streaming.learners.adapt_dhm.classifier import AdaptDHMClassifier
+
+    model = AdaptDHMClassifier.from_bytes(kept)
+    fields = model.fields.ids if model.fields is not None else ()
+    if erase_key is None or erase_key not in (*fields, model.group):
+        return kept, (_untraceable(name, erase_key, fields),)
+    found = [model.forget(one, erase_key) for one in ids]
+    waiting, rows = sum(waiting for waiting, _ in found), sum(had_row for _, had_row in found)
+    said = (
+        Reach(
+            f"snapshot {name!r}",
+            "exact",
+            note=f"{_cleared(rows)}, {waiting} impressions dropped that waited for their label; {_GO}",
+        ),
+        Reach(
+            f"snapshot {name!r}, what is shared",
+            "approximate",
+            note="the network and the rows of other ids are learnt from all persons; a share of one remains until newer events outweigh it",
+        ),
+    )
+    return model.to_bytes(), said
+
+
+def _cleared(rows: int) -> str:
+    return f"{rows} embedding rows and their optimiser state cleared"
+
+
+def _untraceable(name: str, erase_key: str | None, fields: Sequence[str]) -> Reach:
     return Reach(
-        "snapshot 'recommender'",
-        "exact",
-        note=f"{had} embedding rows and their optimiser state cleared; earlier snapshots go with their versions, by headrace gc",
+        f"snapshot {name!r}",
+        "approximate",
+        note=f"persons are named by {erase_key!r}, the model knows ids of {', '.join(fields) or 'nobody'}: none is a person's own, and none was cleared",
     )

@@ -16,7 +16,7 @@ import pyarrow as pa
 from headrace import storage
 from headrace.jobs.errors import LearnerChanged
 from headrace.jobs.learners import chunks
-from headrace.jobs.progress import LEARNER, Progress, attachment_path, last_attachment, last_commit
+from headrace.jobs.progress import LEARNER, Progress, attached, attachment_path, last_commit
 from headrace.jobs.seen import NEXT_OFFSETS, OFFSET, PARTITIONS
 from headrace.jobs.settings import Learner
 from headrace.streaming.contracts import Contract
@@ -65,7 +65,8 @@ def open_linear(table: storage.Table, contract: Contract, learner: Learner, seed
     """
     if not learner.enabled or contract.features.label is None:
         return None
-    snapshot = last_attachment(table, LEARNER)
+    last = last_commit(table)
+    snapshot = attached(last, LEARNER)
     task = replace(
         task_of(contract, bits=learner.bits, seed=seed),
         rates=Rates(alpha=learner.learning_rate),
@@ -89,5 +90,5 @@ def open_linear(table: storage.Table, contract: Contract, learner: Learner, seed
                 if rows.num_rows:
                     loop.replay(partition, rows)
     query = LinearQuery(loop)
-    query.committed(last_commit(table))
+    query.committed(last)
     return query

@@ -118,10 +118,9 @@ def attachment_path(commit: storage.Commit | None, name: str) -> Path | None:
     return next((folder / entry.path for entry in commit.attachments if entry.name == name), None)
 
 
-def last_attachment(table: storage.Table, name: str) -> bytes | None:
-    """What the newest commit of a pipeline keeps under ``name``; ``None`` where it keeps nothing there."""
-    last = last_commit(table)
-    return last.attachment(name) if last is not None and attachment_path(last, name) else None
+def attached(commit: storage.Commit | None, name: str) -> bytes | None:
+    """The bytes of a commit's attachment; ``None`` where it has none of that name."""
+    return commit.attachment(name) if commit is not None and attachment_path(commit, name) else None
 
 
 def report_table(table: storage.Table, name: str, path: Path | None, schema: pa.Schema) -> storage.Table:

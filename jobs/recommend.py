@@ -26,8 +26,8 @@ from headrace.jobs.errors import BadSettings, LearnerChanged, torch_for
 from headrace.jobs.progress import (
     RECOMMENDER,
     Progress,
+    attached,
     attachment_path,
-    last_attachment,
     last_commit,
     report_table,
 )
@@ -196,11 +196,12 @@ def open_recommender(
         "half_life": recommend.half_life_s,
         "seed": seed,
     }
-    kept = last_attachment(table, RECOMMENDER)
+    last = last_commit(table)
+    kept = attached(last, RECOMMENDER)
     model = DSLRecommender(**params) if kept is None else restored(kept, params, str(table.path))
     report = report_table(table, "recommender", recommend.table, ROWS)
     query = RecommendQuery(context, model, wanted, report, seed)
-    query.committed(last_commit(table))
+    query.committed(last)
     return query
 
 

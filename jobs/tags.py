@@ -14,7 +14,7 @@ import pyarrow as pa
 from headrace import storage
 from headrace.jobs.errors import LearnerChanged
 from headrace.jobs.learners import chunks
-from headrace.jobs.progress import TAGS, Progress, last_attachment, report_table
+from headrace.jobs.progress import TAGS, Progress, attached, last_commit, report_table
 from headrace.jobs.settings import Tags
 from headrace.jobs.sink import Sink
 from headrace.streaming.contracts import Contract
@@ -59,7 +59,7 @@ def open_tags(table: storage.Table, contract: Contract, tags: Tags, column: str,
         LearnerChanged: the snapshot was of another task.
     """
     task = task_of(contract, tags, column, seed)
-    kept = last_attachment(table, TAGS)
+    kept = attached(last_commit(table), TAGS)
     tagger = Tagger(task) if kept is None else Tagger.from_bytes(kept, task)
     expected = len(task.features.dense) if not task.is_hashed else 1 << task.features.bits
     if len(tagger.model._features) != expected:

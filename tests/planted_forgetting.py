@@ -11,9 +11,26 @@ RECEIPTS = "tests/storage/test_receipts.py"
 HISTORY = "tests/storage/test_erase_history.py"
 MEDIA = "tests/storage/test_erase_media.py"
 EPOCHS = "tests/jobs/test_erase_epochs.py"
+CLICKS = "test_click_models_forget_rows_and_what_waits"
 JOB = "tests/jobs/test_erase_job.py"
 
 FORGETTING = (
+    Mutant(
+        "impressions of a forgotten person are learnt when their window ends",
+        "learners",
+        "streaming/learners/adapt_dhm/classifier.py",
+        "        dropped = self.pending.drop(lambda rows: (rows.keys[:, place] == key).all(1))\n",
+        "        dropped = 0\n",
+        (f"{JOB}::{CLICKS}",),
+    ),
+    Mutant(
+        "the control of a click model remembers the forgotten",
+        "jobs",
+        "jobs/forgetting.py",
+        "            renewed[name] = fresh\n",
+        "            renewed[CLICKS if name == CLICKS_CONTROL else name] = fresh\n",
+        (f"{JOB}::{CLICKS}",),
+    ),
     Mutant(
         "any receipt of a file accounts for whatever became of it",
         "storage",

@@ -14,7 +14,7 @@ import pytest
 from headrace import storage
 from headrace.jobs import erase as job
 from headrace.jobs import forgetting
-from headrace.jobs.progress import PROGRESS, RECOMMENDER, last_attachment
+from headrace.jobs.progress import CLICKS, CLICKS_CONTROL, PROGRESS, RECOMMENDER, attached, last_commit
 from headrace.storage.errors import CommitConflict
 from headrace.storage.register import Register
 
@@ -139,21 +139,87 @@ def test_the_recommender_forgets_exactly(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     from headrace.streaming.learners.dynamic_sparse.recommender import DSLRecommender
 
-    def learnt() -> DSLRecommender:
-        model = DSLRecommender(
-            budget_bytes=1 << 16, user="user", item="item", time="at", admit_after=1, seed=1
+    model = DSLRecommender(budget_bytes=1 << 16, user="user", item="item", time="at", admit_after=2, seed=1)
+    model.learn_arrow(
+        pa.RecordBatch.from_pydict(
+            {"user": [1, 2, 1, 2, 3], "item": [5, 6, 6, 5, 5], "at": [1.0, 2, 3, 4, 5]}
         )
-        model.learn_arrow(
-            pa.RecordBatch.from_pydict({"user": [1, 2, 1], "item": [5, 6, 6], "at": [1.0, 2.0, 3.0]})
-        )
-        return model
-
+    )
     table = storage.write(tmp_path / "t", pa.table({"user": [1]}), erase_key="user")
-    table.commit([], attachments={PROGRESS: b"{}", RECOMMENDER: learnt().to_bytes(), "gate": b"g"})
-    (said,) = forgetting.forget_in_learners(table, [1, 99])
-    assert (said.state, said.note[:2]) == ("exact", "1 ")
-    kept = last_attachment(storage.open(table.path), RECOMMENDER)
+    table.commit([], attachments={PROGRESS: b"{}", RECOMMENDER: model.to_bytes(), "gate": b"g"})
+    said = forgetting.forget_in_learners(table, [1, 3, 99])
+    assert [(one.state, one.place) for one in said] == [
+        ("exact", "snapshot 'recommender'"),
+        ("approximate", "snapshot 'recommender', rows of items"),
+    ]
+    assert said[0].note.startswith("1 embedding rows")
+    last = last_commit(storage.open(table.path))
+    kept = attached(last, RECOMMENDER)
     assert kept is not None
     assert not DSLRecommender.from_bytes(kept).forget(user=1)
     assert DSLRecommender.from_bytes(kept).forget(user=2)
-    assert last_attachment(storage.open(table.path), "gate") == b"g"
+    assert attached(last, "gate") == b"g"
+    version = storage.open(table.path).version
+    forgetting.forget_in_learners(storage.open(table.path), [1, 3])
+    assert storage.open(table.path).version == version, (
+        "3 was met once and is forgotten too: nothing is left to commit"
+    )
+
+
+def shown(*users: int) -> pa.RecordBatch:
+    """An impression of each user, in seconds from 0."""
+    n = len(users)
+    columns = {"event_id": list(range(n)), "event_time": [float(at) for at in range(n)], "user": list(users)}
+    return pa.RecordBatch.from_pydict({**columns, "item": [at % 3 for at in range(n)]})
+
+
+@pytest.mark.parametrize("field", ["user", "group"])
+def test_click_models_forget_rows_and_what_waits(tmp_path: Path, field: str) -> None:
+    """Of both the learner and its control; ``group``: the person is no feature, so that only what waits is theirs."""
+    pytest.importorskip("torch")
+    from headrace.streaming.learners.adapt_dhm.classifier import AdaptDHMClassifier
+
+    ids = ("user", "item") if field == "user" else ("item",)
+    model, control = (
+        AdaptDHMClassifier(ids=ids, group="user", window=4.0, routing=routing, seed=1)
+        for routing in ("lar", "none")
+    )
+    model.show(shown(1, 2, 1, 2, 1, 3, 2))
+    control.learn_resolved(model.resolve(7.0).rows)
+    assert model.pending.waiting == 3
+    table = storage.write(tmp_path / "t", pa.table({"user": [1]}), erase_key="user")
+    kept = {CLICKS: model.to_bytes(), CLICKS_CONTROL: control.to_bytes()}
+    table.commit([], attachments={PROGRESS: b"{}", "gate": b"g", **kept})
+    said = {one.place: one for one in forgetting.forget_in_learners(table, [1, 99])}
+    rows = 1 if field == "user" else 0
+    assert said["snapshot 'clicks'"].state == "exact"
+    assert said["snapshot 'clicks'"].note.startswith(f"{rows} embedding rows")
+    assert "1 impressions" in said["snapshot 'clicks'"].note
+    assert "0 impressions" in said["snapshot 'clicks-control'"].note
+    assert said["snapshot 'clicks', what is shared"].state == "approximate"
+    last = last_commit(storage.open(table.path))
+    for name, waiting in ((CLICKS, 2), (CLICKS_CONTROL, 0)):
+        data = attached(last, name)
+        assert data is not None
+        left = AdaptDHMClassifier.from_bytes(data)
+        assert left.pending.waiting == waiting
+        assert left.forget(1, "user") == (0, False)
+        assert left.forget(2, "user") == (1 if waiting else 0, field == "user")
+    assert attached(last, "gate") == b"g"
+
+
+def test_a_model_that_does_not_know_the_erase_key_says_so(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from headrace.streaming.learners.adapt_dhm.classifier import AdaptDHMClassifier
+    from headrace.streaming.learners.dynamic_sparse.recommender import DSLRecommender
+
+    recommender = DSLRecommender(budget_bytes=1 << 16, user="visit", item="item", time="at", admit_after=1)
+    recommender.learn_arrow(pa.RecordBatch.from_pydict({"visit": [1], "item": [5], "at": [1.0]}))
+    clicks = AdaptDHMClassifier(ids=("item",), routing="none")
+    table = storage.write(tmp_path / "t", pa.table({"user": [1]}), erase_key="user")
+    kept = {RECOMMENDER: recommender.to_bytes(), CLICKS: clicks.to_bytes()}
+    table.commit([], attachments={PROGRESS: b"{}", **kept})
+    said = forgetting.forget_in_learners(table, [1])
+    assert [one.state for one in said] == ["approximate", "approximate"]
+    assert "named by 'user', the model knows ids of visit" in said[0].note
+    assert attached(last_commit(storage.open(table.path)), RECOMMENDER) == kept[RECOMMENDER]

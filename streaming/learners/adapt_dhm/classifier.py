@@ -25,19 +25,17 @@ from river import base
 
 from headrace.streaming.learners import tensors
 from headrace.streaming.learners.adapt_dhm import state
-from headrace.streaming.learners.adapt_dhm.fields import Fields, Inputs, event_keys
+from headrace.streaming.learners.adapt_dhm.fields import Fields, Inputs, event_keys, seconds
 from headrace.streaming.learners.adapt_dhm.model import AdaptDHM, Shape
-from headrace.streaming.learners.adapt_dhm.noted import Noted
+from headrace.streaming.learners.adapt_dhm.noted import OTHER, Noted, domain_places
 from headrace.streaming.learners.adapt_dhm.pending import Impressions, Pending
 from headrace.streaming.learners.adapt_dhm.routing import Kind
 from headrace.streaming.learners.adapt_dhm.watch import DOMAINS, Watch
-from headrace.streaming.learners.embedding.keys import U64
+from headrace.streaming.learners.embedding.keys import U64, key_of
 from headrace.streaming.learners.errors import WrongFeatures
 from headrace.streaming.learners.hashing import mix
 
 F32 = npt.NDArray[np.float32]
-F64 = npt.NDArray[np.float64]
-OTHER = "(other)"
 _ROWS_AT_A_TIME = 4_096
 
 
@@ -273,10 +271,7 @@ class AdaptDHMClassifier(base.MiniBatchClassifier):
         n = batch.num_rows
         domain, names = np.zeros(n, np.int64), [OTHER]
         if self.domain is not None:
-            coded = batch.column(self.domain)
-            coded = coded if pa.types.is_dictionary(coded.type) else coded.dictionary_encode()
-            names = [str(name) for name in coded.dictionary.to_pylist()] + [OTHER]
-            domain = coded.indices.fill_null(len(names) - 1).to_numpy(zero_copy_only=False).astype(np.int64)
+            domain, names = domain_places(batch.column(self.domain))
         group = np.zeros(n, np.uint64)
         if self.group is not None:
             group = event_keys(batch.column(self.group))[0][:, 0]
@@ -364,9 +359,25 @@ class AdaptDHMClassifier(base.MiniBatchClassifier):
         self.version += 1
         return self.to_bytes()
 
-    def forget(self, group: Any) -> int:
-        """Drop what waits of a person, by the `group` column's value; how many impressions. What was learnt together stays."""
-        return self.pending.forget(int(event_keys([group])[0][0, 0]))
+    def forget(self, value: Any, field: str) -> tuple[int, bool]:
+        """Clear an id's row and drop what waits of it: how many impressions, and whether there was a row.
+
+        What it taught the network, other rows and crosses stays. field: one of `ids`, or `group`, which may have no rows.
+        Raises ValueError for another, BadId.
+        """
+        if self.fields is None or self.model is None:
+            return 0, False
+        if field == self.group and field not in self.fields.ids:
+            group = np.uint64(key_of(value, 0)[0])
+            return self.pending.drop(lambda rows: rows.group == group), False
+        (place,) = self.fields.places((field,))
+        key = np.array(key_of(value, place), np.uint64)
+        dropped = self.pending.drop(lambda rows: (rows.keys[:, place] == key).all(1))
+        if self.fresh is not None:
+            keys, numbers, labels = self.fresh
+            others = (keys[:, place] != key).any(1)
+            self.fresh = keys[others], numbers[others], labels[others]
+        return dropped, self.model.table.store.forget(value, place)
 
     def to_bytes(self) -> bytes:
         """Everything, pending labels and optimiser too, to the last bit; see `state`."""
@@ -386,11 +397,3 @@ class AdaptDHMClassifier(base.MiniBatchClassifier):
     def load(cls, path: Path | str) -> "AdaptDHMClassifier":
         """The classifier of a file. Raises BadCheckpoint, FileNotFoundError."""
         return cls.from_bytes(Path(path).read_bytes())
-
-
-def seconds(column: pa.Array) -> F64:
-    """Times `float64[n]` in seconds of a timestamp column, or the numbers of any other; NaN for null."""
-    if pa.types.is_timestamp(column.type):
-        whole = column.cast(pa.timestamp("us")).cast(pa.int64()).cast(pa.float64())
-        return np.asarray(whole.to_numpy(zero_copy_only=False)) / 1e6
-    return np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False))

@@ -57,9 +57,7 @@ class Fields:
         """Where ids of these names stand. Raises ValueError for what is no id."""
         for name in names:
             if name not in self.ids:
-                raise ValueError(
-                    f"expected context, crosses and domain among the ids {', '.join(self.ids)}, came {name!r}"
-                )
+                raise ValueError(f"expected a name among the ids {', '.join(self.ids)}, came {name!r}")
         return tuple(self.ids.index(name) for name in names)
 
     def rows(self, rows: Sequence[Mapping[Any, Any]]) -> Inputs:
@@ -109,6 +107,14 @@ def event_keys(ids: Any) -> tuple[U64, npt.NDArray[np.bool_]]:
     """Keys of the ids of events, `uint64[n, 2]`, and which are ids at all, `bool[n]`."""
     keys = _keys(ids, 0, len(ids))
     return keys, keys[:, 1] != ABSENT
+
+
+def seconds(column: pa.Array) -> npt.NDArray[np.float64]:
+    """Times `float64[n]` in seconds of a timestamp column, or the numbers of any other; NaN for null."""
+    if pa.types.is_timestamp(column.type):
+        whole = column.cast(pa.timestamp("us")).cast(pa.int64()).cast(pa.float64())
+        return np.asarray(whole.to_numpy(zero_copy_only=False)) / 1e6
+    return np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False))
 
 
 def _keys(values: Any, field: int, n: int) -> U64:

@@ -4,13 +4,18 @@ In the flow: made by a snapshot's `note`, taken by the learner's `take`. Tensors
 """
 
 import json
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from headrace.streaming.learners.adapt_dhm.pending import Impressions
+
+OTHER: Final = "(other)"
+"""The domain of whatever has none of its own."""
 
 
 class Noted(NamedTuple):
@@ -35,3 +40,11 @@ class Noted(NamedTuple):
         said = json.loads(data[8 : 8 + length])["__metadata__"]
         no_id, missing = map(int, said["counts"].split())
         return cls(Impressions(**load_tensors(data)), json.loads(said["domains"]), no_id, missing)
+
+
+def domain_places(column: pa.Array) -> tuple[npt.NDArray[np.int64], list[str]]:
+    """A column's domains as places among their names, `int64[n]`, and the names; null is `OTHER`."""
+    coded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    names = [*map(str, coded.dictionary.to_pylist()), OTHER]
+    places = coded.indices.fill_null(len(names) - 1).to_numpy(zero_copy_only=False)
+    return places.astype(np.int64), names

@@ -8,6 +8,7 @@ kept), for one that is clicked already (`repeated`). An impression shown twice w
 `capacity` the oldest are resolved early, as they stand, and counted (`cut_short`).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -142,16 +143,15 @@ class Pending:
         self.counts.resolved += len(resolved.time)
         return resolved
 
-    def forget(self, group: int) -> int:
-        """Drop what waits of one group (a person), unlearnt; how many."""
-        dropped = 0
-        for segment in self._segments:
-            gone = segment.waits & (segment.rows.group == np.uint64(group))
-            segment.waits[gone] = False
-            dropped += int(gone.sum())
-        kept = self.all()
+    def drop(self, which: Callable[[Impressions], Bool]) -> int:
+        """Drop what waits and is meant by `which`, unlearnt, to the last byte; how many."""
+        waiting = self.all()
+        if not len(waiting.time):
+            return 0
+        kept = waiting.take(~which(waiting))
         self._segments = []
         self._append(kept)
+        dropped = len(waiting.time) - len(kept.time)
         self.counts.shown -= dropped
         return dropped
 

@@ -198,9 +198,27 @@ def test_what_waits_never_exceeds_its_capacity_and_a_person_can_be_forgotten():
     assert model.pending.counts.cut_short == 140
     user = views(80, 2)[0].column("user")[0].as_py()
     held = model.pending.all()
-    gone = model.forget(user)
+    gone, had_row = model.forget(user, "user")
     assert gone == int((held.keys[:, 0, 0] == user).sum()) > 0
+    assert had_row
     assert not (model.pending.all().keys[:, 0, 0] == user).any()
+    assert model.model.table.find(held.keys[held.keys[:, 0, 0] == user])[0, 0] == 0
+    assert model.forget(user, "user") == (0, False)
+    counts = model.pending.counts
+    assert counts.shown == counts.resolved + model.pending.waiting
+    with pytest.raises(ValueError, match="among the ids"):
+        model.forget(user, "age")
+
+
+def test_a_forgotten_negative_that_was_to_be_learnt_at_once_is_not_learnt():
+    model = stream(delay="now")
+    batch, _ = views(80, 0)
+    user = batch.column("user")[0].as_py()
+    model.show(batch)
+    others = 80 - batch.column("user").to_pylist().count(user)
+    model.forget(user, "user")
+    model.resolve(0.0)
+    assert model.n_learned == others
 
 
 @pytest.mark.parametrize("delay", ["wait", "now"])
