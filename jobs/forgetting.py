@@ -2,9 +2,9 @@
 
 In the flow: after a table's rows are gone (``erasing``); a learner's snapshot travels in its commits as an attachment. The recommender and
 the AdaptDHM click model have a row per id, so a person's row, optimiser state and name are cleared, what waits of them for its label is
-dropped, and new snapshots are committed; the ones before go with their versions. What is learnt of many persons together cannot be
-taken apart again: the receipt says that it is approximate, and why. A job that is running holds its own copy; it has to be started
-again, from the new snapshot.
+dropped, and new snapshots are committed; the ones before go with their versions. A job that is running has its own copy, in which it
+would bring the persons back: it is fenced first, so that it commits no more and has to be started again, from the new snapshots. What
+is learnt of many persons together cannot be taken apart again: the receipt says that it is approximate, and why.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from headrace.jobs.progress import (
     CLICKS,
     CLICKS_CONTROL,
     LEARNER,
+    PROGRESS,
     RECOMMENDER,
     TAGS,
     attached,
     attachment_path,
     last_commit,
+    read_progress,
 )
 from headrace.storage.receipts import Reach
 from headrace.storage.subjects import Id
@@ -31,6 +33,7 @@ _LEARNT: Final = {
     TAGS: "trees hold counts of all persons together; they are replaced as drift and age demand",
 }
 _GO: Final = "earlier snapshots go with their versions, by headrace gc"
+_HOLDER: Final = "an erasure of persons, after which the job has to be started again"
 
 _Forgotten = tuple[bytes, tuple[Reach, ...]]
 """The snapshot without the persons, and what a receipt says."""
@@ -49,6 +52,9 @@ def forget_in_learners(table: storage.Table, ids: Sequence[Id]) -> tuple[Reach, 
         CLICKS: _in_click_model,
         CLICKS_CONTROL: _in_click_model,
     }
+    if last is not None and ids and any(attachment_path(last, name) for name in forgetful):
+        table.fence(read_progress(last.attachment(PROGRESS)).query_id, _HOLDER)
+        last = last_commit(table)  # after a batch that was just being committed
     renewed: dict[str, bytes] = {}
     for name, forget in forgetful.items():
         kept = attached(last, name)
@@ -79,7 +85,7 @@ def _in_recommender(name: str, kept: bytes, erase_key: str | None, ids: Sequence
         return kept, (_untraceable(name, erase_key, (model.user,)),)
     rows = sum(model.forget(user=one) for one in ids)
     said = (
-        Reach(f"snapshot {name!r}", "exact", note=f"{_cleared(rows)}; {_GO}"),
+        Reach(f"snapshot {name!r}", "exact", note=f"{_cleared(rows, ids)}; {_GO}"),
         Reach(
             f"snapshot {name!r}, rows of items",
             "approximate",
@@ -102,7 +108,7 @@ def _in_click_model(name: str, kept: bytes, erase_key: str | None, ids: Sequence
         Reach(
             f"snapshot {name!r}",
             "exact",
-            note=f"{_cleared(rows)}, {waiting} impressions dropped that waited for their label; {_GO}",
+            note=f"{_cleared(rows, ids)}, {waiting} impressions dropped that waited for their label; {_GO}",
         ),
         Reach(
             f"snapshot {name!r}, what is shared",
@@ -113,8 +119,8 @@ def _in_click_model(name: str, kept: bytes, erase_key: str | None, ids: Sequence
     return model.to_bytes(), said
 
 
-def _cleared(rows: int) -> str:
-    return f"{rows} embedding rows and their optimiser state cleared"
+def _cleared(rows: int, ids: Sequence[Id]) -> str:
+    return f"{rows} embedding rows and their optimiser state cleared, of {len(ids)} persons whose rows the table had"
 
 
 def _untraceable(name: str, erase_key: str | None, fields: Sequence[str]) -> Reach:

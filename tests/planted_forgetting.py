@@ -11,6 +11,7 @@ RECEIPTS = "tests/storage/test_receipts.py"
 HISTORY = "tests/storage/test_erase_history.py"
 MEDIA = "tests/storage/test_erase_media.py"
 EPOCHS = "tests/jobs/test_erase_epochs.py"
+RUNNING = "tests/jobs/test_train_recommender.py::test_a_job_that_runs_while_persons_are_erased_does_not_bring_them_back"
 CLICKS = "test_click_models_forget_rows_and_what_waits"
 JOB = "tests/jobs/test_erase_job.py"
 
@@ -22,6 +23,14 @@ FORGETTING = (
         "        dropped = self.pending.drop(lambda rows: (rows.keys[:, place] == key).all(1))\n",
         "        dropped = 0\n",
         (f"{JOB}::{CLICKS}",),
+    ),
+    Mutant(
+        "a job that runs while persons are erased commits its own copy of the model",
+        "jobs",
+        "jobs/forgetting.py",
+        "        table.fence(read_progress(last.attachment(PROGRESS)).query_id, _HOLDER)\n",
+        "",
+        (RUNNING,),
     ),
     Mutant(
         "the control of a click model remembers the forgotten",

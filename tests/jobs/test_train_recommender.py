@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 
 from headrace import storage
+from headrace.jobs import check
 from headrace.jobs.errors import BadSettings, LearnerChanged
-from headrace.jobs.progress import LEARNER, RECOMMENDER, attachment_path, last_commit
+from headrace.jobs.forgetting import forget_in_learners
+from headrace.jobs.progress import LEARNER, RECOMMENDER, attached, attachment_path, last_commit
 from headrace.jobs.recommend import restored
 from headrace.jobs.settings import Recommend, Settings, Stream
 from headrace.jobs.train_recommender import for_recommender
+from headrace.storage.erase import suppress
+from headrace.storage.errors import CommitFenced
 from headrace.streaming.ad_feed import AdFeed
 from headrace.streaming.learners.dynamic_sparse.recommender import DSLRecommender
 from headrace.streaming.learners.dynamic_sparse.serving import Recommender
@@ -65,6 +69,41 @@ def test_clicks_are_ranked_then_learnt_and_a_restart_goes_on(pipeline: Make) -> 
     assert served.recommend_many(users, 5) == kept.recommend_many(users, 5)
     with pytest.raises(LearnerChanged, match="code differ"):
         recommending(job, code="int8").run()
+
+
+@pytest.mark.spark
+@pytest.mark.broker
+def test_a_job_that_runs_while_persons_are_erased_does_not_bring_them_back(
+    pipeline: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has them in its memory, and is kept from committing; started again, it goes on without them."""
+    job = recommending(pipeline(partitions=1, max_events_per_batch=2_000))
+    feed = list(AdFeed(seed=9, n_users=50, n_items=50).messages(4_000))
+    job.send(feed[:2_000])
+    job.run()
+    path, honest = job.settings.stream.table, check.check
+    user = next(row["user_id"] for row in storage.open(path).to_table().to_pylist() if row["kind"] == "click")
+
+    def meanwhile(*arguments: object) -> bytes:
+        table = storage.open(path)
+        suppress(table, [user])
+        reach = forget_in_learners(table, [user])
+        assert reach[0].note.startswith("1 embedding rows")
+        return honest(*arguments)  # type: ignore[arg-type]
+
+    job.send(feed[2_000:])
+    monkeypatch.setattr(check, "check", meanwhile)
+    with pytest.raises(
+        CommitFenced, match="an erasure of persons, after which the job has to be started again"
+    ):
+        job.run()
+    monkeypatch.undo()
+    assert job.run().total.events == 4_000
+    kept = attached(last_commit(storage.open(path)), RECOMMENDER)
+    assert kept is not None
+    learnt = DSLRecommender.from_bytes(kept)
+    assert not learnt.forget(user=user)
+    assert learnt.n_learned > 0
 
 
 def test_a_snapshot_of_an_earlier_release_goes_on_as_it_was_made() -> None:
