@@ -32,7 +32,7 @@ _LEARNT: Final = {
     LEARNER: "weights of the click model are shared by all who hash to them; a share of one person remains until newer events outweigh it",
     TAGS: "trees hold counts of all persons together; they are replaced as drift and age demand",
 }
-_GO: Final = "earlier snapshots go with their versions, by headrace gc"
+_GO: Final = "earlier snapshots go with their versions, by headrace gc once the next batch is committed"
 _HOLDER: Final = "an erasure of persons, after which the job has to be started again"
 
 _Forgotten = tuple[bytes, tuple[Reach, ...]]
