@@ -6,7 +6,7 @@ what waits for its label.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -15,9 +15,9 @@ import pyarrow as pa
 
 from headrace import storage
 from headrace.jobs.errors import LearnerChanged
-from headrace.jobs.learners import chunks
+from headrace.jobs.learners import CHUNK_ROWS, chunks
 from headrace.jobs.progress import LEARNER, Progress, attached, attachment_path, last_commit
-from headrace.jobs.seen import NEXT_OFFSETS, OFFSET, PARTITIONS
+from headrace.jobs.seen import NEXT_OFFSETS, OFFSET, PARTITION, PARTITIONS, are_of_batches
 from headrace.jobs.settings import Learner
 from headrace.streaming.contracts import Contract
 from headrace.streaming.learners.ftrl import Rates
@@ -79,16 +79,33 @@ def open_linear(table: storage.Table, contract: Contract, learner: Learner, seed
             "contract say now. Put them back, or write to a new table (and checkpoint) to begin with an empty learner"
         )
     loop = Loop(task, snapshot)
-    waiting = {partition: offset for partition, offset in loop.replay_from.items() if offset is not None}
-    for file in table.files:
-        ends = dict(zip(file.tags.get(PARTITIONS, ()), file.tags.get(NEXT_OFFSETS, ()), strict=True))
-        if any(ends.get(partition, 0) > offset for partition, offset in waiting.items()):
-            for partition, chunk in chunks([table.folder / file.path], loop.columns):
-                rows = chunk.filter(
-                    pa.array(chunk.column(OFFSET).to_numpy() >= waiting.get(partition, np.inf))
-                )
-                if rows.num_rows:
-                    loop.replay(partition, rows)
+    if loop.replay_from:
+        for partition, rows in _rows_from(table, loop.replay_from, loop.columns, task.event_time):
+            loop.replay(partition, rows)
     query = LinearQuery(loop)
     query.committed(last)
     return query
+
+
+def _rows_from(
+    table: storage.Table, offsets: Mapping[int, int], columns: Sequence[str], event_time: str
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The stored rows of each partition of ``offsets`` from its offset on, in the order in which they came."""
+    if are_of_batches(table.files):
+        for file in table.files:
+            ends = dict(zip(file.tags[PARTITIONS], file.tags[NEXT_OFFSETS], strict=True))
+            if any(ends.get(partition, 0) > offset for partition, offset in offsets.items()):
+                for partition, chunk in chunks([table.folder / file.path], columns):
+                    wanted = chunk.column(OFFSET).to_numpy() >= offsets.get(partition, np.inf)
+                    if wanted.any():
+                        yield partition, chunk.filter(pa.array(wanted))
+        return
+    # Compaction has put them in another order. They are what waits for its label, which is held in memory anyway. A message may
+    # hold many events, whose order among each other is not kept: that of their times stands in for it.
+    names = list(dict.fromkeys((*columns, event_time, OFFSET)))
+    for partition, offset in offsets.items():
+        wanted = [(PARTITION, "==", partition), (OFFSET, ">=", offset)]
+        rows = table.scan(names, filter=wanted).to_table()
+        ordered = rows.sort_by([(OFFSET, "ascending"), (event_time, "ascending")])
+        for chunk in ordered.combine_chunks().to_batches(max_chunksize=CHUNK_ROWS):
+            yield partition, chunk

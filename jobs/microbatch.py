@@ -27,7 +27,7 @@ from headrace.jobs.learners import Learner
 from headrace.jobs.linear import LinearQuery
 from headrace.jobs.messages import MESSAGE_COLUMNS
 from headrace.jobs.progress import GATE, PROGRESS, Progress, last_commit
-from headrace.jobs.seen import recent_files, within_horizon
+from headrace.jobs.seen import Recent
 from headrace.jobs.settings import Settings
 from headrace.jobs.sink import Sink
 from headrace.jobs.stage import Plan, Stage, Staged
@@ -77,8 +77,12 @@ class MicroBatch:
         self._folder = table.folder
         last = last_commit(table)
         self._went_on_from = last.version if last is not None else 0
-        self._recent = within_horizon(
-            recent_files(self._folder, table.files), progress.watermarks_us, settings.stream.lateness_s
+        self._recent = Recent(
+            table,
+            contract,
+            progress.watermarks_us,
+            settings.stream.lateness_s,
+            self._folder / check.STAGING,
         )
         self._one_at_a_time = threading.Lock()
         self._stopping = False
@@ -184,7 +188,7 @@ class MicroBatch:
             task=self._linear.task if self._linear is not None else None,
             snapshot=self._linear.snapshot if self._linear is not None else None,
             watermarks_us=self.progress.watermarks_us,
-            recent=tuple(self._recent),
+            recent=self._recent.files(),
             lateness_us=round(stream.lateness_s * 1e6),
             max_event_bytes=stream.max_event_bytes,
             check_rows=stream.check_rows,
@@ -219,11 +223,7 @@ class MicroBatch:
         self.progress = after
         for learner in self._learners:
             learner.committed(commit)
-        self._recent = within_horizon(
-            [*self._recent, *recent_files(self._folder, commit.files)],
-            after.watermarks_us,
-            self._settings.stream.lateness_s,
-        )
+        self._recent.advance(commit.files, after.watermarks_us)
 
 
 def _require_agreement(gate_json: bytes, after: Progress) -> None:

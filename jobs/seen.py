@@ -1,11 +1,15 @@
 """Which event ids a partition has stored within its horizon, read back from the table itself.
 
-In the flow: beside the gate, on the executors. The table is the only state: a restart, another executor or another machine
-finds the same ids, and a batch that never committed leaves none behind. A worker process keeps what it has read, by file.
+In the flow: beside the gate, on the executors; which files to look at is the driver's to say (``Recent``). The table is the only
+state: a restart, another executor or another machine finds the same ids, and a batch that never committed leaves none behind. A
+worker process keeps what it has read, by file. The files of batches say by their tags what they hold; once compaction has made
+others of them, the driver gathers the ids within the horizon in one file for all.
 """
 
 from __future__ import annotations
 
+import shutil
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -33,25 +37,82 @@ class RecentFile:
     max_event_time_us: int
 
 
-def recent_files(table: Path, files: Iterable[storage.DataFile]) -> list[RecentFile]:
-    """Those of ``files`` that a pipeline wrote; a file without our tags came from elsewhere and holds no topic's events."""
-    return [
-        RecentFile(str(table / file.path), tuple(file.tags[PARTITIONS]), file.tags[MAX_EVENT_TIME])
-        for file in files
-        if PARTITIONS in file.tags
-    ]
+def are_of_batches(files: Iterable[storage.DataFile]) -> bool:
+    """Whether all ``files`` are as batches wrote them; compaction makes others of them, and somebody else may have added some."""
+    return all(PARTITIONS in file.tags for file in files)
 
 
-def within_horizon(
-    files: Iterable[RecentFile], watermarks_us: Mapping[int, int], lateness_s: float
-) -> list[RecentFile]:
-    """Those of ``files`` that still hold an event which is not late, in the same order."""
-    horizon = {partition: time - round(lateness_s * 1e6) for partition, time in watermarks_us.items()}
-    return [
-        file
-        for file in files
-        if any(file.max_event_time_us >= horizon.get(partition, 0) for partition in file.partitions)
-    ]
+class Recent:
+    """The committed files that may hold what a coming event repeats, as batches move on.
+
+    Args:
+        table: as of its last commit.
+        watermarks_us: highest event time stored, by partition.
+        lateness_s: an event that is older by more than this is late, whether it came before or not.
+        scratch: a folder that the executors see, for ids gathered from compacted files.
+    """
+
+    def __init__(
+        self,
+        table: storage.Table,
+        contract: Contract,
+        watermarks_us: Mapping[int, int],
+        lateness_s: float,
+        scratch: Path,
+    ) -> None:
+        self._table, self._features = table, contract.features
+        self._watermarks_us, self._lateness_us = watermarks_us, round(lateness_s * 1e6)
+        self._scratch, self._gathered = scratch, scratch / "seen"
+        self._files = self._of_table()
+
+    def files(self) -> tuple[RecentFile, ...]:
+        """For the next batch; asked of the table anew where one is gone, since what was compacted is collected one day."""
+        if not all(Path(file.path).exists() for file in self._files):
+            self._table.refresh()
+            self._files = self._of_table()
+        return tuple(self._files)
+
+    def advance(self, files: Iterable[storage.DataFile], watermarks_us: Mapping[int, int]) -> None:
+        """A batch was committed with ``files``."""
+        self._watermarks_us = watermarks_us
+        self._files = self._within_horizon([*self._files, *self._of_batches(files)])
+
+    def _of_table(self) -> list[RecentFile]:
+        files = self._table.files
+        if not are_of_batches(files):
+            return [self._gather()] if self._watermarks_us else []
+        return self._within_horizon(self._of_batches(files))
+
+    def _of_batches(self, files: Iterable[storage.DataFile]) -> list[RecentFile]:
+        folder = self._table.folder
+        return [
+            RecentFile(str(folder / file.path), tuple(file.tags[PARTITIONS]), file.tags[MAX_EVENT_TIME])
+            for file in files
+        ]
+
+    def _within_horizon(self, files: Iterable[RecentFile]) -> list[RecentFile]:
+        """Those that still hold an event which is not late, in the same order."""
+        return [
+            file
+            for file in files
+            if any(file.max_event_time_us >= self._horizon_us(partition) for partition in file.partitions)
+        ]
+
+    def _horizon_us(self, partition: int) -> int:
+        return self._watermarks_us.get(partition, self._lateness_us) - self._lateness_us
+
+    def _gather(self) -> RecentFile:
+        """The ids of the whole table that are within the horizon, in a file that no version names."""
+        names = [self._features.event_id, self._features.event_time, PARTITION]
+        schema = pa.schema([self._table.schema.field(name) for name in names])
+        since_us = min(map(self._horizon_us, self._watermarks_us))
+        since = pa.scalar(since_us, pa.int64()).cast(schema.field(1).type).as_py()
+        shutil.rmtree(self._gathered, ignore_errors=True)
+        self._gathered = self._scratch / f"seen-{uuid.uuid4().hex}"
+        gathered = storage.create(self._gathered, schema)
+        ids = self._table.scan(names, filter=[(names[1], ">=", since)])
+        path = gathered.folder / gathered.stage(ids).path
+        return RecentFile(str(path), tuple(self._watermarks_us), max(self._watermarks_us.values()))
 
 
 def seen_ids(

@@ -286,7 +286,7 @@ class Table:
         Args:
             batches: rows that fit ``schema``.
             seed: for identical bytes and name; None draws them.
-            tags: a small mapping of JSON values that comes back with the file.
+            tags: a small mapping of JSON values that comes back with the file; files that compaction makes of others have none.
             group_rows: rows of a row group; see ``Writer``.
             how: ``profile``, ``encodings``, ``quantise``, ``cluster_by``; see ``Storing``.
 

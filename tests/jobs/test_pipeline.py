@@ -17,9 +17,19 @@ from headrace import storage
 from headrace.jobs import check
 from headrace.jobs.errors import CheckpointLost, ContractChanged, LearnerChanged, Overtaken
 from headrace.jobs.feed import HUGE_BYTES
-from headrace.jobs.progress import GATE, PROGRESS, attachment_path, read_progress
+from headrace.jobs.progress import (
+    GATE,
+    LEARNER,
+    PROGRESS,
+    Progress,
+    attached,
+    attachment_path,
+    last_commit,
+    read_progress,
+)
 from headrace.jobs.settings import Learner, Tags
 from headrace.jobs.sink import Sink
+from headrace.storage.compaction import compact
 from headrace.storage.errors import CommitFenced
 from headrace.streaming.ad_feed import AdFeed, Produced
 from headrace.streaming.contracts import GateDisagreement, load
@@ -332,6 +342,32 @@ def test_a_driver_that_was_taken_for_dead_commits_nothing_more(
     assert job.rows().num_rows == total.stored
     with pytest.raises(CommitFenced, match=r"epoch 3, .* epoch 4"):
         taken[0].commit([], (query_id, 2))
+
+
+def test_compaction_between_two_starts_changes_nothing(pipeline: Make) -> None:
+    """What has been stored and what waits for its label is read from files that are no longer those of the batches."""
+    feed = list(AdFeed(seed=18, n_users=200, impressions_per_s=4.0).messages(6_000))
+    reached, rows, learnt = list[Progress](), list[set[str]](), list[bytes | None]()
+    for compacted in (False, True):
+        job = pipeline(max_events_per_batch=2_000)
+        job.send(feed[:4_000])
+        before = job.run().metrics
+        assert before is not None
+        assert before["waiting"] > 0 < before["learnt"]
+        if compacted:
+            done = compact(storage.open(job.settings.stream.table), cluster_by="user_id", everything=True)
+            assert done.files_before > done.files_after == 1
+        job.send(feed[3_500:])  # some come twice
+        reached.append(job.run())
+        rows.append(set(job.rows().column("event_id").to_pylist()))
+        learnt.append(attached(last_commit(storage.open(job.settings.stream.table)), LEARNER))
+    plain, after = reached
+    assert after.total == plain.total
+    assert after.total.duplicates >= 500
+    assert after.metrics == plain.metrics
+    assert rows[0] == rows[1]
+    assert len(rows[0]) == after.total.stored
+    assert learnt[0] == learnt[1] is not None
 
 
 def test_a_driver_that_was_overtaken_before_its_first_batch_says_so(

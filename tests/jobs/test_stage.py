@@ -17,8 +17,10 @@ from headrace import storage
 from headrace.jobs import dead_letters
 from headrace.jobs.check import REASONS
 from headrace.jobs.sample import RANK
-from headrace.jobs.seen import recent_files
+from headrace.jobs.seen import Recent
 from headrace.jobs.stage import Plan, Stage, Staged, stored_schema
+from headrace.storage.collecting import collect
+from headrace.storage.compaction import compact
 from headrace.streaming.ad_feed import AdFeed
 from headrace.streaming.contracts import decode_json, gate, load
 from headrace.streaming.loop import task_of
@@ -190,15 +192,31 @@ def test_a_task_that_is_repeated_does_the_same_however_its_messages_are_cut(plan
     assert repr(results[0]) == repr(results[1])  # NaN is one of the things that are offered
 
 
-def test_what_comes_again_is_stored_once_also_in_a_later_batch(plan: Plan) -> None:
+@pytest.mark.parametrize("since", ["nothing", "compacted", "compacted and collected"])
+def test_what_comes_again_is_stored_once_also_in_a_later_batch(
+    plan: Plan, tmp_path: Path, since: str
+) -> None:
     batch = messages(1_000, duplicate_share=0.0, late_share=0.0)
     first = staged_of(plan, batch)
     assert first.file is not None
     table = storage.open(plan.table)
     table.commit([first.file])
     watermarks = {p: t.watermark_us for p, t in first.tallies.items() if t.watermark_us is not None}
-    known = recent_files(plan.table, table.files)
-    again = staged_of(replace(plan, recent=tuple(known), watermarks_us=watermarks), batch)
+
+    def opened() -> Recent:
+        lateness_s = plan.lateness_us / 1e6
+        return Recent(storage.open(plan.table), plan.contract, watermarks, lateness_s, tmp_path / "scratch")
+
+    recent = opened()
+    if since != "nothing":
+        assert compact(table, cluster_by="user_id", everything=True).rows == first.file.rows
+        recent = opened() if since == "compacted" else recent
+    if since == "compacted and collected":
+        collect(table, keep_versions=1)
+        assert not (plan.table / first.file.path).exists()
+    known = recent.files()
+    assert len(known) == 1
+    again = staged_of(replace(plan, recent=known, watermarks_us=watermarks), batch)
     assert again.file is None
     for partition, tally in again.tallies.items():
         assert tally.stored == 0
