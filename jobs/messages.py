@@ -59,6 +59,18 @@ class Rows:
     row: NDArray[np.int64]
     events: NDArray[np.int64]
 
+    def only(self, keep: NDArray[np.bool_]) -> Rows:
+        """The rows where ``keep``, bool[n], holds."""
+        mask = pa.array(keep)
+        return Rows(
+            self.batch.filter(mask),
+            self.error.filter(mask),
+            self.null_key.filter(mask),
+            self.message[keep],
+            self.row[keep],
+            self.events[keep],
+        )
+
 
 @dataclass(frozen=True)
 class Segment:

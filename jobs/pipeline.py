@@ -274,9 +274,11 @@ def line(progress: Progress) -> str:
     batch = progress.batch
     text = (
         f"batch {progress.batch_id}: {batch.events} events, {batch.stored} stored, {batch.dead} dead, {batch.late} late, "
-        f"{batch.duplicates} duplicates, {progress.seconds.get('batch', 0.0):.1f} s"
+        f"{batch.duplicates} duplicates, "
     )
-    return text
+    if batch.forgotten:
+        text += f"{batch.forgotten} forgotten, "
+    return f"{text}{progress.seconds.get('batch', 0.0):.1f} s"
 
 
 if __name__ == "__main__":

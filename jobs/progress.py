@@ -1,7 +1,7 @@
 """What a query has done so far, committed with every batch and read back at restart and by whoever watches.
 
 In the flow: one ``Progress`` travels in each manifest as the attachment ``progress``. Its counters close at every version:
-events = stored + dead + late + duplicates, counted in events, not in messages.
+events = stored + dead + late + duplicates + forgotten, counted in events, not in messages.
 """
 
 from __future__ import annotations
@@ -22,13 +22,17 @@ CLICKS, CLICKS_CONTROL, CLICKS_METRICS = "clicks", "clicks-control", "clicks-met
 
 
 class Counters(msgspec.Struct):
-    """Events by fate; ``reasons`` counts dead ones by rule, and an event that breaks two rules counts under both."""
+    """Events by fate; ``reasons`` counts dead ones by rule, and an event that breaks two rules counts under both.
+
+    ``forgotten`` are those of persons whom the table was told to forget: where it can be read whose they are, nothing is kept of them.
+    """
 
     events: int = 0
     stored: int = 0
     dead: int = 0
     late: int = 0
     duplicates: int = 0
+    forgotten: int = 0
     reasons: dict[str, int] = msgspec.field(default_factory=dict)
 
     def add(self, other: Counters) -> None:
@@ -37,13 +41,14 @@ class Counters(msgspec.Struct):
         self.dead += other.dead
         self.late += other.late
         self.duplicates += other.duplicates
+        self.forgotten += other.forgotten
         for reason, count in other.reasons.items():
             self.reasons[reason] = self.reasons.get(reason, 0) + count
 
     @property
     def balance(self) -> int:
         """Events that are unaccounted for; always 0."""
-        return self.events - self.stored - self.dead - self.late - self.duplicates
+        return self.events - self.stored - self.dead - self.late - self.duplicates - self.forgotten
 
 
 class Tally(Counters):

@@ -111,6 +111,8 @@ class _Task:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
+        self._table = storage.open(plan.table)
+        self._forgotten = self._table.forgotten()
         self._tallies: dict[int, Tally] = {}
         self._seen: dict[int, SeenIds] = {}
         self._seconds = {"parse": 0.0, "gate": 0.0, "predict": 0.0}
@@ -121,7 +123,7 @@ class _Task:
 
     def run(self, messages: Iterator[pa.RecordBatch]) -> Staged:
         began = time.process_time()
-        file = storage.open(self._plan.table).stage(self._rows(messages))
+        file = self._table.stage(self._rows(messages))
         self._letters.close()
         self._seconds["encode"] = time.process_time() - began - sum(self._seconds.values())
         candidates = self._candidates.table()
@@ -142,10 +144,10 @@ class _Task:
                     yield kept
 
     def _process(self, segment: Segment) -> pa.RecordBatch:
-        """The rows of one segment that are stored; the others are counted and, but for duplicates, sent away."""
+        """The rows of one segment that are stored; the others are counted and, but for duplicates and the forgotten, sent away."""
         plan, clock = self._plan, _Clock(self._seconds)
         tally = self._tallies.setdefault(segment.partition, Tally())
-        rows = segment.decode(plan.contract, plan.max_event_bytes)
+        rows = self._without_forgotten(tally, segment.decode(plan.contract, plan.max_event_bytes))
         clock.spent("parse")
         verdict = gate(rows.batch, plan.contract, error=rows.error, null_key=rows.null_key)
         fresh, late = self._separate(segment.partition, tally, rows.batch, verdict)
@@ -160,6 +162,16 @@ class _Task:
             pa.array(segment.offsets[rows.message[fresh]]),
         ]
         return pa.RecordBatch.from_arrays([*predicted.columns, *origin], schema=stored_schema(plan.contract))
+
+    def _without_forgotten(self, tally: Tally, rows: Rows) -> Rows:
+        """Before anything else looks at them: nothing that names a forgotten person gets into a letter, a sample or a file."""
+        key = self._plan.contract.features.erase_key
+        if self._forgotten is None or key is None:
+            return rows
+        gone = self._forgotten.returning(rows.batch.column(key))
+        tally.events += int(gone.sum())
+        tally.forgotten += int(gone.sum())
+        return rows.only(~gone)
 
     def _separate(
         self, partition: int, tally: Tally, batch: pa.RecordBatch, verdict: Verdict

@@ -41,7 +41,9 @@ class Summary:
         reasons = sorted(total.reasons.items(), key=lambda item: (-item[1], item[0]))
         lines = [
             f"{self.produced:,} events produced = {total.stored:,} stored + {total.dead:,} dead + {total.late:,} late + "
-            f"{total.duplicates:,} duplicates" + (f" + {lost:,} not read yet" if lost else ""),
+            f"{total.duplicates:,} duplicates"
+            + (f" + {total.forgotten:,} of forgotten persons" if total.forgotten else "")
+            + (f" + {lost:,} not read yet" if lost else ""),
             f"{self.seconds:.0f} s, {total.events / max(self.seconds, 1e-9):,.0f} events/s, "
             f"peak memory {self.peak_memory_bytes / 2**30:.1f} GiB (driver, workers, broker and this process)",
             *_last_window(self.progress),

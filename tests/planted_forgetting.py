@@ -17,6 +17,14 @@ JOB = "tests/jobs/test_erase_job.py"
 
 FORGETTING = (
     Mutant(
+        "late events of forgotten persons become dead letters",
+        "jobs",
+        "jobs/stage.py",
+        "        return rows.only(~gone)\n",
+        "        return rows\n",
+        ("tests/jobs/test_stage.py::test_of_a_forgotten_person_nothing_is_kept_and_no_letter_sent",),
+    ),
+    Mutant(
         "impressions of a forgotten person are learnt when their window ends",
         "learners",
         "streaming/learners/adapt_dhm/classifier.py",

@@ -21,6 +21,7 @@ from headrace.jobs.seen import Recent
 from headrace.jobs.stage import Plan, Stage, Staged, stored_schema
 from headrace.storage.collecting import collect
 from headrace.storage.compaction import compact
+from headrace.storage.erase import suppress
 from headrace.streaming.ad_feed import AdFeed
 from headrace.streaming.contracts import decode_json, gate, load
 from headrace.streaming.loop import task_of
@@ -85,7 +86,7 @@ def messages(n: int, **feed: Any) -> pa.RecordBatch:
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
-    table = storage.create(tmp_path / "table", stored_schema(CONTRACT))
+    table = storage.create(tmp_path / "table", stored_schema(CONTRACT), erase_key="user_id")
     return Plan(
         topic="feed",
         contract=CONTRACT,
@@ -225,6 +226,35 @@ def test_what_comes_again_is_stored_once_also_in_a_later_batch(
             == first.tallies[partition].stored + first.tallies[partition].duplicates
         )
         assert tally.duplicates > 0
+
+
+@pytest.mark.parametrize("how_many", ["one", "all"])
+def test_of_a_forgotten_person_nothing_is_kept_and_no_letter_sent(plan: Plan, how_many: str) -> None:
+    batch = messages(600)
+    before = staged_of(plan, batch)
+    assert before.file is not None
+    table = storage.open(plan.table)
+    table.commit([before.file])
+    users = table.scan(["user_id"]).to_table().column("user_id").to_pylist()
+    persons = set(users) if how_many == "all" else {max(users, key=users.count)}
+    suppress(table, list(persons))
+    letters, Letterbox.sent = Letterbox.sent, []
+    after = staged_of(plan, batch)
+    tallies, earlier = after.tallies.values(), before.tallies.values()
+    assert [tally.balance for tally in tallies] == [0] * len(tallies)
+    assert sum(tally.events for tally in tallies) == batch.num_rows
+    kept = sum(user not in persons for user in users)
+    assert (after.file.rows if after.file else 0) == sum(tally.stored for tally in tallies) == kept
+    assert [tally.next_offset for tally in tallies] == [tally.next_offset for tally in earlier]
+    assert sum(tally.forgotten for tally in tallies) >= len(users) - kept > 0
+
+    def of_persons(sent: Sequence[tuple[bytes, bytes | None, dict[str, str]]]) -> int:
+        read = [value for _, value, headers in sent if headers["reason"] != "unknown_version"]
+        decoded = decode_json(pa.array(read, pa.binary()), CONTRACT, max_bytes=2_000)
+        return sum(user in persons for user in decoded.batch.column("user_id").to_pylist())
+
+    assert of_persons(Letterbox.sent) == 0, "but for what cannot be read, and so names nobody"
+    assert of_persons(letters) > 0 or how_many == "one"
 
 
 def test_late_events_are_letters_too(plan: Plan) -> None:
