@@ -12,7 +12,6 @@ import shutil
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -26,6 +25,8 @@ PARTITION, OFFSET = "_partition", "_offset"
 """Columns of a stored row: where in its topic the event came from."""
 PARTITIONS, NEXT_OFFSETS, MAX_EVENT_TIME = "partitions", "next_offsets", "max_event_time_us"
 """Tags of a data file: its Kafka partitions, the offset after its last one in each, and its highest event time."""
+WORKER_BYTES = 128 << 20
+"""What a worker process keeps of ids it has read: those of some five million events."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Recent:
     def _of_table(self) -> list[RecentFile]:
         files = self._table.files
         if not are_of_batches(files):
-            return [self._gather()] if self._watermarks_us else []
+            return self._gather() if self._watermarks_us else []
         return self._within_horizon(self._of_batches(files))
 
     def _of_batches(self, files: Iterable[storage.DataFile]) -> list[RecentFile]:
@@ -101,7 +102,7 @@ class Recent:
     def _horizon_us(self, partition: int) -> int:
         return self._watermarks_us.get(partition, self._lateness_us) - self._lateness_us
 
-    def _gather(self) -> RecentFile:
+    def _gather(self) -> list[RecentFile]:
         """The ids of the whole table that are within the horizon, in a file that no version names."""
         names = [self._features.event_id, self._features.event_time, PARTITION]
         schema = pa.schema([self._table.schema.field(name) for name in names])
@@ -111,8 +112,11 @@ class Recent:
         self._gathered = self._scratch / f"seen-{uuid.uuid4().hex}"
         gathered = storage.create(self._gathered, schema)
         ids = self._table.scan(names, filter=[(names[1], ">=", since)])
-        path = gathered.folder / gathered.stage(ids).path
-        return RecentFile(str(path), tuple(self._watermarks_us), max(self._watermarks_us.values()))
+        file = gathered.stage(ids)
+        if not file.rows:  # all of them are forgotten
+            return []
+        path = str(gathered.folder / file.path)
+        return [RecentFile(path, tuple(self._watermarks_us), max(self._watermarks_us.values()))]
 
 
 def seen_ids(
@@ -127,24 +131,48 @@ def seen_ids(
     if watermark_us is None:
         return seen
     since_us = watermark_us - lateness_us
-    for file in files:
-        if partition in file.partitions and file.max_event_time_us >= since_us:
-            stored = _stored_ids(file.path, contract.features.event_id, contract.features.event_time)
-            mine = stored.filter((pc.field(PARTITION) == partition) & (pc.field("time") >= since_us))
-            for batch in mine.to_batches():
-                seen.add(batch.column("id"), batch.column("time"))
+    _worker.let_go(files)
+    stored = [
+        _worker.ids_of(file.path, contract.features.event_id, contract.features.event_time)
+        for file in files
+        if partition in file.partitions and file.max_event_time_us >= since_us
+    ]
+    if stored:
+        mine = (pc.field(PARTITION) == partition) & (pc.field("time") >= since_us)
+        for batch in pa.concat_tables(stored).filter(mine).combine_chunks().to_batches():
+            seen.add(batch.column("id"), batch.column("time"))
     return seen
 
 
-@lru_cache(maxsize=64)
-def _stored_ids(path: str, id_column: str, time_column: str) -> pa.Table:
-    """Ids, event times in microseconds, and partitions of a committed file, which never changes."""
-    batches = storage.read_file(path, columns=[id_column, time_column, PARTITION])
-    table = pa.Table.from_batches(list(batches))
-    return pa.table(
-        {
-            "id": table.column(id_column),
-            "time": table.column(time_column).cast(pa.int64()),
-            PARTITION: table.column(PARTITION),
-        }
-    )
+class _Worker:
+    """What this process has read of committed files, which never change; what does not fit is read anew each time."""
+
+    def __init__(self) -> None:
+        self._ids: dict[str, pa.Table] = {}
+
+    def let_go(self, files: Sequence[RecentFile]) -> None:
+        """Of the same tables' files no others than these will be asked for again."""
+        paths = {file.path for file in files}
+        folders = {str(Path(path).parent) for path in paths}
+        for path in [path for path in self._ids if path not in paths and str(Path(path).parent) in folders]:
+            del self._ids[path]
+
+    def ids_of(self, path: str, id_column: str, time_column: str) -> pa.Table:
+        """Ids, event times in microseconds, and partitions."""
+        held = self._ids.get(path)
+        if held is None:
+            batches = storage.read_file(path, columns=[id_column, time_column, PARTITION])
+            table = pa.Table.from_batches(list(batches))
+            held = pa.table(
+                {
+                    "id": table.column(id_column),
+                    "time": table.column(time_column).cast(pa.int64()),
+                    PARTITION: table.column(PARTITION),
+                }
+            )
+            if held.nbytes + sum(table.nbytes for table in self._ids.values()) <= WORKER_BYTES:
+                self._ids[path] = held
+        return held
+
+
+_worker = _Worker()

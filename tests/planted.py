@@ -417,7 +417,7 @@ JOBS = (
         "ids in compacted files are not asked for",
         "jobs",
         "jobs/seen.py",
-        "            return [self._gather()] if self._watermarks_us else []\n",
+        "            return self._gather() if self._watermarks_us else []\n",
         "            return []\n",
         (f"{STAGE}::test_what_comes_again_is_stored_once_also_in_a_later_batch",),
     ),

@@ -17,7 +17,7 @@ from headrace import storage
 from headrace.jobs import dead_letters
 from headrace.jobs.check import REASONS
 from headrace.jobs.sample import RANK
-from headrace.jobs.seen import Recent
+from headrace.jobs.seen import Recent, RecentFile, seen_ids
 from headrace.jobs.stage import Plan, Stage, Staged, stored_schema
 from headrace.storage.collecting import collect
 from headrace.storage.compaction import compact
@@ -193,7 +193,7 @@ def test_a_task_that_is_repeated_does_the_same_however_its_messages_are_cut(plan
     assert repr(results[0]) == repr(results[1])  # NaN is one of the things that are offered
 
 
-@pytest.mark.parametrize("since", ["nothing", "compacted", "compacted and collected"])
+@pytest.mark.parametrize("since", ["nothing", "compacted", "compacted and collected", "forgotten"])
 def test_what_comes_again_is_stored_once_also_in_a_later_batch(
     plan: Plan, tmp_path: Path, since: str
 ) -> None:
@@ -209,12 +209,17 @@ def test_what_comes_again_is_stored_once_also_in_a_later_batch(
         return Recent(storage.open(plan.table), plan.contract, watermarks, lateness_s, tmp_path / "scratch")
 
     recent = opened()
-    if since != "nothing":
+    if since.startswith("compacted"):
         assert compact(table, cluster_by="user_id", everything=True).rows == first.file.rows
         recent = opened() if since == "compacted" else recent
     if since == "compacted and collected":
         collect(table, keep_versions=1)
         assert not (plan.table / first.file.path).exists()
+    if since == "forgotten":
+        suppress(table, table.scan(["user_id"]).to_table().column("user_id").unique().to_pylist())
+        compact(table, everything=True)
+        assert opened().files() == ()
+        return
     known = recent.files()
     assert len(known) == 1
     again = staged_of(replace(plan, recent=known, watermarks_us=watermarks), batch)
@@ -226,6 +231,34 @@ def test_what_comes_again_is_stored_once_also_in_a_later_batch(
             == first.tallies[partition].stored + first.tallies[partition].duplicates
         )
         assert tally.duplicates > 0
+
+
+def test_a_worker_keeps_the_ids_of_files_that_are_asked_for_and_no_more_than_fit(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    honest = storage.read_file
+
+    def counted(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        read.append(path)
+        return honest(path, columns)
+
+    files = []
+    for n in (200, 300, 400):
+        staged = staged_of(plan, messages(n))
+        assert staged.file is not None
+        files.append(RecentFile(str(plan.table / staged.file.path), (0, 1), 2**60))
+    monkeypatch.setattr(storage, "read_file", counted, raising=False)
+    for asked, expected in ((files, 3), (files, 0), (files[1:], 0), (files, 1)):
+        read.clear()
+        seen = seen_ids(asked, 0, 2**60, 2**60, CONTRACT)
+        assert (len(read), len(seen) > 0) == (expected, True)
+    monkeypatch.setattr("headrace.jobs.seen.WORKER_BYTES", 0)
+    other = [replace(file, path=file.path.replace("/data/", "/data/../data/")) for file in files]
+    for _ in range(2):
+        read.clear()
+        assert len(seen_ids(other, 0, 2**60, 2**60, CONTRACT)) == len(seen)
+        assert len(read) == 3
 
 
 @pytest.mark.parametrize("how_many", ["one", "all"])
