@@ -32,6 +32,7 @@ MESSAGE_COLUMNS = (
     "value",
     "partition",
     "offset",
+    "unix_micros(timestamp) AS sent_us",
     f"{_header(VERSION_HEADER)} AS version",
     f"{_header(FORMAT_HEADER)} AS format",
     f"{_header(ROWS_HEADER)} AS rows",
@@ -84,6 +85,11 @@ class Segment:
     def offsets(self) -> NDArray[np.int64]:
         """int64[m], ascending."""
         return self.messages.column("offset").to_numpy()  # type: ignore[no-any-return]
+
+    @property
+    def sent_us(self) -> NDArray[np.int64]:
+        """int64[m], when each was sent by its producer's clock or the broker's, microseconds since 1970; below 0 where none says."""
+        return self.messages.column("sent_us").to_numpy()  # type: ignore[no-any-return]
 
     def decode(self, contract: Contract, max_event_bytes: int) -> Rows:
         """Decode every message; nothing is dropped and nothing raises for what a message holds.

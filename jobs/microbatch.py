@@ -190,6 +190,7 @@ class MicroBatch:
             watermarks_us=self.progress.watermarks_us,
             recent=self._recent.files(),
             lateness_us=round(stream.lateness_s * 1e6),
+            ahead_us=round(stream.ahead_s * 1e6),
             max_event_bytes=stream.max_event_bytes,
             check_rows=stream.check_rows,
             seed=self._settings.seed,

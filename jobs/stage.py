@@ -44,7 +44,8 @@ from headrace.streaming.contracts.masks import Verdict
 from headrace.streaming.dedupe import SeenIds, separate
 from headrace.streaming.loop import PREDICTIONS, Snapshot, Task
 
-LATE = "late"
+LATE, AHEAD = "late", "ahead"
+"""Reasons of dead letters beside the contract's own."""
 ORIGIN = pa.schema([(PARTITION, pa.int32()), (OFFSET, pa.int64())])
 _Mask = NDArray[np.bool_]
 
@@ -82,6 +83,7 @@ class Plan:
     watermarks_us: Mapping[int, int]
     recent: tuple[RecentFile, ...]
     lateness_us: int
+    ahead_us: int
     max_event_bytes: int
     check_rows: int
     seed: int
@@ -150,16 +152,16 @@ class _Task:
         rows = self._without_forgotten(tally, segment.decode(plan.contract, plan.max_event_bytes))
         clock.spent("parse")
         verdict = gate(rows.batch, plan.contract, error=rows.error, null_key=rows.null_key)
-        fresh, late = self._separate(segment.partition, tally, rows.batch, verdict)
-        self._dispose(segment, tally, rows, verdict, fresh, late)
+        fates = self._separate(segment, tally, rows, verdict)
+        self._dispose(segment, tally, rows, verdict, fates)
         self._offer(segment, rows, verdict)
         clock.spent("gate")
-        kept = rows.batch.filter(pa.array(fresh))
+        kept = rows.batch.filter(pa.array(fates.fresh))
         predicted = self._predict(kept)
         clock.spent("predict")
         origin = [
             pa.array(np.full(kept.num_rows, segment.partition, np.int32)),
-            pa.array(segment.offsets[rows.message[fresh]]),
+            pa.array(segment.offsets[rows.message[fates.fresh]]),
         ]
         return pa.RecordBatch.from_arrays([*predicted.columns, *origin], schema=stored_schema(plan.contract))
 
@@ -173,18 +175,16 @@ class _Task:
         tally.forgotten += int(gone.sum())
         return rows.only(~gone)
 
-    def _separate(
-        self, partition: int, tally: Tally, batch: pa.RecordBatch, verdict: Verdict
-    ) -> tuple[_Mask, _Mask]:
-        """Which rows are stored and which are late, bool[n] each; what is neither and was kept is a duplicate."""
-        plan, features = self._plan, self._plan.contract.features
+    def _separate(self, segment: Segment, tally: Tally, rows: Rows, verdict: Verdict) -> _Fates:
+        plan, features, partition = self._plan, self._plan.contract.features, segment.partition
         keep = verdict.keep.to_numpy(zero_copy_only=False)
+        ahead = keep & self._ahead(segment, rows)
+        good = rows.batch.filter(pa.array(keep & ~ahead))
         watermark = plan.watermarks_us.get(partition)
         if partition not in self._seen:
             self._seen[partition] = seen_ids(
                 plan.recent, partition, watermark, plan.lateness_us, plan.contract
             )
-        good = batch.filter(verdict.keep)
         parted = separate(
             good.column(features.event_id),
             good.column(features.event_time),
@@ -193,30 +193,35 @@ class _Task:
             seen=self._seen[partition],
         )
         fresh, late = np.zeros(len(keep), np.bool_), np.zeros(len(keep), np.bool_)
-        fresh[keep], late[keep] = parted.fresh, parted.late
-        times = batch.column(features.event_time).filter(pa.array(fresh)).cast(pa.int64())
+        fresh[keep & ~ahead], late[keep & ~ahead] = parted.fresh, parted.late
+        times = rows.batch.column(features.event_time).filter(pa.array(fresh)).cast(pa.int64())
         if len(times):
             newest = pc.max(times).as_py()
             tally.watermark_us = newest if tally.watermark_us is None else max(tally.watermark_us, newest)
-        return fresh, late
+        return _Fates(fresh, late, ahead)
 
-    def _dispose(
-        self, segment: Segment, tally: Tally, rows: Rows, verdict: Verdict, fresh: _Mask, late: _Mask
-    ) -> None:
+    def _ahead(self, segment: Segment, rows: Rows) -> _Mask:
+        """Which rows lie too far after the time of their message: whose clock is wrong must not move the watermark."""
+        sent = segment.sent_us[rows.message]
+        times = rows.batch.column(self._plan.contract.features.event_time).cast(pa.int64()).fill_null(0)
+        later: _Mask = times.to_numpy(zero_copy_only=False) > sent + self._plan.ahead_us
+        return later & (sent >= 0)
+
+    def _dispose(self, segment: Segment, tally: Tally, rows: Rows, verdict: Verdict, fates: _Fates) -> None:
         """Count every row once, and send the rejected and the late ones to the dead-letter topic."""
         keep = verdict.keep.to_numpy(zero_copy_only=False)
         tally.next_offset = int(segment.offsets[-1]) + 1
         tally.events += int(rows.events.sum())
-        tally.stored += int(fresh.sum())
-        tally.late += int(late.sum())
-        tally.duplicates += int((keep & ~fresh & ~late).sum())
-        tally.dead += int(rows.events[~keep].sum())
-        for index in np.flatnonzero(~keep):
-            reasons = verdict.reasons[int(index)].as_py()
+        tally.stored += int(fates.fresh.sum())
+        tally.late += int(fates.late.sum())
+        tally.duplicates += int((keep & ~fates.fresh & ~fates.late & ~fates.ahead).sum())
+        tally.dead += int(rows.events[~keep | fates.ahead].sum())
+        for index in np.flatnonzero(~keep | fates.ahead):
+            reasons = [AHEAD] if fates.ahead[index] else verdict.reasons[int(index)].as_py()
             for reason in reasons:
                 tally.reasons[reason] = tally.reasons.get(reason, 0) + int(rows.events[index])
             self._letters.send(segment, rows, int(index), reasons)
-        for index in np.flatnonzero(late):
+        for index in np.flatnonzero(fates.late):
             self._letters.send(segment, rows, int(index), [LATE])
 
     def _offer(self, segment: Segment, rows: Rows, verdict: Verdict) -> None:
@@ -235,6 +240,15 @@ class _Task:
         return pa.RecordBatch.from_arrays(
             [*batch.columns, *nulls], schema=pa.schema([*batch.schema, *PREDICTIONS])
         )
+
+
+@dataclass(frozen=True)
+class _Fates:
+    """What becomes of n rows, bool[n] each: stored, late, or too far ahead. What the contract kept and is none of these is a duplicate."""
+
+    fresh: _Mask
+    late: _Mask
+    ahead: _Mask
 
 
 class _Clock:

@@ -385,8 +385,16 @@ JOBS = (
         "late events are counted but not sent on",
         "jobs",
         "jobs/stage.py",
-        "for index in np.flatnonzero(late):",
+        "for index in np.flatnonzero(fates.late):",
         "for index in ():",
+        (STAGE,),
+    ),
+    Mutant(
+        "an event with the time of another century makes all later ones late",
+        "jobs",
+        "jobs/stage.py",
+        "        ahead = keep & self._ahead(segment, rows)\n",
+        "        ahead = keep & False\n",
         (STAGE,),
     ),
     Mutant(

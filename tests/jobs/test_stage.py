@@ -22,7 +22,7 @@ from headrace.jobs.stage import Plan, Stage, Staged, stored_schema
 from headrace.storage.collecting import collect
 from headrace.storage.compaction import compact
 from headrace.storage.erase import suppress
-from headrace.streaming.ad_feed import AdFeed
+from headrace.streaming.ad_feed import START_US, AdFeed
 from headrace.streaming.contracts import decode_json, gate, load
 from headrace.streaming.loop import task_of
 
@@ -34,6 +34,7 @@ SCHEMA = pa.schema(
         ("value", pa.binary()),
         ("partition", pa.int32()),
         ("offset", pa.int64()),
+        ("sent_us", pa.int64()),
         ("version", pa.binary()),
         ("format", pa.binary()),
         ("rows", pa.binary()),
@@ -64,7 +65,7 @@ def _letterbox(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dead_letters, "Producer", Letterbox)
 
 
-def messages(n: int, **feed: Any) -> pa.RecordBatch:
+def messages(n: int, sent_us: int = 2**60, **feed: Any) -> pa.RecordBatch:
     """What the Kafka source would hand to two tasks' worth of partitions, in order of partition and offset."""
     rows = []
     for key, value, headers in AdFeed(
@@ -76,7 +77,10 @@ def messages(n: int, **feed: Any) -> pa.RecordBatch:
     rows.sort(key=lambda row: row[0])
     offsets = [sum(row[0] == other[0] for other in rows[:at]) for at, row in enumerate(rows)]
     columns = zip(
-        *((k, v, p, o, ver, form, r) for (p, k, v, ver, form, r), o in zip(rows, offsets, strict=True)),
+        *(
+            (k, v, p, o, sent_us, ver, form, r)
+            for (p, k, v, ver, form, r), o in zip(rows, offsets, strict=True)
+        ),
         strict=True,
     )
     return pa.RecordBatch.from_arrays(
@@ -97,6 +101,7 @@ def plan(tmp_path: Path) -> Plan:
         watermarks_us={},
         recent=(),
         lateness_us=600_000_000,
+        ahead_us=30_000_000,
         max_event_bytes=2_000,
         check_rows=CHECK_ROWS,
         seed=1,
@@ -298,6 +303,22 @@ def test_late_events_are_letters_too(plan: Plan) -> None:
     late = sum(tally.late for tally in staged.tallies.values())
     assert late == batch.num_rows - sum(tally.dead for tally in staged.tallies.values())
     assert sum(headers["reason"] == "late" for _, _, headers in Letterbox.sent) == late
+
+
+def test_whose_clock_is_ahead_moves_no_watermark(plan: Plan) -> None:
+    whole = staged_of(plan, messages(1_000, sent_us=-1))
+    assert whole.file is not None, "what does not say when it was sent is taken at its word"
+    limit_us = START_US + 10_000_000
+    Letterbox.sent.clear()
+    staged = staged_of(plan, messages(1_000, sent_us=limit_us - plan.ahead_us))
+    assert staged.file is not None
+    rows = pa.Table.from_batches(storage.read_file(plan.table / staged.file.path))
+    assert pc.max(rows.column("event_time").cast(pa.int64())).as_py() <= limit_us
+    tallies = staged.tallies.values()
+    assert all(tally.balance == 0 and (tally.watermark_us or 0) <= limit_us for tally in tallies)
+    ahead = sum(tally.reasons.get("ahead", 0) for tally in tallies)
+    assert ahead == sum(headers["reason"] == "ahead" for _, _, headers in Letterbox.sent) > 100
+    assert sum(tally.dead for tally in tallies) == sum(tally.dead for tally in whole.tallies.values()) + ahead
 
 
 def test_a_task_whose_letters_are_not_delivered_fails(plan: Plan) -> None:
