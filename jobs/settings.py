@@ -105,8 +105,8 @@ class Stream(_Section):
     max_events_per_batch: int = Field(default=50_000, ge=1)
     lateness_s: float = Field(default=600.0, ge=0)
     """How far behind its partition's watermark an event may come; also how long duplicates are remembered."""
-    ahead_s: float = Field(default=86_400.0, gt=0)
-    """How far an event's time may lie after that of its message. Beyond, the event is dead: it would make all later ones late."""
+    ahead_s: float = Field(default=600.0, gt=0)
+    """How far an event's time may lie after that of its message; beyond, it is dead. Up to ``lateness_s``, none makes late what is on time."""
     max_event_bytes: int = Field(default=512 * 1024, ge=1_024)
     check_rows: int = Field(default=10_000, ge=10_000)
     """Rows per batch that great-expectations checks besides every rejected one."""
