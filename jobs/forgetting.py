@@ -3,7 +3,7 @@
 In the flow: after a table's rows are gone (``erasing``); a learner's snapshot travels in its commits as an attachment. The recommender and
 the AdaptDHM click model have a row per id, so a person's row, optimiser state and name are cleared, what waits of them for its label is
 dropped, and new snapshots are committed; the ones before go with their versions. A job that is running has its own copy, in which it
-would bring the persons back: it is fenced first, so that it commits no more and has to be started again, from the new snapshots. What
+would bring the persons back: it is set aside first (``sink``), so that it commits no more and begins anew, from the new snapshots. What
 is learnt of many persons together cannot be taken apart again: the receipt says that it is approximate, and why.
 """
 
@@ -25,6 +25,7 @@ from headrace.jobs.progress import (
     last_commit,
     read_progress,
 )
+from headrace.jobs.sink import set_aside
 from headrace.storage.receipts import Reach
 from headrace.storage.subjects import Id
 
@@ -33,7 +34,6 @@ _LEARNT: Final = {
     TAGS: "trees hold counts of all persons together; they are replaced as drift and age demand",
 }
 _GO: Final = "earlier snapshots go with their versions, by headrace gc once the next batch is committed"
-_HOLDER: Final = "an erasure of persons, after which the job has to be started again"
 
 _Forgotten = tuple[bytes, tuple[Reach, ...]]
 """The snapshot without the persons, and what a receipt says."""
@@ -53,7 +53,7 @@ def forget_in_learners(table: storage.Table, ids: Sequence[Id]) -> tuple[Reach, 
         CLICKS_CONTROL: _in_click_model,
     }
     if last is not None and ids and any(attachment_path(last, name) for name in forgetful):
-        table.fence(read_progress(last.attachment(PROGRESS)).query_id, _HOLDER)
+        set_aside(table, read_progress(last.attachment(PROGRESS)).query_id)
         last = last_commit(table)  # after a batch that was just being committed
     renewed: dict[str, bytes] = {}
     for name, forget in forgetful.items():

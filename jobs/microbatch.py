@@ -106,6 +106,10 @@ class MicroBatch:
         with self._one_at_a_time:
             pass
 
+    def is_set_aside(self) -> bool:
+        """Whether its learners have persons in memory whom an erasure has taken out of their snapshots: begin anew."""
+        return self._sink.is_set_aside()
+
     def _process(self, messages: DataFrame, batch_id: int) -> None:
         query_id = self._session.sparkContext.getLocalProperty("sql.streaming.queryId")
         assert query_id is not None

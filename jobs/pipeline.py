@@ -32,7 +32,7 @@ from headrace.jobs.progress import PROGRESS, Progress, last_commit, read_progres
 from headrace.jobs.settings import Settings, read_settings
 from headrace.jobs.stage import stored_schema
 from headrace.jobs.terminal import OURS, exit_code
-from headrace.storage.errors import TableNotFound
+from headrace.storage.errors import CommitFenced, TableNotFound
 from headrace.streaming.contracts import Contract, load
 from headrace.streaming.source import end_offsets
 
@@ -80,21 +80,39 @@ def run(
         settings.kafka.bootstrap, wanted, **settings.kafka.client_options()
     )  # both are there, or it raises
     contract = load(settings.stream.contract)
+    accounts = Accounts(spark)
+    while (reached := _run(spark, settings, options, contract, report, accounts)) is None:
+        pass
+    if options.accounts is not None:
+        accounts.write(options.accounts)
+    return reached
+
+
+def _run(
+    spark: SparkSession,
+    settings: Settings,
+    options: Options,
+    contract: Contract,
+    report: Callable[[Progress], None],
+    accounts: Accounts,
+) -> Progress | None:
+    """From the table's last commit until the end; ``None`` where an erasure has set the query aside meanwhile."""
     table = open_table(settings, contract)
     clear(table.folder)
     progress = _last_progress(table, settings, contract)
     starting = _starting_offsets(settings, progress, options.adopt)
     linear = open_linear(table, contract, settings.learner, settings.seed)
     others = open_learners(spark.sparkContext, table, contract, settings)
-    accounts = Accounts(spark)
     batch = MicroBatch(spark, settings, contract, table, progress, linear, others, report, accounts)
     with accounts.acting(PIPELINE, f"stream {contract.topic}"):  # the query's thread inherits it
         query = _start(spark, settings, batch, starting, options.caught_up)
-    with Analysts(spark, settings.stream.table, options.analysts, accounts):
-        reached = _wait(query, batch, options.stop_file)
-    if options.accounts is not None:
-        accounts.write(options.accounts)
-    return reached
+    try:
+        with Analysts(spark, settings.stream.table, options.analysts, accounts):
+            return _wait(query, batch, options.stop_file)
+    except CommitFenced:
+        if not batch.is_set_aside():
+            raise
+        return None
 
 
 def open_table(settings: Settings, contract: Contract) -> storage.Table:

@@ -3,6 +3,9 @@
 In the flow: between ``microbatch``, or a learner that reports, and the store. A driver that was taken for dead and was not, a
 zombie, would otherwise commit batches beside its successor. With its first batch a driver draws the query's next epoch, which
 each of its commits then carries; one of an older epoch is refused (`Table.fence`). A driver without a batch writes nothing.
+
+Who changes what a driver has in memory, as an erasure of persons does, sets it aside in the same way: it finds that no other driver has
+come after it, and begins anew from what is committed now.
 """
 
 from __future__ import annotations
@@ -13,6 +16,16 @@ from collections.abc import Iterable, Mapping
 
 from headrace import storage
 from headrace.storage.manifest import DataFile
+
+_ERASURE = "an erasure of persons, after epoch "
+"""How one holds a query; what follows is the epoch of the driver that was set aside."""
+
+
+def set_aside(table: storage.Table, query_id: str) -> None:
+    """Keep the driver of a query from committing what it has in memory."""
+    held = table.refresh()._manifest.standing.fence(query_id)
+    again = held is not None and held.holder.startswith(_ERASURE)
+    table.fence(query_id, held.holder if again and held else f"{_ERASURE}{held.epoch if held else 0}")
 
 
 class Sink:
@@ -30,6 +43,11 @@ class Sink:
         self._epoch = self.table.fence(query_id, f"process {os.getpid()} on {platform.node()}")
         self._query_id = query_id
         return True
+
+    def is_set_aside(self) -> bool:
+        """Whether erasures alone have fenced this driver, and no other one."""
+        held = self.table.refresh()._manifest.standing.fence(self._query_id)
+        return held is not None and held.holder == f"{_ERASURE}{self._epoch}"
 
     def commit(
         self,

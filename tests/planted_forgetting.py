@@ -36,7 +36,7 @@ FORGETTING = (
         "a job that runs while persons are erased commits its own copy of the model",
         "jobs",
         "jobs/forgetting.py",
-        "        table.fence(read_progress(last.attachment(PROGRESS)).query_id, _HOLDER)\n",
+        "        set_aside(table, read_progress(last.attachment(PROGRESS)).query_id)\n",
         "",
         (RUNNING,),
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from headrace import storage
@@ -14,6 +15,7 @@ from headrace.jobs.forgetting import forget_in_learners
 from headrace.jobs.progress import LEARNER, RECOMMENDER, attached, attachment_path, last_commit
 from headrace.jobs.recommend import restored
 from headrace.jobs.settings import Recommend, Settings, Stream
+from headrace.jobs.sink import Sink, set_aside
 from headrace.jobs.train_recommender import for_recommender
 from headrace.storage.erase import suppress
 from headrace.storage.errors import CommitFenced
@@ -76,34 +78,54 @@ def test_clicks_are_ranked_then_learnt_and_a_restart_goes_on(pipeline: Make) -> 
 def test_a_job_that_runs_while_persons_are_erased_does_not_bring_them_back(
     pipeline: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has them in its memory, and is kept from committing; started again, it goes on without them."""
+    """It has them in its memory, and is kept from committing; it begins the batch anew, without them."""
     job = recommending(pipeline(partitions=1, max_events_per_batch=2_000))
     feed = list(AdFeed(seed=9, n_users=50, n_items=50).messages(4_000))
     job.send(feed[:2_000])
     job.run()
     path, honest = job.settings.stream.table, check.check
-    user = next(row["user_id"] for row in storage.open(path).to_table().to_pylist() if row["kind"] == "click")
+    clicks = [row for row in storage.open(path).to_table().to_pylist() if row["kind"] == "click"]
+    users = list(dict.fromkeys(row["user_id"] for row in clicks))[:2]
+    begun = 0
 
     def meanwhile(*arguments: object) -> bytes:
-        table = storage.open(path)
-        suppress(table, [user])
-        reach = forget_in_learners(table, [user])
-        assert reach[0].note.startswith("1 embedding rows")
+        nonlocal begun
+        begun += 1
+        for user in users if begun == 1 else []:
+            table = storage.open(path)
+            suppress(table, [user])
+            reach = forget_in_learners(table, [user])
+            assert reach[0].note.startswith("1 embedding rows")
         return honest(*arguments)  # type: ignore[arg-type]
 
     job.send(feed[2_000:])
     monkeypatch.setattr(check, "check", meanwhile)
-    with pytest.raises(
-        CommitFenced, match="an erasure of persons, after which the job has to be started again"
-    ):
-        job.run()
-    monkeypatch.undo()
-    assert job.run().total.events == 4_000
+    total = job.run().total
+    assert begun == 2, "the batch came twice"
+    assert (total.events, total.balance) == (4_000, 0)
+    assert total.forgotten > 0
     kept = attached(last_commit(storage.open(path)), RECOMMENDER)
     assert kept is not None
     learnt = DSLRecommender.from_bytes(kept)
-    assert not learnt.forget(user=user)
+    assert not any(learnt.forget(user=user) for user in users)
     assert learnt.n_learned > 0
+
+
+def test_a_driver_that_another_one_followed_is_not_only_set_aside(tmp_path: Path) -> None:
+    """It must end: what it would begin anew from is the other's by now."""
+    storage.create(tmp_path / "t", pa.schema([("n", pa.int64())]))
+    first, second = (Sink(storage.open(tmp_path / "t")) for _ in range(2))
+    first.take_over("q")
+    assert not first.is_set_aside()
+    for _ in range(2):
+        set_aside(storage.open(tmp_path / "t"), "q")
+    assert first.is_set_aside()
+    second.take_over("q")
+    assert not first.is_set_aside()
+    set_aside(storage.open(tmp_path / "t"), "q")
+    assert (first.is_set_aside(), second.is_set_aside()) == (False, True)
+    with pytest.raises(CommitFenced, match="an erasure of persons, after epoch 4"):
+        second.commit([], ("q", 0))
 
 
 def test_a_snapshot_of_an_earlier_release_goes_on_as_it_was_made() -> None:
