@@ -34,8 +34,8 @@ class Pipeline:
         return run(self.spark, self.settings, Options(caught_up=True, **options))
 
     def producer(self) -> Producer:
-        stream = self.settings.stream
-        return Producer(self.settings.kafka.bootstrap, load(stream.contract), topic=stream.topic)
+        stream, kafka = self.settings.stream, self.settings.kafka
+        return Producer(kafka.bootstrap, load(stream.contract), topic=stream.topic, **kafka.client_options())
 
     def send(self, messages: Iterable[tuple[bytes | None, bytes | None, Any]]) -> None:
         with self.producer() as producer:
@@ -46,7 +46,8 @@ class Pipeline:
         return storage.open(self.settings.stream.table).to_table()
 
     def letters(self) -> list[Message]:
-        return list(read(self.settings.kafka.bootstrap, self.settings.stream.dead_letters))
+        kafka = self.settings.kafka
+        return list(read(kafka.bootstrap, self.settings.stream.dead_letters, **kafka.client_options()))
 
 
 @pytest.fixture

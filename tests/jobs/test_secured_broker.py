@@ -15,16 +15,14 @@ from typing import NamedTuple
 import pytest
 from pyspark.sql import SparkSession
 
-from headrace import storage
-from headrace.jobs.pipeline import Options, run
 from headrace.jobs.places import cache, fetch_jars, java
 from headrace.jobs.settings import Kafka, Settings, Stream
 from headrace.streaming import jars, kraft
 from headrace.streaming.ad_feed import AdFeed
 from headrace.streaming.broker import EmbeddedBroker
-from headrace.streaming.contracts import load
-from headrace.streaming.producer import Producer
-from headrace.streaming.source import create_topics, read
+from headrace.streaming.source import create_topics
+
+from .conftest import Pipeline
 
 pytestmark = [pytest.mark.spark, pytest.mark.broker]
 
@@ -124,19 +122,14 @@ def test_a_pipeline_reaches_a_broker_that_wants_tls_and_a_password(
     )
     topic = f"topic-{mechanism.lower()}"
     stream = Stream(topic=topic, table=tmp_path / "table", checkpoint=tmp_path / "checkpoint")
-    settings = Settings(kafka=kafka, stream=stream)
     create_topics(kafka.bootstrap, {topic: 2, stream.dead_letters: 1}, **kafka.client_options())
-    with Producer(kafka.bootstrap, load("ad_feed"), topic=topic, **kafka.client_options()) as producer:
-        for key, value, headers in AdFeed(
-            seed=1, n_users=100, broken_share=0.02, huge_bytes=600_000
-        ).messages(1_000):
-            producer.send_raw(key, value, headers)
-    total = run(spark, settings, Options(caught_up=True)).total
+    job = Pipeline(spark, Settings(kafka=kafka, stream=stream))
+    job.send(AdFeed(seed=1, n_users=100, broken_share=0.02, huge_bytes=600_000).messages(1_000))
+    total = job.run().total
     assert total.balance == 0
     assert total.events == 1_020
-    assert storage.open(stream.table).num_rows == total.stored
-    letters = list(read(kafka.bootstrap, stream.dead_letters, **kafka.client_options()))
-    assert len(letters) == total.dead + total.late > 0
+    assert job.rows().num_rows == total.stored
+    assert len(job.letters()) == total.dead + total.late > 0
 
 
 TRY = """
