@@ -10,7 +10,7 @@ window is its own; where the label stands in the row, it is joined at once.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -27,12 +27,10 @@ from headrace.jobs.progress import (
     CLICKS,
     CLICKS_CONTROL,
     CLICKS_METRICS,
-    PROGRESS,
     Progress,
     attached,
     attachment_path,
     last_commit,
-    read_progress,
     report_table,
 )
 from headrace.jobs.settings import Clicks
@@ -93,14 +91,11 @@ class ClickQuery:
         self.model, self.control, self.metrics, self.table = model, control, metrics, table
         self._context, self._task, self._sink = context, task, Sink(table)
         self._snapshots: tuple[Path | None, Path | None] = (None, None)
-        self._offsets: dict[int, int] = {}
         self._report = ROWS.empty_table()
 
     def committed(self, commit: storage.Commit | None) -> None:
-        """Predict by the snapshots of this commit from now on; what comes is behind its offsets."""
+        """Predict by the snapshots of this commit from now on."""
         self._snapshots = attachment_path(commit, CLICKS), attachment_path(commit, CLICKS_CONTROL)
-        progress = attached(commit, PROGRESS)
-        self._offsets = {} if progress is None else read_progress(progress).next_offsets
 
     def feed(self, paths: Sequence[Path], after: Progress) -> None:
         """Predict on the executors; then join, score and learn what has waited for its label."""
@@ -111,7 +106,7 @@ class ClickQuery:
             for clicked in pa.ipc.open_stream(part.clicked):
                 self.model.click(clicked.column(0))
         began = time.process_time()
-        resolved = self.model.resolve(_now_us(after, self._offsets) / 1e6)
+        resolved = self.model.resolve(_now_us(after) / 1e6)
         rows = resolved.rows
         if self.control is not None and len(rows.time):
             self.control.learn_resolved(rows)
@@ -287,13 +282,13 @@ def _restored(table: storage.Table, kept: bytes, fresh: AdaptDHMClassifier) -> A
     return model
 
 
-def _now_us(after: Progress, before: Mapping[int, int]) -> int:
+def _now_us(after: Progress) -> int:
     """The event time at which windows end: that of the partition which is furthest behind, so that its clicks can still come.
 
-    before: next offsets after the batch before. A partition that brought nothing since had nothing: it holds nobody up.
+    A partition that brought nothing in this batch had nothing: it holds nobody up.
     """
-    bringing = [place for place, offset in after.next_offsets.items() if offset != before.get(place)]
-    return min((after.watermarks_us[place] for place in bringing if place in after.watermarks_us), default=0)
+    known = after.watermarks_us
+    return min((known[place] for place in after.partitions if place in known), default=0)
 
 
 def _note(path: str, task: Task, makers: Sequence[tuple[str | None, dict[str, Any]] | None]) -> bytes:

@@ -79,9 +79,8 @@ def open_linear(table: storage.Table, contract: Contract, learner: Learner, seed
             "contract say now. Put them back, or write to a new table (and checkpoint) to begin with an empty learner"
         )
     loop = Loop(task, snapshot)
-    if loop.replay_from:
-        for partition, rows in _rows_from(table, loop.replay_from, loop.columns, task.event_time):
-            loop.replay(partition, rows)
+    for partition, rows in _rows_from(table, loop.replay_from, loop.columns, task.event_time):
+        loop.replay(partition, rows)
     query = LinearQuery(loop)
     query.committed(last)
     return query

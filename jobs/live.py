@@ -57,7 +57,8 @@ def rows_of(sight: Sight) -> list[tuple[str, str]]:
             ("late", f"{total.late:,}"),
             ("duplicates", f"{total.duplicates:,}"),
         ]
-        rows += [("forgotten", f"{total.forgotten:,}")] * bool(total.forgotten)
+        if total.forgotten:
+            rows.append(("forgotten", f"{total.forgotten:,}"))
     rows += [
         ("lag", f"{sight.lag:,}"),
         ("AUC", auc_text(sight.progress)),

@@ -66,6 +66,9 @@ class Progress(msgspec.Struct):
     contract_version: int
     query_id: str
     batch_id: int
+    partitions: list[int] = msgspec.field(default_factory=list)
+    """Of this batch: Kafka partitions that brought messages."""
+
     next_offsets: dict[int, int] = msgspec.field(default_factory=dict)
     watermarks_us: dict[int, int] = msgspec.field(default_factory=dict)
     total: Counters = msgspec.field(default_factory=Counters)
@@ -87,13 +90,15 @@ class Progress(msgspec.Struct):
         """The state after a batch whose tasks reported ``tallies`` as (partition, tally)."""
         after = _PROGRESS.decode(msgspec.json.encode(self))
         after.query_id, after.batch_id = query_id, batch_id
-        after.batch, after.seconds = Counters(), {}
+        after.batch, after.seconds, brought = Counters(), {}, set[int]()
         for partition, tally in tallies:
+            brought.add(partition)
             after.batch.add(tally)
             after.next_offsets[partition] = max(after.next_offsets.get(partition, 0), tally.next_offset)
             if tally.watermark_us is not None:
                 known = after.watermarks_us.get(partition, tally.watermark_us)
                 after.watermarks_us[partition] = max(known, tally.watermark_us)
+        after.partitions = sorted(brought)
         after.total.add(after.batch)
         return after
 

@@ -9,7 +9,6 @@ others of them, the driver gathers the ids within the horizon in one file for al
 from __future__ import annotations
 
 import shutil
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +62,7 @@ class Recent:
     ) -> None:
         self._table, self._features = table, contract.features
         self._watermarks_us, self._lateness_us = watermarks_us, round(lateness_s * 1e6)
-        self._scratch, self._gathered = scratch, scratch / "seen"
+        self._gathered = scratch / "seen"
         self._files = self._of_table()
 
     def files(self) -> tuple[RecentFile, ...]:
@@ -109,7 +108,6 @@ class Recent:
         since_us = min(map(self._horizon_us, self._watermarks_us))
         since = pa.scalar(since_us, pa.int64()).cast(schema.field(1).type).as_py()
         shutil.rmtree(self._gathered, ignore_errors=True)
-        self._gathered = self._scratch / f"seen-{uuid.uuid4().hex}"
         gathered = storage.create(self._gathered, schema)
         ids = self._table.scan(names, filter=[(names[1], ">=", since)])
         file = gathered.stage(ids)

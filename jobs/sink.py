@@ -24,8 +24,8 @@ _ERASURE = "an erasure of persons, after epoch "
 def set_aside(table: storage.Table, query_id: str) -> None:
     """Keep the driver of a query from committing what it has in memory."""
     held = table.refresh()._manifest.standing.fence(query_id)
-    again = held is not None and held.holder.startswith(_ERASURE)
-    table.fence(query_id, held.holder if again and held else f"{_ERASURE}{held.epoch if held else 0}")
+    holder, epoch = (held.holder, held.epoch) if held is not None else ("", 0)
+    table.fence(query_id, holder if holder.startswith(_ERASURE) else f"{_ERASURE}{epoch}")
 
 
 class Sink:

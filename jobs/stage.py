@@ -179,7 +179,8 @@ class _Task:
         plan, features, partition = self._plan, self._plan.contract.features, segment.partition
         keep = verdict.keep.to_numpy(zero_copy_only=False)
         ahead = keep & self._ahead(segment, rows)
-        good = rows.batch.filter(pa.array(keep & ~ahead))
+        timely = keep & ~ahead
+        good = rows.batch.filter(pa.array(timely))
         watermark = plan.watermarks_us.get(partition)
         if partition not in self._seen:
             self._seen[partition] = seen_ids(
@@ -193,7 +194,7 @@ class _Task:
             seen=self._seen[partition],
         )
         fresh, late = np.zeros(len(keep), np.bool_), np.zeros(len(keep), np.bool_)
-        fresh[keep & ~ahead], late[keep & ~ahead] = parted.fresh, parted.late
+        fresh[timely], late[timely] = parted.fresh, parted.late
         times = rows.batch.column(features.event_time).filter(pa.array(fresh)).cast(pa.int64())
         if len(times):
             newest = pc.max(times).as_py()
@@ -209,14 +210,14 @@ class _Task:
 
     def _dispose(self, segment: Segment, tally: Tally, rows: Rows, verdict: Verdict, fates: _Fates) -> None:
         """Count every row once, and send the rejected and the late ones to the dead-letter topic."""
-        keep = verdict.keep.to_numpy(zero_copy_only=False)
+        dead = fates.ahead | ~verdict.keep.to_numpy(zero_copy_only=False)
         tally.next_offset = int(segment.offsets[-1]) + 1
         tally.events += int(rows.events.sum())
         tally.stored += int(fates.fresh.sum())
         tally.late += int(fates.late.sum())
-        tally.duplicates += int((keep & ~fates.fresh & ~fates.late & ~fates.ahead).sum())
-        tally.dead += int(rows.events[~keep | fates.ahead].sum())
-        for index in np.flatnonzero(~keep | fates.ahead):
+        tally.duplicates += int((~dead & ~fates.fresh & ~fates.late).sum())
+        tally.dead += int(rows.events[dead].sum())
+        for index in np.flatnonzero(dead):
             reasons = [AHEAD] if fates.ahead[index] else verdict.reasons[int(index)].as_py()
             for reason in reasons:
                 tally.reasons[reason] = tally.reasons.get(reason, 0) + int(rows.events[index])

@@ -11,7 +11,15 @@ import pytest
 from headrace import storage
 from headrace.jobs.ctr import _now_us, open_clicks
 from headrace.jobs.errors import BadSettings, LearnerChanged
-from headrace.jobs.progress import CLICKS, CLICKS_CONTROL, LEARNER, Progress, attachment_path, last_commit
+from headrace.jobs.progress import (
+    CLICKS,
+    CLICKS_CONTROL,
+    LEARNER,
+    Progress,
+    Tally,
+    attachment_path,
+    last_commit,
+)
 from headrace.jobs.settings import Clicks, Settings
 from headrace.jobs.train_ctr import for_clicks
 from headrace.streaming.ad_feed import AdFeed
@@ -24,14 +32,15 @@ Make = Callable[..., Pipeline]
 
 
 def test_windows_end_by_the_partition_furthest_behind_of_those_that_bring_events() -> None:
-    before = {0: 10, 1: 10}
-    after = Progress("t", 1, "q", 2, next_offsets={0: 20, 1: 10}, watermarks_us={0: 9_000, 1: 1_000})
-    assert _now_us(after, before) == 9_000, "1 had nothing"
-    after.next_offsets[1] = 11
-    assert _now_us(after, before) == 1_000
-    after.next_offsets[2] = 5  # a new one, of which nothing could be stored
-    assert _now_us(after, before) == 1_000
-    assert _now_us(after, dict(after.next_offsets)) == 0
+    first = {0: Tally(next_offset=10, watermark_us=2_000), 1: Tally(next_offset=10, watermark_us=1_000)}
+    before = Progress("t", 1, "", -1).advanced("q", 0, first.items())
+    now = Tally(next_offset=20, watermark_us=9_000)
+    assert _now_us(before.advanced("q", 1, [(0, now)])) == 9_000, "1 had nothing"
+    unstored = Tally(next_offset=11)
+    assert _now_us(before.advanced("q", 1, [(0, now), (1, unstored)])) == 1_000
+    new = Tally(next_offset=5)  # of a partition of which nothing could be stored yet
+    assert _now_us(before.advanced("q", 1, [(0, now), (1, unstored), (2, new)])) == 1_000
+    assert _now_us(before.advanced("q", 1, [])) == 0
 
 
 def clicking(job: Pipeline, **clicks: object) -> Pipeline:
