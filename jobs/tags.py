@@ -7,6 +7,7 @@ table of its own, committed under the same (query, batch) just before, so that a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
@@ -56,17 +57,19 @@ def open_tags(table: storage.Table, contract: Contract, tags: Tags, column: str,
 
     Raises:
         WrongFeatures: the contract has no such list column, or lacks a feature.
-        LearnerChanged: the snapshot was of another task.
+        LearnerChanged: the snapshot is of another task; its windows alone may have been of another size.
     """
     task = task_of(contract, tags, column, seed)
     kept = attached(last_commit(table), TAGS)
     tagger = Tagger(task) if kept is None else Tagger.from_bytes(kept, task)
-    expected = len(task.features.dense) if not task.is_hashed else 1 << task.features.bits
-    if len(tagger.model._features) != expected:
+    learnt, now = ({"column": one.label, **asdict(one.features)} for one in (tagger.task, task))
+    differing = [f"{name} was {learnt[name]}, is {now[name]}" for name in now if learnt[name] != now[name]]
+    if differing:
         raise LearnerChanged(
-            f"table '{table.path}' has tags learnt from {len(tagger.model._features)} features, the settings make {expected}. Put "
-            "them back, or write to a new table (and checkpoint) to begin with an empty learner"
+            f"table '{table.path}' has tags learnt otherwise: {'; '.join(differing)}. Put them back, or write to a new table (and "
+            "checkpoint) to begin with an empty learner"
         )
+    tagger.task = task
     return TagQuery(tagger, report_table(table, "tags", tags.table, ROWS))
 
 

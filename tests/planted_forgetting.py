@@ -12,6 +12,7 @@ HISTORY = "tests/storage/test_erase_history.py"
 MEDIA = "tests/storage/test_erase_media.py"
 EPOCHS = "tests/jobs/test_erase_epochs.py"
 RUNNING = "tests/jobs/test_train_recommender.py::test_a_job_that_runs_while_persons_are_erased_does_not_bring_them_back"
+TAGGER = "test_the_tag_learner_lets_go_of_every_row_it_keeps"
 CLICKS = "test_click_models_forget_rows_and_what_waits"
 JOB = "tests/jobs/test_erase_job.py"
 
@@ -47,6 +48,22 @@ FORGETTING = (
         "            renewed[name] = fresh\n",
         "            renewed[CLICKS if name == CLICKS_CONTROL else name] = fresh\n",
         (f"{JOB}::{CLICKS}",),
+    ),
+    Mutant(
+        "the tag learner keeps its last rows of the forgotten",
+        "learners",
+        "streaming/learners/ihomer/core.py",
+        "        return 0 if self.ensemble is None else self.ensemble.forget_rows()\n",
+        "        return 0 if self.ensemble is None else self.ensemble.held\n",
+        (f"{JOB}::{TAGGER}",),
+    ),
+    Mutant(
+        "rows of the forgotten that wait for a full step of the tag learner are learnt",
+        "learners",
+        "streaming/learners/ihomer/tagging.py",
+        "        self._waiting = []\n        return forgotten\n",
+        "        return forgotten\n",
+        (f"{JOB}::{TAGGER}",),
     ),
     Mutant(
         "any receipt of a file accounts for whatever became of it",

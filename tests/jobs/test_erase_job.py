@@ -19,12 +19,15 @@ from headrace.jobs.progress import (
     CLICKS_CONTROL,
     PROGRESS,
     RECOMMENDER,
+    TAGS,
     Progress,
     attached,
     last_commit,
 )
 from headrace.storage.errors import CommitConflict
 from headrace.storage.register import Register
+from headrace.streaming.learners.features import FeatureSpec
+from headrace.streaming.learners.ihomer.tagging import Tagger, TagTask
 
 from .test_cli_erase import IDS, Verb, asked, headrace, users  # noqa: F401 (fixtures)
 
@@ -142,7 +145,7 @@ REACHED = Progress("topic", 1, query_id="q", batch_id=0).to_json()
 def test_learners_are_named_for_what_they_can_forget(tmp_path: Path) -> None:
     table = storage.write(tmp_path / "t", pa.table({"user": [1]}), erase_key="user")
     assert forgetting.forget_in_learners(table, [1]) == ()
-    table.commit([], attachments={PROGRESS: b"{}", "learner": b"w", "tags": b"t"})
+    table.commit([], attachments={PROGRESS: b"{}", "learner": b"w"})
     assert {one.state for one in forgetting.forget_in_learners(table, [1])} == {"approximate"}
 
 
@@ -175,6 +178,29 @@ def test_the_recommender_forgets_exactly(tmp_path: Path) -> None:
     assert (again.version if again else 0) == (last.version if last else 0) > 1, (
         "3, met once, is forgotten too"
     )
+
+
+def test_the_tag_learner_lets_go_of_every_row_it_keeps(tmp_path: Path) -> None:
+    task = TagTask("labels", FeatureSpec(dense=("n",)), window_rows=40)
+    tagger = Tagger(task)
+    rows = {"n": [float(n) for n in range(70)], "labels": [["odd"] if n % 2 else [] for n in range(70)]}
+    tagger.feed(pa.RecordBatch.from_pydict(rows))
+    table = storage.write(tmp_path / "t", pa.table({"user": [1]}), erase_key="user")
+    table.commit([], attachments={PROGRESS: REACHED, TAGS: tagger.to_bytes(), "gate": b"g"})
+    said = forgetting.forget_in_learners(table, [1])
+    assert [(one.state, one.place) for one in said] == [
+        ("exact", "snapshot 'tags'"),
+        ("approximate", "snapshot 'tags', what is shared"),
+    ]
+    assert said[0].note.startswith("70 rows dropped")
+    last = last_commit(storage.open(table.path))
+    kept = attached(last, TAGS)
+    assert kept is not None
+    left = Tagger.from_bytes(kept)
+    assert left.forget_rows() == 0
+    assert left.model.n_learned == 50
+    assert left._scores.rows == 10, "scores are of all persons together, and stay"
+    assert attached(last, "gate") == b"g"
 
 
 def shown(*users: int) -> pa.RecordBatch:

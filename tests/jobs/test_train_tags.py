@@ -13,9 +13,9 @@ import pytest
 
 from headrace import storage
 from headrace.jobs.errors import BadSettings, LearnerChanged
-from headrace.jobs.progress import LEARNER, TAGS, attachment_path, last_commit
+from headrace.jobs.progress import LEARNER, PROGRESS, TAGS, attachment_path, last_commit
 from headrace.jobs.settings import Settings, Stream, Tags
-from headrace.jobs.tags import task_of
+from headrace.jobs.tags import open_tags, task_of
 from headrace.jobs.train_tags import for_tags
 from headrace.streaming.ad_feed import AdFeed
 from headrace.streaming.contracts import load
@@ -51,7 +51,8 @@ def test_tags_are_learnt_beside_clicks_and_a_restart_goes_on(pipeline: Make) -> 
     assert attachment_path(last, LEARNER) is not None
     contract = load("ad_feed")
     task = task_of(contract, job.settings.tags, "tags", job.settings.seed)
-    tagger = Tagger.from_bytes(last.attachment(TAGS), task)
+    tagger = Tagger.from_bytes(last.attachment(TAGS))
+    assert tagger.task == task
     shown = sum(tags is not None for tags in table.to_table().column("tags").to_pylist())
     waiting = sum(batch.num_rows for batch in tagger._waiting)
     assert tagger.model.n_learned + waiting == shown
@@ -63,8 +64,20 @@ def test_tags_are_learnt_beside_clicks_and_a_restart_goes_on(pipeline: Make) -> 
     assert windows[-1]["micro_f1"] > windows[0]["micro_f1"]
     assert not {"user_id", "event_id", "age_band", "gender"} & set(task.features.columns)
     changed = with_tags(job, column="tags", bits=8)
-    with pytest.raises(LearnerChanged, match="4096 features"):
+    with pytest.raises(LearnerChanged, match="bits was 12, is 8"):
         changed.run()
+
+
+def test_another_task_is_refused_and_windows_of_another_size_are_not(tmp_path: Path) -> None:
+    """As many features, of other names, are another task."""
+    contract, first = load("ad_feed"), Tags(features=("price",), window_events=500)
+    table = storage.create(tmp_path / "t", pa.schema([("n", pa.int64())]))
+    kept = Tagger(task_of(contract, first, "tags", 0)).to_bytes()
+    table.commit([], attachments={PROGRESS: b"{}", TAGS: kept})
+    with pytest.raises(LearnerChanged, match=r"dense was \('price',\), is \('quality',\)"):
+        open_tags(table, contract, Tags(features=("quality",)), "tags", 0)
+    wider = open_tags(table, contract, Tags(features=("price",), window_events=700), "tags", 0)
+    assert wider._tagger.task.window_rows == 700
 
 
 CONTRACT = """

@@ -133,6 +133,10 @@ class Core:
         self.decision = Decision(self.options.decision, ensemble=False, without=self.options.without)
         self.labelsets = self.labelsets if self.decision.needs_labelsets else None
 
+    def forget_rows(self) -> int:
+        """Let go of the rows that the ensemble keeps; how many there were."""
+        return 0 if self.ensemble is None else self.ensemble.forget_rows()
+
     def drop(self, label: int) -> None:
         """Take a label out; those behind it move up by one. (The label tree is the caller's to change, before.)"""
         self.labels -= 1

@@ -191,6 +191,13 @@ class Ensemble:
         self.ring = (index, value, length, np.delete(y, label, 1), norm)
         self._size(len(self._spread), y.shape[1] - 1)
 
+    def forget_rows(self) -> int:
+        """Empty the ring; how many rows it held. `near` and `replay` begin again with the next row."""
+        forgotten, self.head, self.held = self.held, 0, 0
+        for part in self.ring:
+            part.fill(0)
+        return forgotten
+
     def estimate(self, own: Any, index: Any, x: Any, persist: Any) -> Any:
         """The logits float32[4, n] of plain, own, replay and stacked, `own: float32[n]` being given; valid until the next call."""
         z = self.z

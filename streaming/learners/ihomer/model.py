@@ -251,6 +251,14 @@ class IHOMER(base.MultiLabelClassifier):
         if self._core is not None:
             self._core.drop(at)
 
+    def forget_rows(self) -> int:
+        """Let go of every row kept as it came, for replay and neighbours (at most 1,000); how many there were.
+
+        For a person who is to be forgotten: a row does not say whose it is, so all of them go. Weights and counts stay, in which
+        no row can be told from the others.
+        """
+        return 0 if self._core is None else self._core.forget_rows()
+
     @property
     def clusters(self) -> list[set[Any]]:
         """Which labels come together: disjoint sets that cover every label seen."""

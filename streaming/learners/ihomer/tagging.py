@@ -90,6 +90,12 @@ class Tagger:
         self._windows, self._reported = [], len(events)
         return pa.Table.from_pylist(sorted(rows, key=lambda row: row["row"]), schema=ROWS)
 
+    def forget_rows(self) -> int:
+        """Let go of the rows that are kept as they came, those that wait unlearnt; how many there were. See `IHOMER.forget_rows`."""
+        forgotten: int = self.model.forget_rows() + sum(rows.num_rows for rows in self._waiting)
+        self._waiting = []
+        return forgotten
+
     def to_bytes(self) -> bytes:
         """The whole state; rows that wait for a full step are part of it."""
         waiting = pa.BufferOutputStream()
@@ -108,14 +114,22 @@ class Tagger:
         )
         parts = {"model": self.model.to_bytes(), "waiting": waiting.getvalue().to_pybytes(), "scores": scores}
         arrays = {name: np.frombuffer(part, np.uint8) for name, part in parts.items()}
-        return checkpoint.dump(checkpoint.State(LEARNER, self._reported, self.model.n_learned, {}, arrays))
+        params = {"task": msgspec.json.encode(self.task).decode()}
+        return checkpoint.dump(
+            checkpoint.State(LEARNER, self._reported, self.model.n_learned, params, arrays)
+        )
 
     @classmethod
-    def from_bytes(cls, data: bytes, task: TagTask) -> "Tagger":
-        """The tagger that `to_bytes` wrote, for the same task. Raises BadCheckpoint."""
+    def from_bytes(cls, data: bytes, task: TagTask | None = None) -> "Tagger":
+        """The tagger that `to_bytes` wrote; `task` is for states that do not say theirs, as the first ones. Raises BadCheckpoint."""
         kept = checkpoint.load(data, LEARNER)
-        tagger = cls(task)
+        said = kept.params.get("task")
+        if said is None and task is None:
+            raise BadCheckpoint(
+                f"a state of {LEARNER!r} by an early release does not say its task: give the task, or read what its job commits next"
+            )
         try:
+            tagger = cls(task if task is not None and said is None else _TASK.decode(str(said)))
             tagger.model = IHOMER.from_bytes(kept.arrays["model"].tobytes())
             tagger._reported = kept.version
             rows, exact, wrong, example, labels = msgspec.json.decode(kept.arrays["scores"].tobytes())
@@ -195,6 +209,9 @@ class Tagger:
         start = np.concatenate([[0], np.cumsum(keep.sum(1))])
         index = np.broadcast_to(np.arange(len(columns), dtype=np.int32), values.shape)
         return Rows(start, np.ascontiguousarray(index[keep]), np.ascontiguousarray(values[keep]))
+
+
+_TASK: Final = msgspec.json.Decoder(TagTask)
 
 
 def _event_row(event: Any) -> dict[str, Any]:

@@ -5,9 +5,10 @@ import pyarrow as pa
 import pytest
 
 from headrace.streaming.ad_feed import AdFeed
+from headrace.streaming.learners import checkpoint
 from headrace.streaming.learners.errors import BadCheckpoint, WrongFeatures
 from headrace.streaming.learners.features import FeatureSpec
-from headrace.streaming.learners.ihomer.tagging import ROWS, Tagger, TagTask
+from headrace.streaming.learners.ihomer.tagging import LEARNER, ROWS, Tagger, TagTask
 
 from .conftest import made, scores
 
@@ -74,7 +75,7 @@ def test_the_cut_into_micro_batches_and_restarts_do_not_matter(task):
     for at, size in ((0, 7), (7, 260), (267, 1), (268, batch.num_rows)):
         parts.feed(batch.slice(at, size))
         reported += parts.report().to_pylist()
-        parts = Tagger.from_bytes(parts.to_bytes(), task)
+        parts = Tagger.from_bytes(parts.to_bytes())
     assert parts.model.to_bytes() == whole.model.to_bytes()
     assert reported + parts.report().to_pylist() == whole.report().to_pylist()
     for tagger in (whole, parts):
@@ -111,4 +112,43 @@ def test_what_is_missing_or_damaged_is_said():
     kept = bytearray(tagger.to_bytes())
     kept[-5] ^= 1
     with pytest.raises(BadCheckpoint):
-        Tagger.from_bytes(bytes(kept), DENSE)
+        Tagger.from_bytes(bytes(kept))
+
+
+def test_rows_that_are_kept_as_they_came_can_be_let_go():
+    tagger, batch = Tagger(DENSE), dense_rows()
+    tagger.feed(batch)
+    ensemble = tagger.model._core.ensemble
+    assert ensemble.held == 400
+    assert tagger.forget_rows() == batch.num_rows, "30 of them wait for a full step"
+    assert not any(part.any() for part in ensemble.ring)
+    assert tagger.forget_rows() == 0
+    left = Tagger.from_bytes(tagger.to_bytes())
+    for again in (tagger, left):
+        again.feed(batch)
+        again.finish()
+    assert left.to_bytes() == tagger.to_bytes()
+    assert tagger.model.n_learned == 400 + batch.num_rows
+    whole = Tagger(DENSE)
+    for _ in range(2):
+        whole.feed(batch)
+    windows, unbroken = (one.report().column("micro_f1").to_pylist() for one in (tagger, whole))
+    assert np.mean(windows[4:8]) == pytest.approx(np.mean(unbroken[4:8]), abs=0.05)
+
+
+def test_a_learner_without_rows_has_none_to_let_go():
+    assert Tagger(DENSE).forget_rows() == 0
+    alone = Tagger(DENSE, ensemble=False)
+    alone.feed(dense_rows(100))
+    assert alone.forget_rows() == 0
+
+
+def test_states_of_early_releases_open_where_their_task_is_told():
+    tagger = Tagger(DENSE)
+    tagger.feed(dense_rows(120))
+    now = checkpoint.load(tagger.to_bytes(), LEARNER)
+    early = checkpoint.dump(checkpoint.State(LEARNER, now.version, now.n_learned, {}, now.arrays))
+    with pytest.raises(BadCheckpoint, match="does not say its task"):
+        Tagger.from_bytes(early)
+    assert Tagger.from_bytes(early, DENSE).to_bytes() == tagger.to_bytes()
+    assert Tagger.from_bytes(tagger.to_bytes(), FEED).task == DENSE
