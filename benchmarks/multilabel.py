@@ -36,7 +36,7 @@ CAP_S = {Profile.QUICK: (0.5, 0.5), Profile.DEFAULT: (10.0, 120.0), Profile.FULL
 """CPU seconds of predicting and learning that a rival may use, and that MLHAT may. Ours has the full cap: it ends before."""
 SEEDS = {Profile.QUICK: (0, 0, 0), Profile.DEFAULT: (5, 2, 2), Profile.FULL: (5, 2, 2)}
 """Shuffles for ours and the trivial models, for rivals, and for MLHAT."""
-OURS_PACKAGES = ("headrace.streaming.learners.ihomer", "numba", "numpy", "river")
+OURS_PACKAGES = ("headrace.streaming.learners.ihomer.model", "numba", "numpy", "river")
 RIVALS = (
     "BR logistic",
     "BR HAT",
