@@ -80,7 +80,7 @@ def _in_recommender(name: str, kept: bytes, erase_key: str | None, ids: Sequence
     if model.user != erase_key:
         return kept, (_untraceable(name, erase_key, (model.user,)),)
     rows = sum(model.forget(user=one) for one in ids)
-    remains = f"an item's row is learnt from all who wanted it; {_REMAINS}. Of pairs that have met, marks stay that name nobody"
+    remains = f"an item's row is learnt from all who wanted it; {_REMAINS}. Of rows that a person had lost before, marks of pairs stay that name nobody"
     return model.to_bytes(), _said(name, _cleared(rows, ids), "rows of items", remains)
 
 

@@ -16,7 +16,7 @@ from benchmarks.runners.protocol import Args, Result, Runner, serve
 from headrace.streaming.ad_feed import LATENESS_S, ROUTED_BY, STEP_EVENTS, AdFeed
 from headrace.streaming.contracts import load
 from headrace.streaming.learners.adapt_dhm.classifier import AdaptDHMClassifier
-from headrace.streaming.learners.adapt_dhm.fields import seconds
+from headrace.streaming.learners.columns import seconds
 from headrace.streaming.learners.popularity import Popularity
 from headrace.streaming.metrics import Score
 

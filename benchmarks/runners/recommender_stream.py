@@ -55,7 +55,9 @@ class Ours:
         store = self.model.store
         rows, columns = store.rows_of(users, 0), store.rows_of(items, 1)
         found = store.gather(rows, 8) @ store.gather(columns, 8).T
-        found[rows == 0] = store.arrays.touches[columns]  # as `recommend_many` answers whom it does not know
+        found[rows == 0] = store.aged_touches(self.model.now)[
+            columns
+        ]  # as `recommend_many` answers whom it does not know
         return found
 
     def learn(self, users: Any, items: Any) -> None:

@@ -25,12 +25,13 @@ from river import base
 
 from headrace.streaming.learners import tensors
 from headrace.streaming.learners.adapt_dhm import state
-from headrace.streaming.learners.adapt_dhm.fields import Fields, Inputs, event_keys, seconds
+from headrace.streaming.learners.adapt_dhm.fields import Fields, Inputs, event_keys
 from headrace.streaming.learners.adapt_dhm.model import AdaptDHM, Shape
 from headrace.streaming.learners.adapt_dhm.noted import OTHER, Noted, domain_places
 from headrace.streaming.learners.adapt_dhm.pending import Impressions, Pending
 from headrace.streaming.learners.adapt_dhm.routing import Kind
 from headrace.streaming.learners.adapt_dhm.watch import DOMAINS, Watch
+from headrace.streaming.learners.columns import seconds
 from headrace.streaming.learners.embedding.keys import U64, key_of
 from headrace.streaming.learners.errors import WrongFeatures
 from headrace.streaming.learners.hashing import mix

@@ -109,14 +109,6 @@ def event_keys(ids: Any) -> tuple[U64, npt.NDArray[np.bool_]]:
     return keys, keys[:, 1] != ABSENT
 
 
-def seconds(column: pa.Array) -> npt.NDArray[np.float64]:
-    """Times `float64[n]` in seconds of a timestamp column, or the numbers of any other; NaN for null."""
-    if pa.types.is_timestamp(column.type):
-        whole = column.cast(pa.timestamp("us")).cast(pa.int64()).cast(pa.float64())
-        return np.asarray(whole.to_numpy(zero_copy_only=False)) / 1e6
-    return np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False))
-
-
 def _keys(values: Any, field: int, n: int) -> U64:
     """Keys of a column, those of what is no id absent."""
     keys = np.zeros((n, 2), np.uint64)

@@ -4,7 +4,7 @@ In the flow: `jobs/train_recommender.py` feeds it micro-batches, notebooks feed 
 `EmbeddingStore`, so that blocks move to whoever pays for them. `budget_bytes` is a contract: weights, optimiser state, index, names and
 pairs seen, together, are allocated once and never exceed it; scratch for the batch at hand is not counted.
 
-Bad events (no user, no item, NaN) are counted in `n_refused` and learn nothing. A step that would leave the finite numbers raises Diverged, and
+Bad events (no user, no item; a time or a label that is no finite number) are counted in `n_refused` and learn nothing. A step that would leave the finite numbers raises Diverged, and
 the table stays as it was. A score is a dot product; `predict_proba_many` squashes it and calibrates nothing.
 """
 
@@ -18,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 from river import base
 
+from headrace.streaming.learners.columns import number, numbers, second, seconds
 from headrace.streaming.learners.dynamic_sparse import kernels, state
 from headrace.streaming.learners.dynamic_sparse.explore import Explorer
 from headrace.streaming.learners.dynamic_sparse.schedule import Schedule
@@ -119,7 +120,7 @@ class DSLRecommender(base.MiniBatchClassifier):
         )
         self._explorer = Explorer(schedule if schedule is not None else Schedule())
         self._random = np.array([seed & (2**64 - 1)], np.uint64)
-        self._now = 0.0
+        self.now = 0.0
         self.n_learned = 0
         self.n_refused = 0
         self.n_unnamed = 0
@@ -156,33 +157,23 @@ class DSLRecommender(base.MiniBatchClassifier):
     ) -> None:
         """Learn the rows of an Arrow batch in order; dictionaries are hashed once an entry, numbers are not copied.
 
-        label: column of 0 and 1, all 1 where none is named. negatives: column of lists of items, sampled elsewhere.
-        Raises WrongFeatures where a column is absent.
+        label: column of numbers or booleans, above 0 where the item was wanted; all were where none is named.
+        negatives: column of lists of items, sampled elsewhere. Raises WrongFeatures where a column is absent or of another kind.
         """
         self._must_have(batch.schema.names)
         for name in (label, negatives):
             if name is not None and name not in batch.schema.names:
                 raise WrongFeatures(f"expected a column {name!r}, came {', '.join(batch.schema.names)}")
-        users, items = batch.column(self.user), batch.column(self.item)
-        whole = (users.is_valid().to_numpy(False)) & (items.is_valid().to_numpy(False))
+        labels = np.ones(len(batch)) if label is None else numbers(batch.column(label))
+        times = None if self.time is None else seconds(batch.column(self.time))
+        whole = np.isfinite(labels) if times is None else np.isfinite(labels) & np.isfinite(times)
+        for name in (self.user, self.item):
+            whole &= batch.column(name).is_valid().to_numpy(False)
         if not whole.all():
             self.n_refused += int((~whole).sum())
-            batch = batch.filter(pa.array(whole))
-            users, items = batch.column(self.user), batch.column(self.item)
-        labels = np.ones(len(users), np.uint8)
-        if label is not None:
-            labels = batch.column(label).cast(pa.int8()).fill_null(0).to_numpy(False).astype(np.uint8)
-        times = None
-        if self.time is not None:
-            column = batch.column(self.time)
-            if pa.types.is_timestamp(column.type):
-                column = column.cast(pa.timestamp("us")).cast(pa.int64()).cast(pa.float64())
-                times = column.fill_null(0).to_numpy(False) / 1e6
-            else:
-                times = column.cast(pa.float64()).fill_null(0).to_numpy(False)
-        given = None
-        if negatives is not None:
-            given = batch.column(negatives)
+            batch, labels = batch.filter(pa.array(whole)), labels[whole]
+            times = None if times is None else times[whole]
+        users, items = batch.column(self.user), batch.column(self.item)
         try:
             user_keys, item_keys = keys_of(users, USER), keys_of(items, ITEM)
         except BadId:
@@ -190,36 +181,32 @@ class DSLRecommender(base.MiniBatchClassifier):
             stamps = None if times is None else times.tolist()
             self._learn_loose(users.to_pylist(), items.to_pylist(), labels.tolist(), stamps)
             return
-        self._learn(user_keys, item_keys, items, labels, times, given)
+        given = None if negatives is None else batch.column(negatives)
+        self._learn(user_keys, item_keys, items, _wanted(labels), times, given)
 
     def _learn_loose(
         self, users: Sequence[Any], items: Sequence[Any], labels: Sequence[Any], times: Sequence[Any] | None
     ) -> None:
         """Python values, some of which may be no ids, labels or times."""
+        scores = np.array([number(label) for label in labels])
+        stamps = np.zeros(len(users)) if times is None else np.array([second(time) for time in times])
         kept: list[int] = []
         keys: list[Any] = []
-        for at, (user, item) in enumerate(zip(users, items, strict=True)):
+        for at in np.flatnonzero(np.isfinite(scores) & np.isfinite(stamps)).tolist():
             try:
-                pair = (keys_of([user], USER), keys_of([item], ITEM))
-                if (
-                    labels[at] is None
-                    or labels[at] != labels[at]
-                    or (times is not None and not np.isfinite(float(times[at])))
-                ):
-                    raise BadId("no label or no time")
-            except (BadId, TypeError, ValueError):
-                self.n_refused += 1
+                keys.append((keys_of([users[at]], USER), keys_of([items[at]], ITEM)))
+            except BadId:
                 continue
             kept.append(at)
-            keys.append(pair)
+        self.n_refused += len(users) - len(kept)
         if not kept:
             return
         self._learn(
             np.concatenate([user for user, _ in keys]),
             np.concatenate([item for _, item in keys]),
             [items[at] for at in kept],
-            np.array([bool(labels[at]) for at in kept], np.uint8),
-            None if times is None else np.array([float(times[at]) for at in kept]),
+            _wanted(scores[kept]),
+            None if times is None else stamps[kept],
             None,
         )
 
@@ -228,9 +215,9 @@ class DSLRecommender(base.MiniBatchClassifier):
         n = len(user_keys)
         if not n:
             return
-        self._now = max(self._now, float(times.max())) if times is not None else self._now + n
+        self.now = max(self.now, float(times.max())) if times is not None else self.now + n
         store = self._store
-        users = store.locate_keys(user_keys, self._now, weight=USER_TOUCHES)
+        users = store.locate_keys(user_keys, self.now, weight=USER_TOUCHES)
         items = self._locate_items(item_keys, names, users)
         drawn = self._negatives(users, given)
         together = np.concatenate([users, items, drawn.ravel()])
@@ -257,15 +244,15 @@ class DSLRecommender(base.MiniBatchClassifier):
         self.n_learned += n
         self._explorer.watch(float(losses.mean()), n)
         if self.schedule is not None and self._explorer.is_due():
-            self._explorer.explore(store, self._now)
-            store.expire(self._now)
+            self._explorer.explore(store, self.now)
+            store.expire(self.now)
             self._names.drop_stale(store.arrays.generation)
         store.check()
 
     def _locate_items(self, keys: Any, names: Any, users: U32) -> U32:
         """Rows of the items; those that are new and not whole numbers are named, or sent away where the name does not fit."""
         before = self._store.counts["admitted"]
-        items = self._store.locate_keys(keys, self._now, keep=users)
+        items = self._store.locate_keys(keys, self.now, keep=users)
         generations = self._store.arrays.generation
         self._names.drop_stale(generations)
         if self._store.counts["admitted"] == before:
@@ -336,7 +323,7 @@ class DSLRecommender(base.MiniBatchClassifier):
         if not len(items):
             return [[] for _ in rows]
         weights = self._store.gather(items, self.max_blocks)
-        popular = self._store.arrays.touches[items]
+        popular = self._store.aged_touches(self.now)[items]
         found = []
         for start in range(0, len(rows), 256):
             part = rows[start : start + 256]
@@ -353,14 +340,18 @@ class DSLRecommender(base.MiniBatchClassifier):
         return self._names.id_of(row, self._store.arrays.keys[row], ITEM)
 
     def forget(self, user: Any = None, item: Any = None) -> bool:
-        """Clear a user or an item: its row, its first sighting, its name. What others learnt beside it stays.
+        """Clear a user or an item: its row, its first sighting, its name, whom it has met. What others learnt beside it stays.
 
         True where there was a row. Raises BadId.
         """
         had = False
         for value, field in ((user, USER), (item, ITEM)):
-            if value is not None:
-                had |= self._store.forget(value, field)
+            if value is None:
+                continue
+            row = int(self._store.rows_of([value], field)[0])
+            if row:
+                self._seen.forget(row, self._store.arrays.generation)
+            had |= self._store.forget(value, field)
         self._names.drop_stale(self._store.arrays.generation)
         return had
 
@@ -382,3 +373,8 @@ class DSLRecommender(base.MiniBatchClassifier):
     def load(cls, path: Path | str) -> "DSLRecommender":
         """The recommender of a file. Raises BadCheckpoint, FileNotFoundError."""
         return cls.from_bytes(Path(path).read_bytes())
+
+
+def _wanted(labels: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+    """Which labels say that an item was wanted, as the kernel has it."""
+    return (labels > 0).astype(np.uint8)

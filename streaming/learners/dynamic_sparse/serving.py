@@ -39,7 +39,7 @@ class Recommender(torch.nn.Module):
                 door=len(held["door"]),
                 counted=bool(kept.params.get("filter_newcomers")),
             )
-            self._store = EmbeddingStore(layout)
+            self._store = EmbeddingStore(layout, half_life=kept.params["half_life"] or float("inf"))
             self._store.restore(held)
             self._names = Names(0, 0)
             for name in self._names.arrays:
@@ -51,7 +51,7 @@ class Recommender(torch.nn.Module):
                 raise
             raise BadCheckpoint(f"not a state of {state.LEARNER!r}: {error!r}") from error
         self.items: Packed = pack(self._store, self._store.rows_in(ITEM))
-        self._popular = torch.from_numpy(self._store.arrays.touches[self.items.rows])
+        self._popular = torch.from_numpy(self._store.aged_touches(kept.now)[self.items.rows]).float()
         self.n_learned = kept.counters["n_learned"]
 
     @classmethod

@@ -51,7 +51,7 @@ def dump(model: Any) -> bytes:
         schedule=model.schedule,
         explorer=model._explorer,
         counters={name: getattr(model, name) for name in ("n_learned", "n_refused", "n_unnamed")},
-        now=model._now,
+        now=model.now,
         store_random=tensors.random_state(model._store.random),
         blake3=tensors.digest(arrays),
     )
@@ -78,7 +78,7 @@ def load(cls: Any, data: bytes) -> Any:
             mine[...] = like(arrays, f"names.{name}", mine)
         model._seen.table[...] = like(arrays, "seen", model._seen.table)
         model._random[...] = like(arrays, "random", model._random)
-        model._explorer, model._now = kept.explorer, kept.now
+        model._explorer, model.now = kept.explorer, kept.now
         for name, value in kept.counters.items():
             if name not in ("n_learned", "n_refused", "n_unnamed"):
                 raise BadCheckpoint(f"unknown counter {name!r}")

@@ -40,14 +40,32 @@ class SeenPairs:
             _met(self.table, left, right, generations, found)
         return found
 
+    def forget(self, row: int, generations: U32) -> None:
+        """Let go of every pair that `row`, as it is now, was part of, also with ids that have no row any more.
+
+        Takes as many steps as rows were ever given out.
+        """
+        if len(self.table):
+            _forget(self.table, row, generations)
+
+
+@kernel
+def as_of(row: Any, generation: Any) -> Any:
+    """64 bits of a row as it was in one generation."""
+    return (np.uint64(row) << np.uint64(32)) | np.uint64(generation)
+
+
+@kernel
+def fold(a: Any, b: Any) -> Any:
+    """64 bits of a pair of rows, each as it was."""
+    low = np.uint64(home(a, b, 0xFFFFFFFF))
+    return (np.uint64(home(b, a, 0xFFFFFFFF)) << np.uint64(32)) | low
+
 
 @kernel
 def pair(left: Any, right: Any, generations: Any) -> Any:
     """64 bits of a pair of rows as they are now."""
-    a = (np.uint64(left) << np.uint64(32)) | np.uint64(generations[left])
-    b = (np.uint64(right) << np.uint64(32)) | np.uint64(generations[right])
-    low = np.uint64(home(a, b, 0xFFFFFFFF))
-    return (np.uint64(home(b, a, 0xFFFFFFFF)) << np.uint64(32)) | low
+    return fold(as_of(left, generations[left]), as_of(right, generations[right]))
 
 
 @kernel
@@ -87,3 +105,27 @@ def _met(table: Any, left: Any, right: Any, generations: Any, found: Any) -> Non
     for at in range(left.shape[0]):
         for place in range(right.shape[0]):
             found[at, place] = is_met(table, left[at], right[place], generations)
+
+
+@kernel
+def _forget(table: Any, row: Any, generations: Any) -> None:
+    own = as_of(row, generations[row])
+    for other in range(1, generations.shape[0]):
+        for generation in range(generations[other] + 1):
+            _remove(table, fold(own, as_of(other, generation)))
+            _remove(table, fold(as_of(other, generation), own))
+
+
+@kernel
+def _remove(table: Any, mixed: Any) -> None:
+    """Take one pair out of its bucket; those behind it move up."""
+    bucket = np.int64(mixed & np.uint64(table.shape[0] - 1))
+    mark = np.uint32(mixed >> np.uint64(32)) | np.uint32(1)
+    kept = 0
+    for place in range(table.shape[1]):
+        found = table[bucket, place]
+        if found != mark:
+            table[bucket, kept] = found
+            kept += 1
+    for place in range(kept, table.shape[1]):
+        table[bucket, place] = 0

@@ -210,6 +210,10 @@ class EmbeddingStore:
         self.arrays.free[DRAWS] += 1
         blocks.scatter(self.arrays, rows, values, values.view(np.uint32), int(self.arrays.free[DRAWS]))
 
+    def aged_touches(self, now: float) -> F64:
+        """How often every row was met, `float64[rows]`, aged until `now`."""
+        return np.asarray(self.arrays.touches * self._freshness(now))
+
     def give(self, rows: U32, values: F32 | None = None) -> int:
         """Append a block to each of distinct `rows: uint32[n]` while there are free ones; how many got one.
 
@@ -356,7 +360,7 @@ class EmbeddingStore:
 
     def _least_rows(self, n: int, now: float, used: U32) -> tuple[U32, F64]:
         """At most `n` rows of the least aged counts, none of them one of `used`, and those counts."""
-        worth = np.where(self.arrays.blocks > 0, self.arrays.touches * self._freshness(now), np.inf)
+        worth = np.where(self.arrays.blocks > 0, self.aged_touches(now), np.inf)
         worth[used] = np.inf
         found = lowest(worth, n)
         return found, worth[found]

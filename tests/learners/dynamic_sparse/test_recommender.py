@@ -98,6 +98,17 @@ def test_unknown_users_get_what_is_popular_and_unknown_items_a_half():
         model.recommend_many([1], k=0)
 
 
+def test_unknown_users_get_what_is_popular_now_and_not_what_once_was():
+    model = made(half_life=50.0)
+    for item, n in (("once", 200), ("now", 60)):
+        for at in range(n):
+            model.learn_one({"user_id": at % 20, "item_id": item})
+    touches, items = model.store.arrays.touches, model.store.rows_in(1)
+    assert touches[items].argmax() == 0, "the count of what is met no more stands where it stood"
+    for asked in (model, Recommender(model.to_bytes())):
+        assert asked.recommend_many(["a stranger"]) == [["now", "once"]]
+
+
 def test_bad_events_are_counted_and_teach_nothing():
     model = made(time="at")
     model.learn_arrow(taste(200).append_column("at", pa.array(np.arange(200.0))))
@@ -121,6 +132,59 @@ def test_bad_events_are_counted_and_teach_nothing():
         model.learn_arrow(taste(3))
     with pytest.raises(WrongFeatures, match="item_id is not there"):
         model.predict_proba_many(pd.DataFrame({"user_id": [1]}))
+
+
+NO_TIMES = [1.0, None, float("inf"), float("nan"), 5.0, 6.0, 7.0]
+NO_LABELS = [True, True, True, True, None, True, False]
+
+
+def test_a_time_or_a_label_that_is_no_number_costs_its_row_and_nothing_else():
+    ids = {"user_id": range(7), "item_id": range(10, 17)}
+    rows = pa.record_batch(ids | {"at": pa.array(NO_TIMES, pa.float64()), "y": NO_LABELS})
+    model, clean = made(time="at"), made(time="at")
+    model.learn_arrow(rows, label="y")
+    clean.learn_arrow(rows.take(pa.array([0, 5, 6])), label="y")
+    assert (model.n_refused, model.n_learned, model.now) == (4, 3, 7.0)
+    frame = made(time="at")
+    frame.learn_many(rows.to_pandas(), pd.Series(NO_LABELS, dtype=object))
+    for one in (model, frame):
+        assert one.n_refused == 4
+        one.n_refused = 0
+        assert one.to_bytes() == clean.to_bytes()
+
+
+def test_labels_are_numbers_and_say_yes_above_0():
+    ids = {"user_id": [1, 2, 3, 4], "item_id": [5, 6, 7, 8]}
+    whole = made()
+    whole.learn_arrow(pa.record_batch(ids | {"y": [True, False, False, True]}), label="y")
+    for labels in ([1, 0, -1, 300], [0.5, 0.0, -0.5, 1.0]):
+        model, frame = made(), made()
+        model.learn_arrow(pa.record_batch(ids | {"y": labels}), label="y")
+        frame.learn_many(pd.DataFrame(ids), pd.Series(labels))
+        assert model.to_bytes() == frame.to_bytes() == whole.to_bytes()
+    with pytest.raises(WrongFeatures, match="expected a column of numbers, came string"):
+        made().learn_arrow(pa.record_batch(ids | {"y": ["a", "b", "c", "d"]}), label="y")
+    texts = made()
+    texts.learn_many(pd.DataFrame(ids), pd.Series(["a", "b", "c", "d"]))
+    assert (texts.n_refused, texts.n_learned) == (4, 0)
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_times_of_any_unit_are_seconds_in_frames_too(unit):
+    when = pd.Timestamp("2024-05-01T10:00:00Z")
+    at = pa.array([when, when + pd.Timedelta(1500, "ms")], pa.timestamp("ns", "UTC")).cast(
+        pa.timestamp(unit, "UTC"), safe=False
+    )
+    rows = pa.record_batch({"user_id": [1, 2], "item_id": [3, 4], "at": at})
+    model, frame = made(time="at"), made(time="at")
+    model.learn_arrow(rows)
+    frame.learn_many(rows.to_pandas())
+    assert model.now == when.timestamp() + (1 if unit == "s" else 1.5)
+    assert frame.to_bytes() == model.to_bytes()
+    naive = made(time="at")
+    naive.learn_one({"user_id": 1, "item_id": 3, "at": when.to_pydatetime().replace(tzinfo=None)})
+    naive.learn_one({"user_id": 1, "item_id": 3, "at": pd.NaT})
+    assert (naive.now, naive.n_refused) == (when.timestamp(), 1)
 
 
 def test_a_bad_row_does_not_cost_its_batch():
@@ -211,6 +275,19 @@ def test_forgetting_leaves_no_name_and_no_row():
     assert "item 2" not in {i for items in model.recommend_many(range(60), 40, False) for i in items}
     model.learn_arrow(taste(300, 1, texts=True))
     assert "item 2" in {i for items in model.recommend_many(range(60), 40, False) for i in items}
+
+
+def test_forgetting_a_user_forgets_whom_it_has_met():
+    model, rows = made(seen_bytes=8_192), taste(300)
+    model.learn_arrow(rows)
+    pairs = set(zip(*(rows.column(name).to_pylist() for name in ("user_id", "item_id")), strict=True))
+    marks = np.count_nonzero(model._seen.table)
+    assert marks == len(pairs)
+    model.forget(user=3)
+    assert np.count_nonzero(model._seen.table) == marks - sum(user == 3 for user, _ in pairs)
+    for user in range(60):
+        model.forget(user=user)
+    assert not model._seen.table.any()
 
 
 def test_items_whose_names_do_not_fit_have_no_row():

@@ -219,6 +219,17 @@ def test_eviction_takes_who_is_seen_least_and_never_a_row_in_use():
     assert store.counts["refused"] == 100 - (store.layout.rows - 1)
 
 
+def test_touches_of_every_row_age_whether_it_is_met_or_not():
+    store = EmbeddingStore(Layout.within(10_000, rows=50), admit_after=1, half_life=10.0)
+    once, _ = store.locate(["then", "now"], 0, 0.0)
+    for _ in range(3):
+        store.locate(["then"], 0, 0.0)
+    store.locate(["now"], 0, 40.0)
+    assert store.aged_touches(40.0)[once] == 4 / 16
+    assert store.arrays.touches[once] == 4
+    assert store.aged_touches(40.0).argmax() == store.rows_of(["now"], 0)[0]
+
+
 def test_what_comes_late_leaves_the_floor_and_a_reader_can_tell():
     store = small(ttl=10.0, floor=3)
     rows = store.locate(np.arange(8), 0, 1.0)
@@ -401,6 +412,28 @@ def test_pairs_seen_are_remembered_in_their_bytes():
     generations[5] += 1
     assert not seen.met(left[4:5], right, generations).any()
     assert not SeenPairs(0).met(left, right, generations).any()
+
+
+def test_pairs_of_a_row_are_forgotten_with_rows_that_others_had_since_too():
+    seen, generations = SeenPairs(4_000), np.zeros(60, np.uint32)
+    everybody = np.arange(1, 60, dtype=np.uint32)
+    for row in (7, 8):
+        seen.add(np.full(59, row, np.uint32), everybody, generations)
+    seen.add(everybody, np.full(59, 7, np.uint32), generations)
+    before, own = seen.met(everybody, everybody, generations), np.array([7], np.uint32)
+    assert before[6].all()
+    assert before[:, 6].all()
+    generations[30:] += 2
+    newer = generations.copy()
+    seen.add(own, np.array([40], np.uint32), generations)
+    seen.forget(7, generations)
+    for at in (np.zeros_like(generations), newer):
+        assert not seen.met(own, everybody, at).any()
+        assert not seen.met(everybody, own, at).any()
+    left = before.copy()
+    left[6], left[:, 6] = False, False
+    np.testing.assert_array_equal(seen.met(everybody, everybody, np.zeros(60, np.uint32)), left)
+    SeenPairs(0).forget(7, generations)
 
 
 @pytest.mark.parametrize("name", ["chain", "head", "table", "blocks", "free", "keys"])
