@@ -60,7 +60,7 @@ class Feed(Runner):
             clicks = batch.filter(pc.equal(kind, features.label.click))
             model.show(shown)
             model.click(clicks.column(str(features.label.refers_to)))
-            newest = max(newest, float(seconds(batch.column(features.event_time)).max()))
+            newest = max(newest, float(seconds(batch, features.event_time).max()))
             rows = model.resolve(newest - LATENESS_S).rows
             model.version += 1
             if not len(rows.time):  # the first window has not ended yet

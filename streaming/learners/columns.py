@@ -1,4 +1,4 @@
-"""Times and labels as float64, from Arrow columns or one by one; what is none is NaN, for the learner to refuse.
+"""Times, labels and numbers as float64, from Arrow columns or one by one; what is none is NaN, for the learner to refuse.
 
 In the flow: the first thing that a learner does with a batch. Outside of them, `streaming.columns` has made of the topic's text what
 the contract says.
@@ -15,24 +15,26 @@ from headrace.streaming.learners.errors import WrongFeatures
 
 F64 = npt.NDArray[np.float64]
 _A_SECOND: Final = {"s": 1e0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+_NUMBERS: Final = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null)
 
 
-def seconds(column: pa.Array) -> F64:
+def seconds(batch: pa.RecordBatch, name: str) -> F64:
     """Times `float64[n]` in seconds of a timestamp column, or the numbers of any other; NaN for null. Raises WrongFeatures."""
+    column = batch.column(name)
     if not pa.types.is_timestamp(column.type):
-        return numbers(column)
-    return numbers(column.cast(pa.int64())) / _A_SECOND[column.type.unit]
+        return numbers(batch, name)
+    return _floats(column.cast(pa.int64())) / _A_SECOND[column.type.unit]
 
 
-def numbers(column: pa.Array) -> F64:
+def numbers(batch: pa.RecordBatch, name: str) -> F64:
     """A column of numbers or booleans as `float64[n]`, NaN for null. Raises WrongFeatures for any other."""
+    column = batch.column(name)
     kind = column.type
     if pa.types.is_boolean(kind):
-        column = column.cast(pa.int8())
-    elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)):
-        raise WrongFeatures(f"expected a column of numbers, came {kind}")
-    # Not safe: whole numbers beyond 2**53, as nanoseconds are, are rounded.
-    return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))
+        return _floats(column.cast(pa.int8()))
+    if any(test(kind) for test in _NUMBERS):
+        return _floats(column)
+    raise WrongFeatures(f"expected numbers in column {name!r}, came {kind}")
 
 
 def second(value: Any) -> float:
@@ -50,3 +52,8 @@ def number(value: Any) -> float:
         return float(value)
     except (TypeError, ValueError, OverflowError):
         return float("nan")
+
+
+def _floats(column: pa.Array) -> F64:
+    # Not safe: whole numbers beyond 2**53, as nanoseconds are, are rounded.
+    return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))

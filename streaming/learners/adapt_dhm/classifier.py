@@ -276,7 +276,7 @@ class AdaptDHMClassifier(base.MiniBatchClassifier):
         group = np.zeros(n, np.uint64)
         if self.group is not None:
             group = event_keys(batch.column(self.group))[0][:, 0]
-        time = seconds(batch.column(self.time))
+        time = seconds(batch, self.time)
         rows = Impressions(
             events,
             time,

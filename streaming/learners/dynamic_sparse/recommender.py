@@ -164,8 +164,8 @@ class DSLRecommender(base.MiniBatchClassifier):
         for name in (label, negatives):
             if name is not None and name not in batch.schema.names:
                 raise WrongFeatures(f"expected a column {name!r}, came {', '.join(batch.schema.names)}")
-        labels = np.ones(len(batch)) if label is None else numbers(batch.column(label))
-        times = None if self.time is None else seconds(batch.column(self.time))
+        labels = np.ones(len(batch)) if label is None else numbers(batch, label)
+        times = None if self.time is None else seconds(batch, self.time)
         whole = np.isfinite(labels) if times is None else np.isfinite(labels) & np.isfinite(times)
         for name in (self.user, self.item):
             whole &= batch.column(name).is_valid().to_numpy(False)

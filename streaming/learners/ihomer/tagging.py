@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from headrace.streaming.learners import checkpoint
+from headrace.streaming.learners.columns import numbers
 from headrace.streaming.learners.errors import BadCheckpoint, WrongFeatures
 from headrace.streaming.learners.features import FeatureSpec, hash_features
 from headrace.streaming.learners.ihomer.model import IHOMER
@@ -201,13 +202,10 @@ class Tagger:
             ids = np.sort(hash_features(batch, spec).astype(np.int32), axis=1)
             start = np.arange(n + 1, dtype=np.int64) * spec.width
             return Rows(start, np.ascontiguousarray(ids.ravel()), np.ones(ids.size))
-        columns = [
-            batch.column(name).cast(pa.float64()).to_numpy(zero_copy_only=False) for name in spec.dense
-        ]
-        values = np.column_stack(columns)
+        values = np.column_stack([numbers(batch, name) for name in spec.dense])
         keep = np.isfinite(values)
         start = np.concatenate([[0], np.cumsum(keep.sum(1))])
-        index = np.broadcast_to(np.arange(len(columns), dtype=np.int32), values.shape)
+        index = np.broadcast_to(np.arange(len(spec.dense), dtype=np.int32), values.shape)
         return Rows(start, np.ascontiguousarray(index[keep]), np.ascontiguousarray(values[keep]))
 
 

@@ -162,7 +162,7 @@ def test_labels_are_numbers_and_say_yes_above_0():
         model.learn_arrow(pa.record_batch(ids | {"y": labels}), label="y")
         frame.learn_many(pd.DataFrame(ids), pd.Series(labels))
         assert model.to_bytes() == frame.to_bytes() == whole.to_bytes()
-    with pytest.raises(WrongFeatures, match="expected a column of numbers, came string"):
+    with pytest.raises(WrongFeatures, match="expected numbers in column 'y', came string"):
         made().learn_arrow(pa.record_batch(ids | {"y": ["a", "b", "c", "d"]}), label="y")
     texts = made()
     texts.learn_many(pd.DataFrame(ids), pd.Series(["a", "b", "c", "d"]))

@@ -136,6 +136,18 @@ def test_rows_that_are_kept_as_they_came_can_be_let_go():
     assert np.mean(windows[4:8]) == pytest.approx(np.mean(unbroken[4:8]), abs=0.05)
 
 
+def test_numbers_beyond_a_floats_digits_are_rounded_and_texts_refused():
+    task = TagTask("labels", FeatureSpec(dense=("n",)))
+    tagger, twin = Tagger(task), Tagger(task)
+    rows = {"n": [2**60 + 1, None, 3] * 20, "labels": [["a"], [], ["a", "b"]] * 20}
+    tagger.feed(pa.RecordBatch.from_pydict(rows))
+    twin.feed(pa.RecordBatch.from_pydict(rows | {"n": [2.0**60, None, 3.0] * 20}))
+    assert tagger.to_bytes() != Tagger(task).to_bytes()
+    assert tagger.model.to_bytes() == twin.model.to_bytes()
+    with pytest.raises(WrongFeatures, match="expected numbers in column 'n', came string"):
+        Tagger(task).feed(pa.RecordBatch.from_pydict(rows | {"n": ["x"] * 60}))
+
+
 def test_a_learner_without_rows_has_none_to_let_go():
     assert Tagger(DENSE).forget_rows() == 0
     alone = Tagger(DENSE, ensemble=False)
