@@ -20,7 +20,7 @@ TUNING = "tuning "
 def view(measured: Any, results: Path) -> list[str]:
     """The lines below the header."""
     tables: dict[str, dict[str, dict[str, Values]]] = {}
-    tries: dict[str, dict[str, list[float]]] = {}
+    tries: dict[str, dict[str, dict[str, list[float]]]] = {}
     failed: list[str] = []
     for cell in measured.cells:
         key = cell.key
@@ -30,24 +30,24 @@ def view(measured: Any, results: Path) -> list[str]:
         if cell.failure is not None:
             failed.append(f"{key['contestant']} in {key['case']}: {cell.failure}")
         elif name.startswith(TUNING) and cell.repetitions:
-            tried = " ".join(name.removeprefix(TUNING).split()[:-2])
-            tries.setdefault(key["contestant"], {}).setdefault(tried, []).append(
-                cell.repetitions[0].values["valid"]
-            )
+            *tried, _, dataset = name.removeprefix(TUNING).split()
+            found = tries.setdefault(dataset, {}).setdefault(key["contestant"], {})
+            found.setdefault(" ".join(tried), []).append(cell.repetitions[0].values["valid"])
         elif cell.repetitions:
             tables.setdefault(name, {}).setdefault(key["contestant"], {})[seed] = cell.repetitions[0].values
     others = [row for row in measured.rows if not row.case.startswith(("[equal", "[tuning]"))]
     lines = [table_text(others)] if others else []
-    lines += _tries(tries)
+    for dataset, by_form in tries.items():
+        lines += _tries(dataset, by_form)
     for name, runs in tables.items():
         lines += _block(name, runs)
     return [*lines, *failed]
 
 
-def _tries(tries: Mapping[str, Mapping[str, list[float]]]) -> list[str]:
+def _tries(dataset: str, tries: Mapping[str, Mapping[str, list[float]]]) -> list[str]:
     """Each form's validation score by try, the mean of the seeds it was tried with, its best one marked."""
     heads = list(dict.fromkeys(tried for found in tries.values() for tried in found))
-    lines = ["", f"{'[tuning] validation Recall@20':29}" + "".join(f"{head:>19}" for head in heads)]
+    lines = ["", f"{f'[tuning] {dataset}, validation':29}" + "".join(f"{head:>19}" for head in heads)]
     for who, found in tries.items():
         means = {tried: mean(scores) for tried, scores in found.items()}
         best = max(means.values())
@@ -56,7 +56,7 @@ def _tries(tries: Mapping[str, Mapping[str, list[float]]]) -> list[str]:
             for head in heads
         )
         lines.append(f"{who:29}" + "".join(f"{mark:>19}" for mark in marked))
-    return lines if tries else []
+    return lines
 
 
 def _block(name: str, runs: Mapping[str, Mapping[str, Values]]) -> list[str]:
